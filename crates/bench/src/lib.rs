@@ -1,0 +1,1 @@
+//! A cheap load generator for any etcd v3 endpoint.

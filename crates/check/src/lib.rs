@@ -1,0 +1,1 @@
+//! Histories, models and verdicts: which consistency a recorded history has.

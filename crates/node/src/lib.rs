@@ -1,0 +1,1 @@
+//! One member, still pure: log frames, group commit, release of effects, apply, forwarding, sessions.

@@ -1,0 +1,1 @@
+//! The real world for nodes: disk, sockets and client APIs; also a library.

@@ -1,0 +1,1 @@
+//! A deterministic world for nodes and protocols: script in, trace out.

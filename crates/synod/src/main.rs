@@ -1,0 +1,3 @@
+//! The `synod` binary: one command line over the whole house.
+
+fn main() {}
