@@ -1,0 +1,374 @@
+//! The vocabulary of a replicated log, which the consensus protocols share.
+//!
+//! Whatever sits on top (the store, a transaction coordinator, a user's own state machine) is
+//! written against these requests and events and runs on every protocol. Exactly-once sessions
+//! live above the log, in the replicated state.
+
+use crate::contract::Process;
+use crate::types::{NodeId, Time};
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::fmt;
+
+/// A position in the log; the first entry has index 1, and 0 is the position before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Index(pub u64);
+
+impl Index {
+    /// The position before the first entry.
+    pub const ZERO: Index = Index(0);
+
+    /// The position after this one.
+    pub const fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The position before this one; before the first there is none, so 0 stays 0.
+    pub const fn previous(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What orders leaders: Raft's term, Paxos' ballot, Zab's epoch, Viewstamped Replication's view.
+/// A larger one was led later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u64);
+
+/// The host's number for something that it asked, returned with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ticket(pub u64);
+
+/// What one log position holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Payload {
+    /// Nothing: a new leader's first entry, or a filled gap.
+    Noop,
+    /// A command of the state machine's, opaque here.
+    Command(Bytes),
+    /// A change of the members, in the protocol's own encoding.
+    Membership(Bytes),
+}
+
+impl Payload {
+    /// Bytes that count against windows and limits.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Noop => 0,
+            Payload::Command(bytes) | Payload::Membership(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it carries no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An entry that a quorum holds durably and that no later leader can replace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommittedEntry {
+    /// Where.
+    pub index: Index,
+    /// Under which leader it was proposed.
+    pub epoch: Epoch,
+    /// What.
+    pub payload: Payload,
+}
+
+/// What a host asks of a replicated log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogRequest {
+    /// Append these commands in this order. There is no direct answer on success: the commands
+    /// come back committed. A refusal names the ticket and means that none of them was appended.
+    Propose {
+        /// Returned with a refusal.
+        ticket: Ticket,
+        /// At least one.
+        commands: Vec<Bytes>,
+    },
+    /// Say when a linearizable read that arrived now may be served from local state
+    /// ([`LogEvent::ReadReady`]), or refuse. Works on any member.
+    Read {
+        /// Returned with the answer.
+        ticket: Ticket,
+    },
+    /// The host's state machine covers the log up to here durably: entries up to it need not be
+    /// kept in memory for the host's sake.
+    Applied {
+        /// The last entry applied.
+        index: Index,
+    },
+    /// The host holds a durable snapshot that covers the log up to `index`: the log before it
+    /// may be cut.
+    Compact {
+        /// The last entry that the snapshot covers.
+        index: Index,
+    },
+    /// Hand leadership to `to`, or to whoever is best placed.
+    TransferLeadership {
+        /// Returned with a refusal.
+        ticket: Ticket,
+        /// The member that shall lead.
+        to: Option<NodeId>,
+    },
+    /// Change the members.
+    ChangeMembership {
+        /// Returned with a refusal.
+        ticket: Ticket,
+        /// How.
+        change: MembershipChange,
+    },
+}
+
+/// One change of the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// Take in a member that receives the log and does not vote.
+    AddLearner(NodeId),
+    /// Let a learner vote.
+    Promote(NodeId),
+    /// Let a member go.
+    Remove(NodeId),
+}
+
+/// What a replicated log tells its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// These entries are committed, durable on this member too, and follow on the last ones
+    /// without a gap.
+    Committed {
+        /// In order; never empty.
+        entries: Vec<CommittedEntry>,
+    },
+    /// The read may be served from local state which has applied `index`.
+    ReadReady {
+        /// Which read.
+        ticket: Ticket,
+        /// What must have been applied.
+        index: Index,
+    },
+    /// The request was not carried out, and will not be.
+    Refused {
+        /// Which request.
+        ticket: Ticket,
+        /// Why, and where to turn.
+        why: Refusal,
+    },
+    /// This member's part or the leader that it knows has changed.
+    Role {
+        /// The part it plays now.
+        role: Role,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// Who leads, as far as it knows.
+        leader: Option<NodeId>,
+    },
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// This member does not lead; `leader` does, as far as it knows.
+    NotLeader {
+        /// Where to turn.
+        leader: Option<NodeId>,
+    },
+    /// More is outstanding than the limits allow: slow down and try again.
+    Busy,
+    /// Leadership could not be confirmed in time, or was lost meanwhile: try again.
+    LeadershipLost,
+    /// The log cannot take it now: its disk is full or damaged.
+    Storage,
+    /// This member cannot do it in this version.
+    Unsupported,
+}
+
+/// The part a member plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// It proposes.
+    Leader,
+    /// It asks to lead.
+    Candidate,
+    /// It follows.
+    Follower,
+    /// It receives and does not vote.
+    Learner,
+    /// It takes no part, because its disk is damaged or it is still recovering.
+    Abstaining,
+}
+
+/// What a replicated log asks of its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogAsk {
+    /// The durable records that hold `from..=to`, or a first part of them of about `bytes_max`.
+    Entries {
+        /// The first position wanted.
+        from: Index,
+        /// The last position wanted.
+        to: Index,
+        /// Stop after this many bytes of payload; at least one record is given.
+        bytes_max: usize,
+    },
+}
+
+/// What the host answers.
+#[derive(Clone, Debug)]
+pub enum LogAnswer<R> {
+    /// The records asked for, in order. They start with the one that holds `from`; none means
+    /// that they could not be read, and the process may ask again later.
+    Entries {
+        /// As asked.
+        from: Index,
+        /// What the log holds there.
+        records: Vec<R>,
+    },
+}
+
+/// What the host's durable state covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LogBase {
+    /// The last entry that the state machine has applied durably; it was committed, and must not
+    /// be delivered again.
+    pub applied: Index,
+    /// The last entry that a durable snapshot covers, with its epoch. The log may start after it.
+    pub snapshot: Option<(Index, Epoch)>,
+}
+
+/// A process that replicates a log.
+pub trait ReplicatedLog:
+    Process<
+        Request = LogRequest,
+        Event = LogEvent,
+        Ask = LogAsk,
+        Answer = LogAnswer<<Self as Process>::Record>,
+        Base = LogBase,
+    >
+{
+    /// Its name on command lines and in data directories, such as `raft`.
+    const NAME: &'static str;
+
+    /// A configuration from what all protocols have in common.
+    fn config(common: LogConfig) -> Self::Config;
+
+    /// The positions which a record holds, first and last, if it holds any. A later record
+    /// replaces what earlier ones held at and after its first position.
+    fn span(record: &Self::Record) -> Option<(Index, Index)>;
+
+    /// Where it stands, for hosts, checkers and people.
+    fn status(&self) -> LogStatus;
+
+    /// The epoch and payload at `index`, if it is in memory: for checkers and the page.
+    fn entry(&self, index: Index) -> Option<(Epoch, &Payload)>;
+
+    /// Its state in the field's own words, a name and a value each, for people.
+    fn describe(&self, now: Time) -> Vec<(&'static str, String)>;
+}
+
+/// What all replicated logs are configured with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// This member.
+    pub id: NodeId,
+    /// The founding members, this one included.
+    pub members: Vec<NodeId>,
+    /// Timeouts.
+    pub timing: Timing,
+    /// Bounds.
+    pub limits: LogLimits,
+    /// The seed of this life's randomness: different for every member and every life.
+    pub seed: u64,
+}
+
+/// Timeouts. The defaults suit one data centre.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often an idle leader speaks. Default 50 ms.
+    pub heartbeat: core::time::Duration,
+    /// How long a member waits for its leader at the least; each wait is drawn between this and
+    /// twice this. Also how long a leader serves without hearing from a quorum, and how long its
+    /// disk may stall. Default 200 ms; at least three heartbeats.
+    pub election: core::time::Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            heartbeat: core::time::Duration::from_millis(50),
+            election: core::time::Duration::from_millis(200),
+        }
+    }
+}
+
+/// Bounds of a replicated log; what happens at each is said beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Payload bytes of one message of entries; more go into the next. Default 512 KiB. A larger
+    /// single entry goes alone.
+    pub message_bytes_max: usize,
+    /// Payload bytes sent to one peer and not acknowledged; at the bound the peer waits. Default 4 MiB.
+    pub window_bytes_max: usize,
+    /// Messages of entries sent to one peer and not acknowledged; at the bound the peer waits.
+    /// Default 64.
+    pub window_messages_max: usize,
+    /// Payload bytes proposed and not committed; at the bound proposals are refused as
+    /// [`Refusal::Busy`]. Default 32 MiB.
+    pub uncommitted_bytes_max: usize,
+    /// Payload bytes of the log's tail kept in memory beyond what is uncommitted; older entries
+    /// are asked of the host. Default 16 MiB.
+    pub tail_bytes_max: usize,
+    /// Reads waiting for confirmation; at the bound reads are refused as [`Refusal::Busy`].
+    /// Default 65,536.
+    pub reads_max: usize,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits {
+            message_bytes_max: 512 << 10,
+            window_bytes_max: 4 << 20,
+            window_messages_max: 64,
+            uncommitted_bytes_max: 32 << 20,
+            tail_bytes_max: 16 << 20,
+            reads_max: 65_536,
+        }
+    }
+}
+
+/// Where a member of a replicated log stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogStatus {
+    /// The part it plays.
+    pub role: Role,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Whom it supports under that epoch: its vote or promise.
+    pub voted_for: Option<NodeId>,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// The last entry in its log.
+    pub last: Index,
+    /// The epoch of that entry.
+    pub last_epoch: Epoch,
+    /// The last entry that its own disk holds.
+    pub durable: Index,
+    /// The last entry that it knows to be committed.
+    pub committed: Index,
+    /// The first entry that it has in memory; `last + 1` if none.
+    pub first_in_memory: Index,
+    /// Malformed, stale or foreign inputs ignored in this life.
+    pub ignored: u64,
+}
