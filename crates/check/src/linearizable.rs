@@ -1,0 +1,381 @@
+//! Linearizability: is there one order of all operations, which respects what returned before what
+//! was invoked, and in which each answer is the one a sequential object would give? (Herlihy and Wing
+//! 1990.)
+//!
+//! Operations that failed never took effect and are left out. Operations of unknown outcome may take
+//! effect at any one moment after their invocation, or never. The history is divided into parts which
+//! are judged apart ([`crate::model::Model::part`]), small ones first.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::Error;
+use crate::explain;
+use crate::history::{History, Outcome};
+use crate::minimise;
+use crate::model::Model;
+use crate::search::{Answer, Budget, Entry, Exhausted, Furthest, NEVER, search};
+
+/// What a check may spend. One configuration is one partial order tried, some hundred nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Configurations to enter in search of an order. Default: 50 million.
+    pub configurations_max: u64,
+    /// Bytes to hold at once, roughly. Default: 2 GiB.
+    pub bytes_max: usize,
+    /// Configurations to spend on making a contradiction shorter. Default: 2 million.
+    pub minimise_configurations_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { configurations_max: 50_000_000, bytes_max: 2 << 30, minimise_configurations_max: 2_000_000 }
+    }
+}
+
+/// An operation, as its index in [`History::operations`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationIndex(pub usize);
+
+/// The answer to a check, and what it cost.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The answer.
+    pub verdict: Verdict,
+    /// Operations that had to be judged: all but the failed ones.
+    pub operations: usize,
+    /// Independent parts (such as keys) that these divide into.
+    pub parts: usize,
+    /// Configurations entered.
+    pub configurations: u64,
+    /// Bytes held at once, at the most, roughly.
+    pub bytes_peak: usize,
+}
+
+/// Whether a history is linearizable.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// It is, and this order shows it.
+    Yes(Witness),
+    /// It is not, and these operations show it.
+    No(Contradiction),
+    /// The budget was spent before the answer was found.
+    Unknown(Unfinished),
+}
+
+/// An order of operations that explains a whole history; anybody can replay it, see [`verify`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// All operations that succeeded, and those of unknown outcome that had to take effect.
+    pub order: Vec<OperationIndex>,
+}
+
+/// Why a history is not linearizable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The part (the key) in which it lies; `None` if the history was not divided.
+    pub part: Option<String>,
+    /// Operations that have no order between them, even if every other operation invoked before
+    /// `blocked` returned were free to take effect once at any time, or never. The history of these
+    /// alone, up to the return of `blocked`, is not linearizable either. In the order of invocation.
+    pub operations: Vec<OperationIndex>,
+    /// Whether none of `operations` can be set free as well. `false`: the budget for making the
+    /// contradiction shorter was spent first.
+    pub minimal: bool,
+    /// The operation at whose return the part stops being linearizable.
+    pub blocked: OperationIndex,
+    /// An order of everything in the part that returned before `blocked` did: the longest prefix of
+    /// the part that can be explained (where operations then still open give their later answers).
+    pub prefix: Vec<OperationIndex>,
+    /// States the object could be in when `blocked` had to find its place. At most eight are named.
+    pub states: Vec<String>,
+    /// The above in words and a picture, for people: lines of plain text.
+    pub explanation: String,
+}
+
+/// Why there is no answer, and what was proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What stopped the search.
+    pub why: Stopped,
+    /// Parts that were proved linearizable.
+    pub proved: Vec<Option<String>>,
+    /// The part that was being searched.
+    pub part: Option<String>,
+    /// An order of the longest prefix of that part for which one was found.
+    pub prefix: Vec<OperationIndex>,
+    /// Parts that were not looked at.
+    pub untouched: usize,
+}
+
+/// What stopped a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// [`Limits::configurations_max`] was reached.
+    Configurations,
+    /// [`Limits::bytes_max`] was reached.
+    Bytes,
+    /// The caller asked for it.
+    Caller,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stopped::Configurations => "the budget of configurations was spent",
+            Stopped::Bytes => "the budget of memory was spent",
+            Stopped::Caller => "the caller stopped the search",
+        })
+    }
+}
+
+/// One line: the answer, without its evidence.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Yes(witness) => write!(f, "linearizable ({} operations in order)", witness.order.len()),
+            Verdict::No(no) => write!(f, "not linearizable ({} operations contradict)", no.operations.len()),
+            Verdict::Unknown(unknown) => write!(
+                f,
+                "unknown: {}; {} parts proved linearizable, 1 unfinished, {} not looked at",
+                unknown.why,
+                unknown.proved.len(),
+                unknown.untouched
+            ),
+        }
+    }
+}
+
+impl Verdict {
+    /// Whether the history was proved linearizable.
+    pub fn is_yes(&self) -> bool {
+        matches!(self, Verdict::Yes(_))
+    }
+
+    /// Whether the history was proved not to be linearizable.
+    pub fn is_no(&self) -> bool {
+        matches!(self, Verdict::No(_))
+    }
+}
+
+/// One part of a history, decoded; `operations[i]` is the operation of `entries[i]`.
+pub(crate) struct Part<M: Model> {
+    pub(crate) name: Option<String>,
+    pub(crate) entries: Vec<Entry<M>>,
+    pub(crate) operations: Vec<OperationIndex>,
+}
+
+impl<M: Model> Part<M> {
+    fn indices(&self, order: &[u32]) -> Vec<OperationIndex> {
+        order.iter().map(|entry| self.operations[*entry as usize]).collect()
+    }
+}
+
+/// Decides whether a history is linearizable.
+///
+/// `stop` is asked every few hundred configurations; once it says `true`, the answer is
+/// [`Verdict::Unknown`]. The first part found not linearizable decides, and the rest is not looked at.
+///
+/// Errors: an operation that `model` does not know, or whose answer it cannot read.
+///
+/// ```
+/// use synod_check::{history::*, linearizable::*, model::KeyValue};
+/// let mut recorder = Recorder::new(Header::new("kv"));
+/// let put = recorder.invoke(Nanos(0), "a", Call::put("x", 1));
+/// let get = recorder.invoke(Nanos(1), "b", Call::get("x"));
+/// recorder.complete(Nanos(2), get, Outcome::Ok(Reply::value(1)));
+/// recorder.complete(Nanos(3), put, Outcome::Ok(Reply::none()));
+/// let history = recorder.finish();
+/// let report = check(&KeyValue::new(), &history, &Limits::default(), &mut || false)?;
+/// let Verdict::Yes(witness) = report.verdict else { panic!("the read overlaps the write") };
+/// assert_eq!(witness.order, [OperationIndex(0), OperationIndex(1)]);
+/// # Ok::<(), synod_check::Error>(())
+/// ```
+pub fn check<M: Model>(
+    model: &M,
+    history: &History,
+    limits: &Limits,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Report, Error> {
+    let parts = divide(model, history)?;
+    let mut budget = Budget {
+        configurations: limits.configurations_max,
+        bytes: limits.bytes_max,
+        stop,
+        spent: 0,
+        bytes_peak: 0,
+        exhausted: None,
+    };
+    let verdict = judge(model, history, &parts, limits, &mut budget);
+    Ok(Report {
+        verdict,
+        operations: parts.iter().map(|part| part.entries.len()).sum(),
+        parts: parts.len(),
+        configurations: budget.spent,
+        bytes_peak: budget.bytes_peak,
+    })
+}
+
+fn judge<M: Model>(
+    model: &M,
+    history: &History,
+    parts: &[Part<M>],
+    limits: &Limits,
+    budget: &mut Budget<'_>,
+) -> Verdict {
+    let mut points = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        match search(model, &part.entries, budget) {
+            Answer::Found(order) => points.extend(linearization_points(part, &order)),
+            Answer::Impossible(furthest) => {
+                return Verdict::No(contradiction(model, history, part, furthest, limits, budget));
+            }
+            Answer::Exhausted(why, furthest) => {
+                return Verdict::Unknown(Unfinished {
+                    why: match why {
+                        Exhausted::Configurations => Stopped::Configurations,
+                        Exhausted::Bytes => Stopped::Bytes,
+                        Exhausted::Stopped => Stopped::Caller,
+                    },
+                    proved: parts[..index].iter().map(|part| part.name.clone()).collect(),
+                    part: part.name.clone(),
+                    prefix: part.indices(&furthest.order),
+                    untouched: parts.len() - index - 1,
+                });
+            }
+        }
+    }
+    points.sort_by_key(|(point, _)| *point);
+    Verdict::Yes(Witness { order: points.into_iter().map(|(_, operation)| operation).collect() })
+}
+
+fn contradiction<M: Model>(
+    model: &M,
+    history: &History,
+    part: &Part<M>,
+    furthest: Furthest<M::State>,
+    limits: &Limits,
+    budget: &mut Budget<'_>,
+) -> Contradiction {
+    let blocked = furthest.blocked.expect("a search that failed was stuck at some operation");
+    let kept = minimise::minimise(model, &part.entries, blocked, limits, budget);
+    let mut states: Vec<String> = furthest.states.iter().map(|state| model.describe(state)).collect();
+    states.sort();
+    let mut contradiction = Contradiction {
+        part: part.name.clone(),
+        operations: part.indices(&kept.entries),
+        minimal: kept.minimal,
+        blocked: part.operations[blocked as usize],
+        prefix: part.indices(&furthest.order),
+        states,
+        explanation: String::new(),
+    };
+    contradiction.operations.sort();
+    contradiction.explanation = explain::explain(history, &contradiction, &part.operations);
+    contradiction
+}
+
+/// A moment for each operation within its interval, such that the moments follow the order found.
+/// Sorting by them merges the orders of parts into one that respects real time across parts.
+fn linearization_points<M: Model>(part: &Part<M>, order: &[u32]) -> Vec<(u64, OperationIndex)> {
+    let mut point = 0;
+    let at = |entry: &u32| {
+        point = point.max(part.entries[*entry as usize].invoke);
+        (point, part.operations[*entry as usize])
+    };
+    order.iter().map(at).collect()
+}
+
+/// Decodes a history and divides it, smallest part first, so that much is proved for little.
+fn divide<M: Model>(model: &M, history: &History) -> Result<Vec<Part<M>>, Error> {
+    let mut decoded = Vec::with_capacity(history.operations.len());
+    for (index, operation) in history.operations.iter().enumerate() {
+        let reply = match &operation.outcome {
+            Outcome::Fail { .. } => continue,
+            Outcome::Ok(reply) => Some(reply),
+            Outcome::Unknown { .. } => None,
+        };
+        let bad =
+            |problem| Error::NotOfThisObject { operation: index, call: operation.call.to_string(), problem };
+        let (op, answer) = model.decode(&operation.call, reply).map_err(bad)?;
+        let invoke = operation.invoked.order;
+        let ret = match (reply, operation.returned) {
+            (Some(_), Some(returned)) if returned.order > invoke && returned.order < NEVER => returned.order,
+            (Some(_), _) => {
+                return Err(bad(
+                    "it succeeded, so it needs a moment of return after that of its invocation".into()
+                ));
+            }
+            (None, _) => NEVER,
+        };
+        decoded.push((OperationIndex(index), Entry { op, answer, invoke, ret }));
+    }
+    let divided = decoded.iter().all(|(_, entry)| model.part(&entry.op).is_some());
+    let mut parts: BTreeMap<Option<String>, Part<M>> = BTreeMap::new();
+    for (index, entry) in decoded {
+        let name = model.part(&entry.op).filter(|_| divided).map(str::to_owned);
+        let empty = || Part { name: name.clone(), entries: Vec::new(), operations: Vec::new() };
+        let part = parts.entry(name.clone()).or_insert_with(empty);
+        part.entries.push(entry);
+        part.operations.push(index);
+    }
+    let mut parts: Vec<Part<M>> = parts.into_values().collect();
+    parts.sort_by_key(|part| part.entries.len());
+    Ok(parts)
+}
+
+/// Replays an order without any search: every operation that succeeded is in it, once; none that failed
+/// is; nothing stands before an operation that returned before it was invoked; and each answer is the
+/// object's. The error names the first thing that is wrong.
+///
+/// ```
+/// # use synod_check::{history::*, linearizable::*, model::KeyValue};
+/// # let mut recorder = Recorder::new(Header::new("kv"));
+/// # let get = recorder.invoke(Nanos(1), "b", Call::get("x"));
+/// # recorder.complete(Nanos(2), get, Outcome::Ok(Reply::value(1)));
+/// # let history = recorder.finish();
+/// let wrong = Witness { order: vec![OperationIndex(0)] };
+/// assert!(verify(&KeyValue::new(), &history, &wrong).is_err()); // nobody wrote the 1 that it read
+/// ```
+pub fn verify<M: Model>(model: &M, history: &History, witness: &Witness) -> Result<(), String> {
+    let parts = divide(model, history).map_err(|error| error.to_string())?;
+    let mut place = vec![None; history.operations.len()];
+    for (at, operation) in witness.order.iter().enumerate() {
+        let slot =
+            place.get_mut(operation.0).ok_or_else(|| format!("there is no operation {}", operation.0))?;
+        if slot.replace(at).is_some() {
+            return Err(format!("operation {} stands in the order twice", operation.0));
+        }
+    }
+    let mut latest_invocation = 0;
+    for operation in &witness.order {
+        let operation = &history.operations[operation.0];
+        if let (Outcome::Ok(_), Some(returned)) = (&operation.outcome, operation.returned)
+            && returned.order < latest_invocation
+        {
+            return Err(format!("operation {} stands after one invoked after its return", operation.id));
+        }
+        latest_invocation = latest_invocation.max(operation.invoked.order);
+    }
+    let ordered = place.iter().flatten().count();
+    let mut judged = 0;
+    for part in &parts {
+        let mut order: Vec<(usize, &Entry<M>)> = Vec::new();
+        for (entry, operation) in part.entries.iter().zip(&part.operations) {
+            match place[operation.0] {
+                Some(at) => order.push((at, entry)),
+                None if entry.ret != NEVER => return Err(format!("operation {} is left out", operation.0)),
+                None => {}
+            }
+        }
+        order.sort_by_key(|(at, _)| *at);
+        judged += order.len();
+        let mut state = model.init();
+        for (at, entry) in order {
+            state = model.step(&state, &entry.op, entry.answer.as_ref()).ok_or_else(|| {
+                format!("operation {}: its answer is impossible in state {state:?}", witness.order[at].0)
+            })?;
+        }
+    }
+    if judged == ordered { Ok(()) } else { Err("an operation that failed stands in the order".into()) }
+}
