@@ -1,0 +1,380 @@
+//! The command line: what may be said, with examples.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The endpoints of the demo's members, which client commands ask unless told otherwise.
+pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it ran, and the answer is no: a violation was found, a key does not exist, a request was refused
+  2  the command line, a configuration or a script is wrong
+  3  the cluster could not be reached, or did not answer in time
+  4  a data directory cannot be used: foreign, damaged, locked or failing";
+
+/// Consensus and consistency that you can watch, run and prove.
+///
+/// Without a command, `synod demo` runs: three members of a replicated store as processes of their
+/// own, and the laboratory page beside them.
+#[derive(Parser, Debug)]
+#[command(name = "synod", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do; `demo` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start a live cluster of three processes and the laboratory page (the default)
+    Demo(Demo),
+    /// Start one member of a cluster
+    #[command(after_help = SERVE_EXAMPLE)]
+    Serve(Box<Serve>),
+    /// Serve the laboratory page alone, with simulated clusters
+    Lab(Lab),
+    /// Simulate a cluster under faults and judge what happened
+    #[command(after_help = SIM_EXAMPLE)]
+    Sim(Sim),
+    /// Open a flight recording of a member in the laboratory
+    Replay(Replay),
+    /// Store a key
+    #[command(after_help = "Example:\n  synod put greeting hello")]
+    Put(Put),
+    /// Read a key, or all keys with a prefix
+    #[command(after_help = "Examples:\n  synod get greeting\n  synod get --prefix user/ --json")]
+    Get(Get),
+    /// Delete a key, or all keys with a prefix
+    Del(Del),
+    /// Show every member: role, term, leader, revision, log
+    Status(Status),
+    /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
+    #[command(after_help = BENCH_EXAMPLE)]
+    Bench(Bench),
+}
+
+const SERVE_EXAMPLE: &str = "\
+A cluster of three on one machine, each line in a terminal of its own:
+  synod serve --name n1 --data-dir /var/lib/synod/n1 --client 127.0.0.1:2379 \\
+      --members n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580
+  synod serve --name n2 --data-dir /var/lib/synod/n2 --client 127.0.0.1:2479 \\
+      --members n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580
+  synod serve --name n3 --data-dir /var/lib/synod/n3 --client 127.0.0.1:2579 \\
+      --members n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580
+
+Then, with etcd's client or ours:
+  etcdctl --endpoints=127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579 put greeting hello
+  synod get greeting --endpoints 127.0.0.1:2379
+
+The same as a file, `synod serve --config n1.toml`; a flag wins over its variable in the
+environment (SYNOD_NAME, SYNOD_DATA_DIR, ...), and that over the file:
+  name = \"n1\"
+  data-dir = \"/var/lib/synod/n1\"
+  client = \"127.0.0.1:2379\"
+  members = { n1 = \"127.0.0.1:2380\", n2 = \"127.0.0.1:2480\", n3 = \"127.0.0.1:2580\" }";
+
+const SIM_EXAMPLE: &str = "\
+Examples:
+  synod sim --protocol raft --nodes 5 --seed 7 --for 60s       one quiet run
+  synod sim --protocol raft --nodes 5 --seed 7 --swarm         one run under faults drawn from the seed
+  synod sim --protocol raft --nodes 5 --seeds 10000            ten thousand of them, each judged
+  synod sim --script election.synod --json                     a script of your own
+  synod sim --nodes 5 --seed 7 --swarm --print-script          what that run would do, as a script";
+
+const BENCH_EXAMPLE: &str = "\
+Examples:
+  synod bench --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
+  synod bench --endpoints 127.0.0.1:2379 --clients 64 --outstanding 16 --for 10s
+  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json";
+
+/// Options of `synod demo`.
+#[derive(Args, Debug, Clone)]
+pub struct Demo {
+    /// Where the members keep their data; kept between runs
+    #[arg(long, env = "SYNOD_DEMO_DATA_DIR", default_value = "synod-data")]
+    pub data_dir: PathBuf,
+    /// The page's address; another free port is taken if this one is not free
+    #[arg(long, default_value = "127.0.0.1:8411")]
+    pub page: SocketAddr,
+    /// How many members
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub nodes: u64,
+    /// Print what was started as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Demo {
+            data_dir: "synod-data".into(),
+            page: SocketAddr::from(([127, 0, 0, 1], 8411)),
+            nodes: 3,
+            json: false,
+        }
+    }
+}
+
+/// Options of `synod serve`. Everything may also stand in the file or the environment.
+#[derive(Args, Debug, Default)]
+pub struct Serve {
+    /// A TOML file with any of these options
+    #[arg(long, env = "SYNOD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// This member's name, one of --members
+    #[arg(long, env = "SYNOD_NAME")]
+    pub name: Option<String>,
+    /// Where this member keeps its data; never shared
+    #[arg(long, env = "SYNOD_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients connect, on loopback unless you say otherwise [default: 127.0.0.1:2379]
+    #[arg(long, env = "SYNOD_CLIENT", value_name = "HOST:PORT")]
+    pub client: Option<String>,
+    /// Every member with its peer address, this one included: the same list on all of them
+    #[arg(long, env = "SYNOD_MEMBERS", value_name = "NAME=HOST:PORT,...")]
+    pub members: Option<String>,
+    /// The cluster's name: members of different clusters refuse each other [default: synod]
+    #[arg(long, env = "SYNOD_CLUSTER")]
+    pub cluster: Option<String>,
+    /// The consensus protocol: raft
+    #[arg(long, env = "SYNOD_PROTOCOL")]
+    pub protocol: Option<String>,
+    /// How often an idle leader speaks [default: 50ms]
+    #[arg(long, env = "SYNOD_HEARTBEAT", value_name = "TIME")]
+    pub heartbeat: Option<String>,
+    /// How long a member waits for its leader at the least [default: 200ms]
+    #[arg(long, env = "SYNOD_ELECTION", value_name = "TIME")]
+    pub election: Option<String>,
+    /// Record this member's inputs for `synod replay`
+    #[arg(long, env = "SYNOD_FLIGHT_RECORDER", value_name = "FILE")]
+    pub flight_recorder: Option<PathBuf>,
+    /// Accept partitions through POST /fault on the client address: for tests and the demo only
+    #[arg(long, env = "SYNOD_FAULT_INJECTION")]
+    pub fault_injection: bool,
+    /// Stop when standard input closes: for supervisors
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
+}
+
+/// Options of `synod lab`.
+#[derive(Args, Debug)]
+pub struct Lab {
+    /// The page's address
+    #[arg(long, default_value = "127.0.0.1:8411")]
+    pub page: SocketAddr,
+}
+
+/// Options of `synod sim`.
+#[derive(Args, Debug)]
+pub struct Sim {
+    /// The consensus protocol
+    #[arg(long, default_value = "raft")]
+    pub protocol: String,
+    /// How many nodes, 1 to 15
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=15))]
+    pub nodes: u64,
+    /// The seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How much virtual time, such as 60s or 1500ms
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub span: Duration,
+    /// Draw faults from the seed: crashes, partitions, bad disks, drifting clocks
+    #[arg(long)]
+    pub swarm: bool,
+    /// Run a campaign: this many seeds from --seed on, each under faults of its own
+    #[arg(long, value_name = "COUNT")]
+    pub seeds: Option<u64>,
+    /// Of a campaign's seeds run every n-th, starting with the i-th (from 0)
+    #[arg(long, value_name = "I/N", default_value = "0/1", value_parser = shard)]
+    pub shard: (u64, u64),
+    /// Threads of a campaign [default: one a core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Run this script instead of the options above
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+    /// Print the script that would run, and stop
+    #[arg(long)]
+    pub print_script: bool,
+    /// Write the trace here as JSON
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Write the clients' history here
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `synod replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// The recording, made with `synod serve --flight-recorder FILE`
+    pub recording: PathBuf,
+    /// The page's address
+    #[arg(long, default_value = "127.0.0.1:8411")]
+    pub page: SocketAddr,
+    /// Print what the member did instead of opening the page
+    #[arg(long)]
+    pub text: bool,
+}
+
+/// Which cluster, and how long to wait.
+#[derive(Args, Debug)]
+pub struct Cluster {
+    /// Members to ask, in turn
+    #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
+    pub endpoints: Vec<String>,
+    /// How long to wait for each
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `synod put`.
+#[derive(Args, Debug)]
+pub struct Put {
+    /// The key
+    pub key: String,
+    /// Its value
+    pub value: String,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// Options of `synod get`.
+#[derive(Args, Debug)]
+pub struct Get {
+    /// The key
+    pub key: String,
+    /// All keys that begin with it
+    #[arg(long)]
+    pub prefix: bool,
+    /// As of this revision; 0 means now
+    #[arg(long, default_value_t = 0)]
+    pub revision: i64,
+    /// At most this many; 0 means all
+    #[arg(long, default_value_t = 0)]
+    pub limit: i64,
+    /// From the asked member's own state, possibly stale, without asking the others
+    #[arg(long)]
+    pub serializable: bool,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// Options of `synod del`.
+#[derive(Args, Debug)]
+pub struct Del {
+    /// The key
+    pub key: String,
+    /// All keys that begin with it
+    #[arg(long)]
+    pub prefix: bool,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// Options of `synod status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// Options of `synod bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// The members to load
+    #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
+    pub endpoints: Vec<String>,
+    /// Connections; without it the standard rows are measured: 1, 64, 256 clients, and 64 with 16 outstanding each
+    #[arg(long)]
+    pub clients: Option<usize>,
+    /// Requests outstanding on each connection
+    #[arg(long, default_value_t = 1)]
+    pub outstanding: usize,
+    /// How long each row is measured
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub span: Duration,
+    /// How long each row warms up first
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub warmup: Duration,
+    /// Bytes of a key
+    #[arg(long, default_value_t = 8)]
+    pub key_bytes: usize,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 256)]
+    pub value_bytes: usize,
+    /// Operations in a hundred which are linearizable reads
+    #[arg(long, default_value_t = 0)]
+    pub reads: u8,
+    /// Process ids of the servers, to report their processor time per operation
+    #[arg(long = "server-pid", value_delimiter = ',')]
+    pub server_pids: Vec<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A span of time: a number with ms, s, m or h.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("`{text}` is not a span of time: say 500ms, 10s, 5m or 1h");
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("`{text}` is not a shard: say 0/4, 1/4, 2/4 or 3/4 for the quarters of a campaign");
+    let (i, n) = text.split_once('/').ok_or_else(wrong)?;
+    let (i, n) = (i.parse().map_err(|_| wrong())?, n.parse().map_err(|_| wrong())?);
+    if i < n { Ok((i, n)) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_read_with_their_unit() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
+        assert!(duration("60").is_err() && duration("s").is_err() && duration("-1s").is_err());
+    }
+
+    #[test]
+    fn a_shard_lies_within_its_count() {
+        assert_eq!(shard("3/4"), Ok((3, 4)));
+        assert!(shard("4/4").is_err() && shard("1").is_err() && shard("a/b").is_err());
+    }
+}
