@@ -27,7 +27,8 @@ fn open(path: &Path) -> BufReader<File> {
 fn judge(name: &str, history: &History) -> bool {
     let model = KeyValue::of(history);
     let started = Instant::now();
-    let report = check(&model, history, &Limits::default(), &mut || false).expect("operations of this object");
+    let report =
+        check(&model, history, &Limits::default(), &mut || false).expect("operations of this object");
     let took = started.elapsed();
     println!(
         "{name}: {} in {took:?}: {} operations, {} parts, {} configurations, {} kB",
@@ -93,7 +94,8 @@ fn every_key_value_log_gets_its_known_verdict() {
 #[test]
 fn an_imported_history_survives_writing_and_reading() {
     let Some(folder) = folder("jepsen-etcd") else { return };
-    let history = import::jepsen_log(open(&folder.join("etcd_000.log")), ReadLimits::default()).expect("a log");
+    let history =
+        import::jepsen_log(open(&folder.join("etcd_000.log")), ReadLimits::default()).expect("a log");
     let mut bytes = Vec::new();
     history.write(&mut bytes).expect("memory takes all");
     assert_eq!(History::read(&bytes[..], ReadLimits::default()).expect("our own format"), history);
