@@ -12,6 +12,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
+    #[allow(clippy::should_implement_trait)] // An iterator could end.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.0)

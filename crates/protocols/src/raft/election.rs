@@ -1,0 +1,239 @@
+//! Elections: pre-vote, votes, and the two reasons to step down unasked.
+
+use super::message::{Message, RequestVote};
+use super::record::Term;
+use super::{Part, Raft, Standing};
+use crate::contract::Effects;
+use crate::log::Index;
+use crate::types::{NodeId, Time};
+use core::time::Duration;
+
+/// Becoming something else.
+impl Raft {
+    /// Asks whether an election could be won, without disturbing anybody (section 9.6).
+    pub(super) fn become_pre_candidate(&mut self, out: &mut Effects<Self>) {
+        self.draw_election_wait();
+        self.restart_election_timer();
+        if self.is_disk_stalled() {
+            // It could not keep a vote for itself: let the others lead, and try again later.
+            return;
+        }
+        self.part = Part::PreCandidate;
+        self.leave_leader(out);
+        self.leader_contact = None;
+        self.granted.clear();
+        let term = self.hard.term.next();
+        let request = self.vote_request(term);
+        // Its own word counts like the others', when everything before it is on disk.
+        self.send_to_self(Message::PreVote { term, granted: true }, out);
+        for peer in &self.progress {
+            // Early: the question promises nothing.
+            out.send_early(peer.id, Message::RequestPreVote(request));
+        }
+    }
+
+    fn become_candidate(&mut self, out: &mut Effects<Self>) {
+        assert!(self.part == Part::PreCandidate, "a campaign begins with a pre-vote");
+        self.part = Part::Candidate;
+        self.hard.term = self.hard.term.next();
+        self.hard.voted_for = Some(self.config.id);
+        self.granted.clear();
+        self.draw_election_wait();
+        self.restart_election_timer();
+        let term = self.hard.term;
+        let request = self.vote_request(term);
+        self.send_to_self(Message::Vote { term, granted: true }, out);
+        for peer in &self.progress {
+            // Held until its vote for itself is durable: else it might crash, forget the term,
+            // campaign in it again with a shorter log and be elected by votes for the longer one.
+            out.send(peer.id, Message::RequestVote(request));
+        }
+    }
+
+    fn become_leader(&mut self, out: &mut Effects<Self>) {
+        assert!(self.part == Part::Candidate, "only a candidate is elected");
+        self.part = Part::Leader;
+        self.leader = Some(self.config.id);
+        self.leader_contact = None;
+        self.quorum_deadline = self.now + self.config.timing.election;
+        self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        self.begin_replication(out);
+    }
+
+    /// Follows `leader`, or nobody, in `term`, which is not below its own.
+    pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>, out: &mut Effects<Self>) {
+        assert!(term >= self.hard.term, "a term never goes back");
+        if term > self.hard.term {
+            self.hard.term = term;
+            self.hard.voted_for = None;
+            self.leader_contact = None;
+        }
+        if self.part == Part::Leader {
+            self.end_replication(out);
+        }
+        if self.leader != leader {
+            self.leave_leader(out);
+            self.leader = leader;
+        }
+        if self.part != Part::Follower {
+            self.part = Part::Follower;
+            self.leader_contact = None;
+            self.draw_election_wait();
+            self.restart_election_timer();
+        }
+    }
+
+    /// Forgets the leader, and answers the reads that wait for it.
+    fn leave_leader(&mut self, out: &mut Effects<Self>) {
+        self.leader = None;
+        self.refuse_forwarded_reads(out);
+    }
+
+    /// A leader which has not heard from a quorum for an election timeout steps down (section
+    /// 6.2): its clients can then turn to another, and its traffic does not keep voters loyal to a
+    /// leader that cannot commit.
+    pub(super) fn check_quorum(&mut self, out: &mut Effects<Self>) {
+        let heard = self.progress.iter().map(|peer| peer.heard).chain([self.now]);
+        let heard = self.membership.reached(heard).unwrap_or(Time::ZERO);
+        self.quorum_deadline = heard + self.config.timing.election;
+        if self.now >= self.quorum_deadline {
+            self.become_follower(self.hard.term, None, out);
+        }
+    }
+
+    /// A leader whose disk stalls steps down: its heartbeats would keep the others from electing
+    /// one whose disk works.
+    pub(super) fn check_disk(&mut self, out: &mut Effects<Self>) {
+        if self.is_disk_stalled() {
+            self.become_follower(self.hard.term, None, out);
+        }
+    }
+}
+
+/// Votes.
+impl Raft {
+    pub(super) fn on_request_pre_vote(
+        &mut self,
+        from: NodeId,
+        request: RequestVote,
+        out: &mut Effects<Self>,
+    ) {
+        let term = self.hard.term;
+        if request.term > term && self.is_loyal() || self.storage_full {
+            return;
+        }
+        // Would the vote itself be granted? Nothing of its own changes: not its vote, not its
+        // leader, not its timer.
+        let free = request.term > term
+            || request.term == term && self.hard.voted_for.is_none_or(|id| id == from) && !self.is_loyal();
+        let granted = free && self.standing == Standing::Voter && self.is_up_to_date(&request);
+        let term = if granted { request.term } else { term };
+        out.send(from, Message::PreVote { term, granted });
+    }
+
+    pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, granted: bool, out: &mut Effects<Self>) {
+        if !granted {
+            return self.observe_term(term, out);
+        }
+        if self.part == Part::PreCandidate && term == self.hard.term.next() && self.count_vote(from) {
+            self.become_candidate(out);
+        }
+    }
+
+    pub(super) fn on_request_vote(&mut self, from: NodeId, request: RequestVote, out: &mut Effects<Self>) {
+        if request.term > self.hard.term {
+            if self.is_loyal() {
+                return;
+            }
+            self.observe_term(request.term, out);
+        }
+        if self.storage_full {
+            return;
+        }
+        let term = self.hard.term;
+        let granted = request.term == term
+            && self.standing == Standing::Voter
+            && self.hard.voted_for.is_none_or(|id| id == from)
+            && self.now >= self.silent_until
+            && self.is_up_to_date(&request);
+        if granted {
+            self.hard.voted_for = Some(from);
+            self.restart_election_timer();
+        }
+        out.send(from, Message::Vote { term, granted });
+    }
+
+    pub(super) fn on_vote(&mut self, from: NodeId, term: Term, granted: bool, out: &mut Effects<Self>) {
+        self.observe_term(term, out);
+        if granted && self.part == Part::Candidate && term == self.hard.term && self.count_vote(from) {
+            self.become_leader(out);
+        }
+    }
+
+    /// Adopts a higher term, unless the disk has no room to remember it.
+    pub(super) fn observe_term(&mut self, term: Term, out: &mut Effects<Self>) {
+        if term > self.hard.term && !self.storage_full {
+            self.become_follower(term, None, out);
+        }
+    }
+
+    /// Counts a grant, once for each voter. Returns whether they are a quorum.
+    fn count_vote(&mut self, from: NodeId) -> bool {
+        if !self.granted.contains(&from) {
+            self.granted.push(from);
+        }
+        self.granted.len() >= self.membership.quorum()
+    }
+
+    fn vote_request(&self, term: Term) -> RequestVote {
+        RequestVote { term, last_index: self.log.last(), last_term: self.log.last_term() }
+    }
+
+    /// Whether a candidate's log is at least as complete as this one (section 3.6.1).
+    fn is_up_to_date(&self, request: &RequestVote) -> bool {
+        let own: (Term, Index) = (self.log.last_term(), self.log.last());
+        (request.last_term, request.last_index) >= own
+    }
+
+    /// Whether it has reason to believe that there is a leader which has not failed: it leads, it
+    /// heard from one within an election timeout, or it has just restarted and cannot know.
+    fn is_loyal(&self) -> bool {
+        let election = self.config.timing.election;
+        self.part == Part::Leader
+            || self.now < self.silent_until
+            || self.leader_contact.is_some_and(|heard| self.now < heard + election)
+    }
+}
+
+/// The election timer.
+impl Raft {
+    /// Whether it campaigns when its timer fires.
+    pub(super) fn may_campaign(&self) -> bool {
+        self.standing == Standing::Voter && !self.storage_full
+    }
+
+    /// Between one and two election timeouts, so that servers rarely campaign together.
+    pub(super) fn draw_election_wait(&mut self) {
+        let election = nanos(self.config.timing.election);
+        self.election_wait = Duration::from_nanos(self.rng.between(election, 2 * election - 1));
+    }
+
+    pub(super) fn restart_election_timer(&mut self) {
+        self.election_deadline = self.now + self.election_wait;
+    }
+
+    /// The connection to the leader is lost, and perhaps the leader with it: campaign soon, after
+    /// a small random delay that keeps the followers apart. If the leader is well, the others
+    /// still hear from it and ignore the pre-vote; so only a leader that a quorum lost is
+    /// replaced. Safety does not rest on timers.
+    pub(super) fn hasten_election(&mut self) {
+        let heartbeat = nanos(self.config.timing.heartbeat);
+        let delay = Duration::from_nanos(self.rng.between(heartbeat / 4, 2 * heartbeat));
+        self.leader_contact = None;
+        self.election_deadline = self.election_deadline.min(self.now + delay);
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2)
+}

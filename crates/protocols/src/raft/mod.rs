@@ -1,0 +1,663 @@
+//! Raft: agreement on a log through an elected leader.
+//!
+//! # The idea
+//!
+//! Time is cut into *terms*. In each term at most one server is elected *leader* by a majority, and
+//! the leader alone decides what the log holds: it appends commands to its own log, sends them to
+//! its followers, and an entry that a majority holds on disk is *committed*: it will be in the log
+//! of every later leader, at the same place.
+//!
+//! # Why it is safe
+//!
+//! A server votes once a term, and remembers its vote on disk, so two leaders of one term would
+//! need a common voter that voted twice (*election safety*). A follower appends only where its log
+//! holds what the leader's log holds just before, so that two logs which agree at one position and
+//! term agree on everything before it (*log matching*). A voter refuses a candidate whose log is
+//! behind its own, and a committed entry is on a majority's disks, so that every elected candidate
+//! met a voter that holds it and must itself hold it (*leader completeness*). The last step needs
+//! care: an entry of an earlier term on a majority's disks may still be replaced by a leader that
+//! never saw it, so only entries of the leader's own term are committed by counting, and earlier
+//! ones with them (section 3.6.2, figure 3.7).
+//!
+//! # Source
+//!
+//! Diego Ongaro, *Consensus: Bridging Theory and Practice*, dissertation, Stanford 2014. Chapter 3
+//! is the protocol; 6.4 reads through a confirmed commit index; 9.6 pre-vote; 10.2.1 writing to the
+//! leader's disk in parallel with replication; 10.2.2 batching and pipelining; 6.2 the leader that
+//! steps down when it no longer hears from a majority.
+//!
+//! # Where this departs from the text
+//!
+//! - Nothing happens by calling; every step is a message, and every effect waits for the disk by
+//!   the durability rule of [`crate::contract`]. A candidate counts its own vote, and a leader its
+//!   own acknowledgement, when the message to itself has come back ([`Message::Stored`]).
+//! - Heartbeats are AppendEntries after the last entry *sent*, not the last one acknowledged: the
+//!   answer confirms everything before it, or shows that something was lost on the way.
+//! - Pre-vote and check-quorum are always on. A voter which heard from a leader within the election
+//!   timeout ignores requests for votes of higher terms, but not once its connection to that leader
+//!   is lost: that is what makes failover after a crash quick. It costs no safety, since votes do
+//!   not depend on time, and no disruption, since a quorum has to have lost the leader. Lease reads
+//!   must not be built on this rule without taking that exception out.
+//! - A leader whose disk stalls steps down: its early AppendEntries would otherwise keep it in
+//!   office while it can commit only with the others' disks.
+//! - A commit index is pushed to followers at once and not with the next heartbeat.
+//! - A restarted voter grants nothing for one election timeout, because it forgot which leader it
+//!   heard last.
+//!
+//! # What it tolerates
+//!
+//! Messages may be lost, duplicated, reordered and delayed without bound. Connections, if the host
+//! has any, only make it faster: their loss resets what was in flight. Peers are taken to be honest
+//! but possibly broken: impossible messages are ignored and counted.
+//!
+//! # What it leaves out
+//!
+//! Snapshots to peers (InstallSnapshot) and cutting the log, changes of membership and leadership
+//! transfer: requests for them are refused as [`Refusal::Unsupported`], and a peer that needs
+//! entries from before the log's base waits. Lease reads. Repair of a damaged disk: a damaged
+//! member abstains altogether, since it may have forgotten a vote or an acknowledgement.
+
+mod election;
+mod log;
+mod membership;
+mod message;
+mod read;
+mod record;
+mod replication;
+mod view;
+
+pub use message::{AppendEntries, AppendEntriesReply, Message, Outcome, RequestVote};
+pub use record::{ENTRY_BYTES, Entry, HardState, Record, Term};
+
+use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
+use crate::fingerprint::Fingerprint;
+use crate::log::{
+    CommittedEntry, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Refusal, Role, Ticket,
+};
+use crate::rng::Rng;
+use crate::types::{NodeId, Time};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use log::Log;
+use membership::Membership;
+use read::{Forwarding, Reads};
+use replication::{HostRead, Progress};
+
+/// Terms above this are taken to be garbage: honest servers would need centuries to count so far,
+/// and no arithmetic on smaller ones overflows.
+pub const TERM_MAX: Term = Term(u64::MAX >> 1);
+
+/// What an owner of a Raft server decides. Pre-vote and check-quorum are not options: what they
+/// cost is small, and without them one flapping link unseats a leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What all replicated logs are configured with. The heartbeat must be above zero and the
+    /// election timeout above the heartbeat.
+    pub common: LogConfig,
+}
+
+/// A Raft server.
+#[derive(Clone, Debug)]
+pub struct Raft {
+    config: LogConfig,
+    membership: Membership,
+    standing: Standing,
+    rng: Rng,
+    /// When the current step happens.
+    now: Time,
+
+    /// Term and vote, as of now and as last recorded: what changed in a step is recorded at its end.
+    hard: HardState,
+    hard_recorded: HardState,
+    log: Log,
+    /// The last entry known to be on this server's disk, and never after the end of the log.
+    stored: Index,
+    /// When each message to itself that has not come back was sent, and how many at that time.
+    to_self: VecDeque<(Time, u32)>,
+    storage_full: bool,
+
+    /// The last entry known to be committed.
+    commit: Index,
+    /// The last entry handed to the host as committed: at most `commit` and `stored`.
+    delivered: Index,
+    /// The last entry that the host has applied durably.
+    applied: Index,
+    /// The cost of the entries in memory that are not committed.
+    uncommitted_bytes: usize,
+    /// Committed entries that are no longer in memory, on their way back from the host.
+    redelivery: HostRead,
+
+    part: Part,
+    leader: Option<NodeId>,
+    /// When the leader of this term last spoke, unless the connection to it is lost.
+    leader_contact: Option<Time>,
+    /// Until when a restarted voter grants nothing.
+    silent_until: Time,
+    /// How long this server waits for a leader before it campaigns, drawn anew after each wait.
+    election_wait: Duration,
+    election_deadline: Time,
+    /// Who granted the current campaign.
+    granted: Vec<NodeId>,
+
+    /// The peers, in ascending order. What it says is meaningful while leading.
+    progress: Vec<Progress>,
+    heartbeat_deadline: Time,
+    /// Before this time a quorum cannot have been silent for an election timeout.
+    quorum_deadline: Time,
+    /// Entries for a lagging peer, on their way from the host.
+    catch_up: HostRead,
+    /// Whether a lagging peer waits for entries that are not in memory.
+    catch_up_wanted: bool,
+    reads: Reads,
+
+    /// Reads forwarded to the leader, while following.
+    forwarding: Forwarding,
+
+    reported: Option<(Role, Term, Option<NodeId>)>,
+    ignored: u64,
+}
+
+/// Whether a server takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Standing {
+    /// It votes and its acknowledgements count.
+    Voter,
+    /// It receives the log only: the cluster has not taken it in.
+    Learner,
+    /// Its disk is damaged.
+    Abstaining,
+}
+
+/// What a server that takes part is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+impl Process for Raft {
+    type Config = Config;
+    type Message = Message;
+    type Record = Record;
+    type Request = LogRequest;
+    type Ask = LogAsk;
+    type Answer = LogAnswer<Record>;
+    type Event = LogEvent;
+    type Base = LogBase;
+
+    fn recover(
+        config: Config,
+        from: Recovery<'_, Record>,
+        base: LogBase,
+        now: Time,
+        out: &mut Effects<Self>,
+    ) -> Self {
+        let config = config.common;
+        assert!(!config.timing.heartbeat.is_zero(), "the heartbeat must be above zero");
+        assert!(
+            config.timing.election > config.timing.heartbeat,
+            "the election timeout must be above the heartbeat"
+        );
+        let mut raft = Raft::blank(config, base, now);
+        match from {
+            Recovery::First => {}
+            Recovery::Join => raft.standing = Standing::Learner,
+            Recovery::Resume { records } => {
+                let sound = raft.replay(records);
+                raft.silent_until = now + raft.config.timing.election;
+                if !sound {
+                    raft.standing = Standing::Abstaining;
+                }
+            }
+            Recovery::Damaged { records } => {
+                raft.replay(records);
+                raft.standing = Standing::Abstaining;
+            }
+        }
+        raft.resume_at(base.applied);
+        raft.settle(out);
+        raft
+    }
+
+    fn step(&mut self, now: Time, input: Input<Self>, out: &mut Effects<Self>) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Message { from, message } => self.on_message(from, message, out),
+            Input::LinkUp { peer, .. } => self.on_link_up(peer, out),
+            Input::LinkDown { peer } => self.on_link_down(peer),
+            Input::Request(request) => self.on_request(request, out),
+            Input::Answer(answer) => self.on_answer(answer, out),
+            Input::StorageFault(fault) => self.on_storage_fault(fault, out),
+            Input::Timeout => self.on_timeout(out),
+        }
+        self.settle(out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let election = self.config.timing.election;
+        let part = match self.part {
+            Part::Leader => {
+                let disk = self.to_self.front().map(|(sent, _)| *sent + election);
+                let own = self.heartbeat_deadline.min(self.quorum_deadline);
+                Some(disk.map_or(own, |disk| own.min(disk)))
+            }
+            _ if self.may_campaign() => Some(self.election_deadline),
+            _ => None,
+        };
+        [part, self.forwarding.deadline(&self.config.timing), self.redelivery.retry(), self.catch_up.retry()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
+        self.digest(now, digest);
+    }
+}
+
+/// Recovery.
+impl Raft {
+    fn blank(config: LogConfig, base: LogBase, now: Time) -> Raft {
+        let membership = Membership::founding(&config.members);
+        let standing = if membership.is_voter(config.id) { Standing::Voter } else { Standing::Learner };
+        let (base_index, base_term) =
+            base.snapshot.map_or((Index::ZERO, Term(0)), |(index, epoch)| (index, Term(epoch.0)));
+        let peers = membership.voters().iter().filter(|id| **id != config.id);
+        let mut raft = Raft {
+            progress: peers.map(|id| Progress::new(*id)).collect(),
+            membership,
+            standing,
+            rng: Rng::new(config.seed),
+            now,
+            hard: HardState::default(),
+            hard_recorded: HardState::default(),
+            log: Log::after(base_index, base_term),
+            stored: base_index,
+            to_self: VecDeque::new(),
+            storage_full: false,
+            commit: base_index,
+            delivered: base_index,
+            applied: base_index,
+            uncommitted_bytes: 0,
+            redelivery: HostRead::Idle,
+            part: Part::Follower,
+            leader: None,
+            leader_contact: None,
+            silent_until: now,
+            election_wait: config.timing.election,
+            election_deadline: now,
+            granted: Vec::new(),
+            heartbeat_deadline: now,
+            quorum_deadline: now,
+            catch_up: HostRead::Idle,
+            catch_up_wanted: false,
+            reads: Reads::default(),
+            forwarding: Forwarding::default(),
+            reported: None,
+            ignored: 0,
+            config,
+        };
+        raft.forwarding = Forwarding::starting_at(raft.rng.next());
+        raft.draw_election_wait();
+        raft.restart_election_timer();
+        raft
+    }
+
+    /// Takes in what the disk held, keeping only the end of the log in memory. Returns whether it
+    /// can be what a server of this version has written: a record missing in the middle shows.
+    fn replay(&mut self, records: &mut dyn Iterator<Item = Record>) -> bool {
+        for record in records {
+            match record {
+                Record::HardState(hard) => self.hard = hard,
+                Record::Entries { first, entries } => {
+                    if first > self.log.last().next() {
+                        return false;
+                    }
+                    // What a snapshot covers is not taken again.
+                    let covered = self.log.base().next().0.saturating_sub(first.0) as usize;
+                    let first = first.max(self.log.base().next());
+                    if covered < entries.len() && first <= self.log.last() {
+                        self.log.truncate(first);
+                    }
+                    for entry in entries.into_iter().skip(covered) {
+                        if entry.term < self.log.last_term() {
+                            return false;
+                        }
+                        self.log.push(entry);
+                    }
+                    while self.log.bytes() > self.config.limits.tail_bytes_max {
+                        self.log.evict_first();
+                    }
+                }
+            }
+        }
+        self.hard_recorded = self.hard;
+        // A log that is newer than the term, or older than what was applied, lost a record.
+        self.hard.term >= self.log.last_term()
+    }
+
+    /// Starts where the host's state machine stands. What it applied was committed.
+    fn resume_at(&mut self, applied: Index) {
+        self.hard_recorded = self.hard;
+        if applied > self.log.last() {
+            // It was durable here before it was delivered; so the log has lost it.
+            self.standing = Standing::Abstaining;
+        }
+        let applied = applied.clamp(self.log.base(), self.log.last());
+        (self.commit, self.delivered, self.applied) = (applied, applied, applied);
+        self.stored = self.log.last();
+        self.uncommitted_bytes = self.log.range(applied.next(), self.log.last()).map(Entry::cost).sum();
+    }
+}
+
+/// What may happen to a server.
+impl Raft {
+    fn on_message(&mut self, from: NodeId, message: Message, out: &mut Effects<Self>) {
+        let to_itself = from == self.config.id;
+        if to_itself {
+            self.note_answer_to_self();
+        }
+        if !to_itself && !self.membership.is_voter(from) || !plausible(&message) {
+            self.ignored += 1;
+            return;
+        }
+        if self.standing == Standing::Abstaining {
+            return self.on_message_abstaining(from, &message);
+        }
+        match message {
+            Message::PreVote { term, granted } => self.on_pre_vote(from, term, granted, out),
+            Message::Vote { term, granted } => self.on_vote(from, term, granted, out),
+            Message::Stored { term, index } if to_itself => self.on_stored(term, index, out),
+            _ if to_itself => self.ignored += 1,
+            Message::RequestPreVote(request) => self.on_request_pre_vote(from, request, out),
+            Message::RequestVote(request) => self.on_request_vote(from, request, out),
+            Message::AppendEntries(append) => self.on_append_entries(from, append, out),
+            Message::AppendEntriesReply(reply) => self.on_append_entries_reply(from, reply, out),
+            Message::ReadIndex { batch } => self.on_read_index(from, batch, out),
+            Message::ReadIndexReply { batch, index } => self.on_read_index_reply(from, batch, index, out),
+            Message::Stored { .. } => self.ignored += 1,
+        }
+    }
+
+    /// A damaged member promises nothing; it only learns who leads, to direct its clients there.
+    fn on_message_abstaining(&mut self, from: NodeId, message: &Message) {
+        if let Message::AppendEntries(append) = message
+            && append.term >= self.hard.term
+        {
+            // Recorded nowhere: the record would claim that there is a sound log below it.
+            self.hard = HardState { term: append.term, voted_for: None };
+            self.hard_recorded = self.hard;
+            self.leader = Some(from);
+        }
+    }
+
+    fn on_request(&mut self, request: LogRequest, out: &mut Effects<Self>) {
+        match request {
+            LogRequest::Propose { ticket, commands } => self.on_propose(ticket, commands, out),
+            LogRequest::Read { ticket } => self.on_read(ticket, out),
+            LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
+            // The log is cut when there are snapshots to send to a peer that needs what was cut.
+            LogRequest::Compact { .. } => {}
+            LogRequest::TransferLeadership { ticket, .. } | LogRequest::ChangeMembership { ticket, .. } => {
+                self.refuse(ticket, Refusal::Unsupported, out);
+            }
+        }
+    }
+
+    fn on_propose(&mut self, ticket: Ticket, commands: Vec<Bytes>, out: &mut Effects<Self>) {
+        if self.standing == Standing::Abstaining || self.storage_full {
+            return self.refuse(ticket, Refusal::Storage, out);
+        }
+        if self.part != Part::Leader {
+            return self.refuse(ticket, Refusal::NotLeader { leader: self.leader }, out);
+        }
+        if commands.is_empty() {
+            self.ignored += 1;
+            return;
+        }
+        let cost: usize = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
+        let room = self.config.limits.uncommitted_bytes_max.saturating_sub(self.uncommitted_bytes);
+        // A proposal that is larger than the limit goes alone, rather than never.
+        if cost > room && self.uncommitted_bytes > 0 {
+            return self.refuse(ticket, Refusal::Busy, out);
+        }
+        self.append_as_leader(commands.into_iter().map(crate::log::Payload::Command), out);
+    }
+
+    fn on_answer(&mut self, answer: LogAnswer<Record>, out: &mut Effects<Self>) {
+        let LogAnswer::Entries { from, records } = answer;
+        let entries = self.entries_of(from, records);
+        let mut expected = false;
+        if self.redelivery.take(from) {
+            expected = true;
+            match entries.is_empty() {
+                true => self.redelivery = HostRead::retry_after(self.now + self.config.timing.heartbeat),
+                false => self.redeliver(from, &entries, out),
+            }
+        }
+        if self.catch_up.take(from) {
+            expected = true;
+            match entries.is_empty() {
+                true => self.catch_up = HostRead::retry_after(self.now + self.config.timing.heartbeat),
+                false => self.send_from_host(from, &entries, out),
+            }
+        }
+        if !expected {
+            self.ignored += 1;
+        }
+    }
+
+    /// The entries at `from` and after it which an answer holds, as far as they are this log's: a
+    /// record may begin earlier, and parts of it may have been replaced by later ones.
+    fn entries_of(&self, from: Index, records: Vec<Record>) -> Vec<Entry> {
+        let mut next = from;
+        let mut found = Vec::new();
+        for record in records {
+            let Record::Entries { first, entries } = record else { continue };
+            for (index, entry) in (first.0..).map(Index).zip(entries) {
+                if index == next && self.log.term_at(index) == Some(entry.term) {
+                    found.push(entry);
+                    next = next.next();
+                }
+            }
+        }
+        found
+    }
+
+    fn on_storage_fault(&mut self, fault: StorageFault, out: &mut Effects<Self>) {
+        self.storage_full = fault == StorageFault::Full;
+        if self.storage_full && self.part != Part::Follower {
+            // A leader that cannot append makes way for one that can.
+            self.become_follower(self.hard.term, None, out);
+        }
+        if !self.storage_full {
+            self.restart_election_timer();
+        }
+    }
+
+    fn on_timeout(&mut self, out: &mut Effects<Self>) {
+        if self.part == Part::Leader {
+            self.check_disk(out);
+        }
+        if self.part == Part::Leader && self.now >= self.quorum_deadline {
+            self.check_quorum(out);
+        }
+        if self.part == Part::Leader && self.now >= self.heartbeat_deadline {
+            self.send_heartbeats(out);
+        }
+        if self.part != Part::Leader && self.may_campaign() && self.now >= self.election_deadline {
+            self.become_pre_candidate(out);
+        }
+        self.retry_forwarded_reads(out);
+        if self.redelivery.retry().is_some_and(|at| self.now >= at) {
+            self.redelivery = HostRead::Idle;
+        }
+        if self.catch_up.retry().is_some_and(|at| self.now >= at) {
+            self.catch_up = HostRead::Idle;
+        }
+    }
+}
+
+/// What every step ends with, and what all parts share.
+impl Raft {
+    /// Hands over what has become committed, frees what is no longer needed, and records and
+    /// reports what has changed.
+    fn settle(&mut self, out: &mut Effects<Self>) {
+        self.deliver(out);
+        self.evict();
+        if self.part == Part::Leader && self.catch_up_wanted {
+            self.ask_for_catch_up(out);
+        }
+        if self.hard != self.hard_recorded {
+            // In the same step as the votes and entries that rest on it, so durable with them.
+            out.record(Record::HardState(self.hard));
+            self.hard_recorded = self.hard;
+        }
+        let role = (self.role(), self.hard.term, self.leader);
+        if self.reported != Some(role) {
+            self.reported = Some(role);
+            let (role, term, leader) = role;
+            // Early: it tells what this life knows and promises nothing. A leader's own term and
+            // vote were durable before anybody voted for it, and another leader's are on a
+            // quorum's disks; a candidate's are not, and a crash ends its candidacy with it.
+            out.event_early(LogEvent::Role { role, epoch: term.epoch(), leader });
+        }
+        assert!(
+            self.delivered <= self.commit && self.stored <= self.log.last(),
+            "the log's marks are in order"
+        );
+    }
+
+    /// Delivers committed entries which are on this server's disk.
+    fn deliver(&mut self, out: &mut Effects<Self>) {
+        let ready = self.commit.min(self.stored);
+        if self.delivered >= ready || self.standing == Standing::Abstaining {
+            return;
+        }
+        let from = self.delivered.next();
+        let first_in_memory = self.log.first_in_memory();
+        if from < first_in_memory {
+            // After a restart: these are on disk only.
+            let to = ready.min(first_in_memory.previous());
+            let bytes_max = self.config.limits.message_bytes_max;
+            if self.redelivery.begin(from) {
+                out.ask(LogAsk::Entries { from, to, bytes_max });
+            }
+            return;
+        }
+        let log = self.log.range(from, ready);
+        let entries = (from.0..).map(Index).zip(log).map(|(index, entry)| committed(index, entry)).collect();
+        self.delivered = ready;
+        // Early: it names only entries that a quorum's disks and this one hold.
+        out.event_early(LogEvent::Committed { entries });
+    }
+
+    /// Delivers entries that the host has read back.
+    fn redeliver(&mut self, from: Index, entries: &[Entry], out: &mut Effects<Self>) {
+        let ready = self.commit.min(self.stored);
+        if from != self.delivered.next() {
+            return;
+        }
+        let entries: Vec<_> = (from.0..=ready.0)
+            .map(Index)
+            .zip(entries)
+            .map(|(index, entry)| committed(index, entry))
+            .collect();
+        let Some(last) = entries.last() else { return };
+        self.delivered = last.index;
+        // Early: it names only entries that a quorum's disks and this one hold.
+        out.event_early(LogEvent::Committed { entries });
+    }
+
+    /// Forgets entries that neither the host nor an uncommitted suffix needs in memory.
+    fn evict(&mut self) {
+        let free = self.applied.min(self.delivered);
+        while self.log.bytes() - self.uncommitted_bytes > self.config.limits.tail_bytes_max
+            && self.log.first_in_memory() <= free
+        {
+            self.log.evict_first();
+        }
+    }
+
+    /// Raises the commit index.
+    fn commit_to(&mut self, index: Index) {
+        assert!(index > self.commit && index <= self.log.last(), "a commit index rises within the log");
+        let committed: usize = self.log.range(self.commit.next(), index).map(Entry::cost).sum();
+        self.uncommitted_bytes -= committed;
+        self.commit = index;
+    }
+
+    /// Appends at the end of the log, in memory and to the disk, and arranges to learn when the
+    /// disk has it.
+    fn append(&mut self, entries: Vec<Entry>, out: &mut Effects<Self>) {
+        let first = self.log.last().next();
+        for entry in &entries {
+            self.uncommitted_bytes += entry.cost();
+            self.log.push(entry.clone());
+        }
+        out.record(Record::Entries { first, entries });
+        self.send_to_self(Message::Stored { term: self.hard.term, index: self.log.last() }, out);
+    }
+
+    /// Everything that this server appended in `term` up to `index` is on its disk. In one term
+    /// only that term's leader determines what is appended, and never takes it back; so if the
+    /// term is still the same, the log up to `index` is what the disk holds. If it is not, the
+    /// next entry stored will tell.
+    fn on_stored(&mut self, term: Term, index: Index, out: &mut Effects<Self>) {
+        if term != self.hard.term || index <= self.stored {
+            return;
+        }
+        assert!(index <= self.log.last(), "what was stored in this term is in the log");
+        self.stored = index;
+        if self.part == Part::Leader {
+            self.maybe_commit(out);
+        }
+    }
+
+    fn send_to_self(&mut self, message: Message, out: &mut Effects<Self>) {
+        match self.to_self.back_mut() {
+            Some((sent, count)) if *sent == self.now => *count += 1,
+            _ => self.to_self.push_back((self.now, 1)),
+        }
+        out.send(self.config.id, message);
+    }
+
+    fn note_answer_to_self(&mut self) {
+        if let Some((_, count)) = self.to_self.front_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.to_self.pop_front();
+            }
+        }
+    }
+
+    /// Whether a message to itself has been waiting for the disk for an election timeout.
+    fn is_disk_stalled(&self) -> bool {
+        self.to_self.front().is_some_and(|(sent, _)| self.now >= *sent + self.config.timing.election)
+    }
+
+    fn refuse(&self, ticket: Ticket, why: Refusal, out: &mut Effects<Self>) {
+        // Early: what is refused has left no record, so a crash cannot make it untrue.
+        out.event_early(LogEvent::Refused { ticket, why });
+    }
+}
+
+fn committed(index: Index, entry: &Entry) -> CommittedEntry {
+    CommittedEntry { index, epoch: entry.term.epoch(), payload: entry.payload.clone() }
+}
+
+/// Whether a message's terms are such as servers count.
+fn plausible(message: &Message) -> bool {
+    let term = match message {
+        Message::RequestPreVote(request) | Message::RequestVote(request) => request.term,
+        Message::PreVote { term, .. } | Message::Vote { term, .. } | Message::Stored { term, .. } => *term,
+        Message::AppendEntries(append) => append.term,
+        Message::AppendEntriesReply(reply) => reply.term,
+        Message::ReadIndex { .. } | Message::ReadIndexReply { .. } => return true,
+    };
+    term <= TERM_MAX
+}

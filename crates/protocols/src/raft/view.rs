@@ -1,0 +1,158 @@
+//! What others see of a server: the vocabulary of replicated logs, people, and exploration.
+
+use super::replication::Sending;
+use super::{Config, Part, Raft, Record, Standing};
+use crate::fingerprint::Fingerprint;
+use crate::log::{Epoch, Index, LogConfig, LogStatus, Payload, ReplicatedLog, Role};
+use crate::types::Time;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::hash::Hash;
+
+impl ReplicatedLog for Raft {
+    const NAME: &'static str = "raft";
+
+    fn config(common: LogConfig) -> Config {
+        Config { common }
+    }
+
+    fn span(record: &Record) -> Option<(Index, Index)> {
+        match record {
+            Record::HardState(_) => None,
+            Record::Entries { first, entries } => {
+                Some((*first, Index(first.0 + (entries.len() as u64).saturating_sub(1))))
+            }
+        }
+    }
+
+    fn status(&self) -> LogStatus {
+        LogStatus {
+            role: self.role(),
+            epoch: self.hard.term.epoch(),
+            voted_for: self.hard.voted_for,
+            leader: self.leader,
+            last: self.log.last(),
+            last_epoch: self.log.last_term().epoch(),
+            durable: self.stored,
+            committed: self.commit,
+            first_in_memory: self.log.first_in_memory(),
+            ignored: self.ignored,
+        }
+    }
+
+    fn entry(&self, index: Index) -> Option<(Epoch, &Payload)> {
+        self.log.get(index).map(|entry| (entry.term.epoch(), &entry.payload))
+    }
+
+    fn describe(&self, now: Time) -> Vec<(&'static str, String)> {
+        let part = match (self.standing, self.part) {
+            (Standing::Abstaining, _) => "abstaining: its disk is damaged",
+            (Standing::Learner, _) => "learner",
+            (Standing::Voter, Part::Follower) => "follower",
+            (Standing::Voter, Part::PreCandidate) => "pre-candidate",
+            (Standing::Voter, Part::Candidate) => "candidate",
+            (Standing::Voter, Part::Leader) => "leader",
+        };
+        let name = |id: Option<_>| id.map_or("nobody".to_string(), |id: crate::types::NodeId| id.to_string());
+        let mut lines = vec![
+            ("part", part.to_string()),
+            ("term", self.hard.term.to_string()),
+            ("voted for", name(self.hard.voted_for)),
+            ("leader", name(self.leader)),
+            ("log", format!("{}@{}", self.log.last(), self.log.last_term())),
+            ("on disk", self.stored.to_string()),
+            ("committed", self.commit.to_string()),
+        ];
+        if self.part == Part::Leader {
+            lines.push(("next heartbeat", in_ms(self.heartbeat_deadline, now)));
+            for peer in &self.progress {
+                let how = match peer.sending {
+                    Sending::Probe { .. } => "probing",
+                    Sending::Pipeline => "pipelining",
+                };
+                let (id, matched, next) = (peer.id, peer.matched, peer.next);
+                lines.push(("peer", format!("{id}: matched {matched}, next {next}, {how}")));
+            }
+            lines.push(("round", self.reads.round.to_string()));
+        } else if self.may_campaign() {
+            lines.push(("election timeout", in_ms(self.election_deadline, now)));
+        }
+        if matches!(self.part, Part::PreCandidate | Part::Candidate) {
+            let granted: Vec<_> = self.granted.iter().map(ToString::to_string).collect();
+            let what = if granted.is_empty() { "nobody yet".to_string() } else { granted.join(" ") };
+            lines.push(("granted by", what));
+        }
+        lines
+    }
+}
+
+fn in_ms(deadline: Time, now: Time) -> String {
+    format!("in {} ms", deadline.since(now).as_millis())
+}
+
+impl Raft {
+    pub(super) fn role(&self) -> Role {
+        match (self.standing, self.part) {
+            (Standing::Abstaining, _) => Role::Abstaining,
+            (Standing::Learner, _) => Role::Learner,
+            (Standing::Voter, Part::Follower) => Role::Follower,
+            (Standing::Voter, Part::PreCandidate | Part::Candidate) => Role::Candidate,
+            (Standing::Voter, Part::Leader) => Role::Leader,
+        }
+    }
+
+    /// Everything that decides what it will do, except the generator and the counters.
+    pub(super) fn digest(&self, now: Time, digest: &mut Fingerprint) {
+        let until = |time: Time| time.since(now).as_nanos() as u64;
+        let ago = |time: Time| now.since(time).as_nanos() as u64;
+        let election = self.config.timing.election.as_nanos() as u64;
+        (self.standing, self.hard, self.hard_recorded, self.storage_full).hash(digest);
+        self.log.hash(digest);
+        (self.stored, self.commit, self.delivered, self.applied).hash(digest);
+        (self.redelivery, self.catch_up, self.catch_up_wanted).hash(digest);
+        (self.part, self.leader, until(self.silent_until)).hash(digest);
+        // A contact older than the timeout is like none.
+        let contact = self.leader_contact.map(ago).filter(|ago| *ago < election);
+        (contact, until(self.election_deadline), self.to_self.len()).hash(digest);
+        for (sent, count) in &self.to_self {
+            (ago(*sent).min(election), count).hash(digest);
+        }
+        match self.part {
+            Part::PreCandidate | Part::Candidate => {
+                let mut granted = self.granted.clone();
+                granted.sort_unstable();
+                granted.hash(digest);
+            }
+            Part::Leader => {
+                (until(self.heartbeat_deadline), until(self.quorum_deadline)).hash(digest);
+                self.reads.hash(digest);
+                for peer in &self.progress {
+                    peer.digest(ago(peer.heard).min(election), digest);
+                }
+            }
+            Part::Follower => {}
+        }
+        self.forwarding.digest(now, digest);
+    }
+}
+
+impl super::replication::Progress {
+    fn digest(&self, heard_ago: u64, digest: &mut Fingerprint) {
+        let mut relative = self.clone();
+        relative.heard = Time::ZERO;
+        (relative, heard_ago).hash(digest);
+    }
+}
+
+impl super::read::Forwarding {
+    fn digest(&self, now: Time, digest: &mut Fingerprint) {
+        (self.current.as_slice(), self.next.as_slice()).hash(digest);
+        if !self.current.is_empty() {
+            self.batch.hash(digest);
+            let (since, sent) = self.since_and_sent();
+            (now.since(since).as_nanos() as u64, now.since(sent).as_nanos() as u64).hash(digest);
+        }
+    }
+}
