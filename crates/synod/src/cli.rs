@@ -56,27 +56,31 @@ pub enum Command {
     /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
     #[command(after_help = BENCH_EXAMPLE)]
     Bench(Bench),
+    /// Measure how long writes pause when the leader dies, hangs or is cut off, on a cluster of its own
+    Failover(Failover),
 }
 
 const SERVE_EXAMPLE: &str = "\
-A cluster of three on one machine, each line in a terminal of its own:
-  synod serve --name n1 --data-dir /var/lib/synod/n1 --client 127.0.0.1:2379 \\
-      --members n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580
-  synod serve --name n2 --data-dir /var/lib/synod/n2 --client 127.0.0.1:2479 \\
-      --members n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580
-  synod serve --name n3 --data-dir /var/lib/synod/n3 --client 127.0.0.1:2579 \\
-      --members n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580
+A cluster of three on one machine. Every member gets the same list, each address for peers and then for clients:
+  export SYNOD_MEMBERS='n1=127.0.0.1:2380,127.0.0.1:2379 n2=127.0.0.1:2480,127.0.0.1:2479 n3=127.0.0.1:2580,127.0.0.1:2579'
+  synod serve --name n1 --data-dir n1.data &
+  synod serve --name n2 --data-dir n2.data &
+  synod serve --name n3 --data-dir n3.data &
 
 Then, with etcd's client or ours:
   etcdctl --endpoints=127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579 put greeting hello
-  synod get greeting --endpoints 127.0.0.1:2379
+  synod get greeting --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
 
-The same as a file, `synod serve --config n1.toml`; a flag wins over its variable in the
-environment (SYNOD_NAME, SYNOD_DATA_DIR, ...), and that over the file:
+The same as a file, for `synod serve --config n1.toml`; a flag wins over its variable in the
+environment (SYNOD_NAME, SYNOD_DATA_DIR, ...), and that over the file. The file may also set
+limits, which docs/configuration.md lists:
   name = \"n1\"
-  data-dir = \"/var/lib/synod/n1\"
-  client = \"127.0.0.1:2379\"
-  members = { n1 = \"127.0.0.1:2380\", n2 = \"127.0.0.1:2480\", n3 = \"127.0.0.1:2580\" }";
+  data-dir = \"n1.data\"
+  members = [
+    { name = \"n1\", peers = \"127.0.0.1:2380\", clients = \"127.0.0.1:2379\" },
+    { name = \"n2\", peers = \"127.0.0.1:2480\", clients = \"127.0.0.1:2479\" },
+    { name = \"n3\", peers = \"127.0.0.1:2580\", clients = \"127.0.0.1:2579\" },
+  ]";
 
 const SIM_EXAMPLE: &str = "\
 Examples:
@@ -120,40 +124,46 @@ impl Default for Demo {
     }
 }
 
-/// Options of `synod serve`. Everything may also stand in the file or the environment.
+/// Options of `synod serve`. What is not said here may stand in the file; the defaults are the server's.
 #[derive(Args, Debug, Default)]
 pub struct Serve {
     /// A TOML file with any of these options
     #[arg(long, env = "SYNOD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// This member's name, one of --members
+    /// This member's name, one of the members: n1, n2, ...
     #[arg(long, env = "SYNOD_NAME")]
     pub name: Option<String>,
     /// Where this member keeps its data; never shared
     #[arg(long, env = "SYNOD_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where clients connect, on loopback unless you say otherwise [default: 127.0.0.1:2379]
-    #[arg(long, env = "SYNOD_CLIENT", value_name = "HOST:PORT")]
-    pub client: Option<String>,
-    /// Every member with its peer address, this one included: the same list on all of them
-    #[arg(long, env = "SYNOD_MEMBERS", value_name = "NAME=HOST:PORT,...")]
-    pub members: Option<String>,
+    /// A member's addresses, for peers and for clients; once for each, this one included
+    #[arg(long = "member", env = "SYNOD_MEMBERS", value_delimiter = ' ', value_name = "NAME=PEERS[,CLIENTS]")]
+    pub members: Vec<String>,
+    /// Listen here for clients [default: this member's address for clients]
+    #[arg(long, env = "SYNOD_LISTEN_CLIENTS", value_name = "HOST:PORT")]
+    pub listen_clients: Option<String>,
+    /// Listen here for peers [default: this member's address for peers]
+    #[arg(long, env = "SYNOD_LISTEN_PEERS", value_name = "HOST:PORT")]
+    pub listen_peers: Option<String>,
     /// The cluster's name: members of different clusters refuse each other [default: synod]
-    #[arg(long, env = "SYNOD_CLUSTER")]
+    #[arg(long, env = "SYNOD_CLUSTER", value_name = "NAME")]
     pub cluster: Option<String>,
-    /// The consensus protocol: raft
+    /// The consensus protocol [default: raft]
     #[arg(long, env = "SYNOD_PROTOCOL")]
     pub protocol: Option<String>,
+    /// What an empty data directory means: `new`, a founding member; `existing`, a lost disk, refused [default: new]
+    #[arg(long, env = "SYNOD_START", value_name = "new|existing")]
+    pub start: Option<String>,
     /// How often an idle leader speaks [default: 50ms]
     #[arg(long, env = "SYNOD_HEARTBEAT", value_name = "TIME")]
     pub heartbeat: Option<String>,
     /// How long a member waits for its leader at the least [default: 200ms]
-    #[arg(long, env = "SYNOD_ELECTION", value_name = "TIME")]
-    pub election: Option<String>,
+    #[arg(long, env = "SYNOD_ELECTION_TIMEOUT", value_name = "TIME")]
+    pub election_timeout: Option<String>,
     /// Record this member's inputs for `synod replay`
     #[arg(long, env = "SYNOD_FLIGHT_RECORDER", value_name = "FILE")]
     pub flight_recorder: Option<PathBuf>,
-    /// Accept partitions through POST /fault on the client address: for tests and the demo only
+    /// Let POST /fault on the client address cut links: for tests and the demo only
     #[arg(long, env = "SYNOD_FAULT_INJECTION")]
     pub fault_injection: bool,
     /// Stop when standard input closes: for supervisors
@@ -325,6 +335,20 @@ pub struct Bench {
     /// Process ids of the servers, to report their processor time per operation
     #[arg(long = "server-pid", value_delimiter = ',')]
     pub server_pids: Vec<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `synod failover`.
+#[derive(Args, Debug)]
+pub struct Failover {
+    /// How often each fault strikes
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub runs: u64,
+    /// Where the cluster keeps its data, on the disk to be measured [default: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

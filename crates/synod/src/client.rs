@@ -39,7 +39,7 @@ impl std::fmt::Display for CallError {
 }
 
 /// gRPC's `Unavailable`: another endpoint may know better.
-const UNAVAILABLE: u32 = 14;
+pub const UNAVAILABLE: u32 = 14;
 
 /// Calls `method`, such as `/etcdserverpb.KV/Put`, on the first endpoint that can serve it.
 pub async fn call<Request: Message, Answer: Message + Default>(

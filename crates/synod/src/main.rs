@@ -1,3 +1,90 @@
 //! The `synod` binary: one command line over the whole house.
 
-fn main() {}
+mod bench;
+mod cli;
+mod client;
+mod demo;
+mod failover;
+mod kv;
+mod lab;
+mod serve;
+mod sim;
+mod supervisor;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+/// How a command ends, and the text for standard error. The numbers are in `synod --help`.
+#[derive(Debug)]
+pub enum Failure {
+    /// It ran, and the answer is no.
+    No(String),
+    /// The command line, a configuration or a script is wrong.
+    Usage(String),
+    /// The cluster could not be reached, or did not answer in time.
+    Unreachable(String),
+    /// A data directory cannot be used.
+    Storage(String),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Failure::No(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::Unreachable(_) => 3,
+            Failure::Storage(_) => 4,
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Failure::No(text) | Failure::Usage(text) | Failure::Unreachable(text) | Failure::Storage(text) => text,
+        }
+    }
+}
+
+type Done = Result<(), Failure>;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or_else(|| Command::Demo(cli::Demo::default()));
+    let done = match command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Serve(options) => serve::run(&options),
+        Command::Lab(options) => lab::run(&options),
+        Command::Sim(options) => sim::run(&options),
+        Command::Replay(options) => lab::replay(&options),
+        Command::Put(options) => kv::put(&options),
+        Command::Get(options) => kv::get(&options),
+        Command::Del(options) => kv::del(&options),
+        Command::Status(options) => kv::status(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Failover(options) => failover::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text().is_empty() {
+                eprintln!("synod: {}", failure.text());
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// The one thread on which a command's network work runs.
+fn block_on<F: Future>(work: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("the operating system gives us an event loop").block_on(work)
+}
+
+/// Resolves when the person at the terminal, or a supervisor, asks us to stop.
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
