@@ -1,0 +1,77 @@
+//! Generates one copy of the Raft sources for each file in `bugs/`, with that file's patch applied.
+//! A patch that no longer applies stops the build: the bug would otherwise be tested no more.
+//!
+//! A bug's file has this form, with one or more changes:
+//!
+//! ```text
+//! what the mistake is, on the first line
+//! in election.rs
+//! <<<<
+//! text that occurs exactly once in the file
+//! ====
+//! what stands there instead
+//! >>>>
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    let raft = here.join("../protocols/src/raft");
+    println!("cargo::rerun-if-changed={}", raft.display());
+    println!("cargo::rerun-if-changed={}", here.join("bugs").display());
+
+    let originals: BTreeMap<String, String> = files(&raft);
+    let mut modules = String::new();
+    let mut list = String::new();
+    for (file, text) in files(&here.join("bugs")) {
+        let bug = file.strip_suffix(".txt").unwrap_or_else(|| panic!("bugs/{file} must end in .txt"));
+        let (about, sources) = patched(&file, &text, &originals);
+        let folder = out.join(bug);
+        fs::create_dir_all(&folder).expect("the build folder can be written");
+        for (name, source) in sources {
+            let source = source.replace("crate::", "synod_protocols::");
+            fs::write(folder.join(name), source).expect("the build folder can be written");
+        }
+        let path = folder.join("mod.rs");
+        modules += &format!("#[doc = {about:?}]\n#[allow(warnings)]\n#[path = {path:?}]\npub mod {bug};\n");
+        list += &format!("    ({bug:?}, {about:?}),\n");
+    }
+    let count = list.lines().count();
+    modules += &format!("/// Every planted bug, by name, and what the mistake is.\npub const BUGS: [(&str, &str); {count}] = [\n{list}];\n");
+    fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");
+}
+
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    entries
+        .map(|entry| {
+            let path = entry.expect("a folder's entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+        })
+        .collect()
+}
+
+/// What the bug is, and the sources with it.
+fn patched(bug: &str, text: &str, originals: &BTreeMap<String, String>) -> (String, BTreeMap<String, String>) {
+    let (about, mut rest) = text.split_once('\n').unwrap_or_else(|| panic!("bugs/{bug} has one line only"));
+    let mut sources = originals.clone();
+    let mut changes = 0;
+    while let Some((head, change)) = rest.split_once("\n<<<<\n") {
+        let file = head.trim().strip_prefix("in ").unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
+        let (find, change) = change.split_once("\n====\n").unwrap_or_else(|| panic!("bugs/{bug}: no ===="));
+        let (replace, after) = change.split_once("\n>>>>").unwrap_or_else(|| panic!("bugs/{bug}: no >>>>"));
+        let source = sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: raft has no {file}"));
+        let times = source.matches(find).count();
+        assert!(times == 1, "bugs/{bug}: its text occurs {times} times in {file}, not once; adapt the patch:\n{find}");
+        *source = source.replace(find, replace);
+        changes += 1;
+        rest = after;
+    }
+    assert!(changes > 0 && rest.trim().is_empty(), "bugs/{bug}: no change, or text after the last one: {rest}");
+    (about.to_owned(), sources)
+}
