@@ -76,10 +76,11 @@ pub struct Contradiction {
     /// The part (the key) in which it lies; `None` if the history was not divided.
     pub part: Option<String>,
     /// Operations that have no order between them, even if every other operation invoked before
-    /// `blocked` returned were free to take effect once at any time, or never. The history of these
-    /// alone, up to the return of `blocked`, is not linearizable either. In the order of invocation.
+    /// `blocked` returned were free to take effect at any time, any number of times, or never (only reads
+    /// and failed comparisons still change nothing). The history of these alone, up to the return of `blocked`, is not linearizable either (where those
+    /// still open then give their later answers or are left out). In the order of invocation.
     pub operations: Vec<OperationIndex>,
-    /// Whether none of `operations` can be set free as well. `false`: the budget for making the
+    /// Whether it was tried in vain to set free any one of `operations` as well. `false`: the budget for making the
     /// contradiction shorter was spent first.
     pub minimal: bool,
     /// The operation at whose return the part stops being linearizable.
@@ -225,7 +226,7 @@ fn judge<M: Model>(
 ) -> Verdict {
     let mut points = Vec::new();
     for (index, part) in parts.iter().enumerate() {
-        match search(model, &part.entries, budget) {
+        match search(model, &part.entries, Vec::new(), budget) {
             Answer::Found(order) => points.extend(linearization_points(part, &order)),
             Answer::Impossible(furthest) => {
                 return Verdict::No(contradiction(model, history, part, furthest, limits, budget));

@@ -1,5 +1,6 @@
 //! Sequential objects: what a correct system would answer if operations came one at a time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::Hash;
 
@@ -37,6 +38,23 @@ pub trait Model {
     /// Whether the operation, with this answer, leaves *every* state in which it is possible as it
     /// was. The search orders such an operation as soon as it fits. Saying `false` is always sound.
     fn is_read_only(&self, op: &Self::Op, answer: Option<&Self::Answer>) -> bool;
+
+    /// For short contradictions: states such that, whatever `free` operations do to the object, and
+    /// however often, the `kept` operations cannot tell the outcome from one of these. May name too
+    /// many, but never too few. `None`: this model cannot say, and contradictions stay longer.
+    fn free_states(
+        &self,
+        _free: &[&Self::Op],
+        _kept: &[(&Self::Op, Option<&Self::Answer>)],
+    ) -> Option<Vec<Self::State>> {
+        None
+    }
+
+    /// A hint for short contradictions: whether `op` may have produced what `answer` to `asked` shows,
+    /// so that it belongs into an explanation of why that answer is wrong. Any answer is sound.
+    fn may_explain(&self, _op: &Self::Op, _asked: &Self::Op, _answer: Option<&Self::Answer>) -> bool {
+        false
+    }
 
     /// Bytes that one state takes, roughly; charged to the budget of memory.
     fn state_bytes(&self, _state: &Self::State) -> usize {
@@ -93,6 +111,10 @@ impl KeyValue {
         KeyValue { initial: history.header.initial.clone() }
     }
 }
+
+/// Stands for all values that no kept operation names. It is a string, so that one may append to it.
+/// A history that names this very value is only judged to have a longer contradiction.
+const UNNAMED: &str = "\u{0}unnamed";
 
 impl Model for KeyValue {
     type Op = KeyValueOp;
@@ -194,6 +216,65 @@ impl Model for KeyValue {
             KeyValueOp::Get(_) => true,
             KeyValueOp::Cas(_, expect, value) => answer == Some(&Some(Value::Bool(false))) || expect == value,
             _ => false,
+        }
+    }
+
+    /// Kept operations compare the value with what they saw or expect, and append to it. So a value
+    /// matters if it is one of those, or a beginning of one; every other is like one that nobody names.
+    fn free_states(
+        &self,
+        free: &[&KeyValueOp],
+        kept: &[(&KeyValueOp, Option<&Option<Value>>)],
+    ) -> Option<Vec<Value>> {
+        let mut named: Vec<&Value> = Vec::new();
+        for (op, answer) in kept {
+            match op {
+                KeyValueOp::Get(_) => named.extend(answer.and_then(Option::as_ref)),
+                KeyValueOp::Cas(_, expect, _) => named.push(expect),
+                _ => {}
+            }
+        }
+        let mut states = BTreeSet::new();
+        let mut add = |state: Value| states.insert(state.to_string()).then_some(state);
+        let mut found: Vec<Value> = Vec::new();
+        for op in free {
+            match op {
+                KeyValueOp::Get(_) => continue,
+                KeyValueOp::Put(_, value) | KeyValueOp::Cas(_, _, value) => {
+                    let begins = |name: &&Value| match (value, name) {
+                        (Value::String(value), Value::String(name)) => name.starts_with(value.as_str()),
+                        _ => value == *name,
+                    };
+                    if named.iter().any(begins) {
+                        found.extend(add(value.clone()));
+                    }
+                }
+                KeyValueOp::Delete(_) => found.extend(add(Value::Null)),
+                KeyValueOp::Append(_, suffix) => {
+                    for name in named.iter().filter_map(|name| name.as_str()) {
+                        let ends = name.match_indices(suffix.as_str()).map(|(at, _)| at + suffix.len());
+                        ends.for_each(|end| found.extend(add(name[..end].into())));
+                    }
+                }
+            }
+            found.extend(add(UNNAMED.into()));
+        }
+        Some(found)
+    }
+
+    fn may_explain(&self, op: &KeyValueOp, asked: &KeyValueOp, answer: Option<&Option<Value>>) -> bool {
+        let shown = match (asked, answer) {
+            (KeyValueOp::Get(_), Some(Some(value))) => value,
+            (KeyValueOp::Cas(_, expect, _), Some(Some(Value::Bool(true)))) => expect,
+            _ => return false,
+        };
+        match op {
+            KeyValueOp::Put(_, value) | KeyValueOp::Cas(_, _, value) => value == shown,
+            KeyValueOp::Append(_, suffix) => {
+                shown.as_str().is_some_and(|shown| shown.ends_with(suffix.as_str()))
+            }
+            KeyValueOp::Delete(_) => shown.is_null(),
+            KeyValueOp::Get(_) => false,
         }
     }
 

@@ -77,9 +77,17 @@ pub(crate) enum Answer<S> {
     Exhausted(Exhausted, Furthest<S>),
 }
 
-/// Searches for an order. Indices in the answer are those of `entries`.
-pub(crate) fn search<M: Model>(model: &M, entries: &[Entry<M>], budget: &mut Budget<'_>) -> Answer<M::State> {
-    Search::new(model, entries).run(budget)
+/// Searches for an order. Indices in the answer are those of `entries`. Between any two operations the
+/// state may also become one of `jumps`.
+pub(crate) fn search<M: Model>(
+    model: &M,
+    entries: &[Entry<M>],
+    jumps: Vec<M::State>,
+    budget: &mut Budget<'_>,
+) -> Answer<M::State> {
+    let mut search = Search::new(model, entries);
+    search.jumps = jumps.into_iter().map(|state| search.intern(state)).collect();
+    search.run(budget)
 }
 
 /// A fast hash for keys of our own making; a history made to collide costs its author's own budget.
@@ -161,6 +169,7 @@ struct Search<'a, M: Model> {
     /// The order so far: required operations by index, optional ones by index with `OPTIONAL` set.
     order: Vec<u32>,
     frames: Vec<Frame>,
+    jumps: Vec<u32>,
     states: Vec<Rc<M::State>>,
     state_ids: WordMap<Rc<M::State>, u32>,
     /// For (required operations, state): the minimal sets of used optional operations that were tried.
@@ -212,6 +221,7 @@ impl<'a, M: Model> Search<'a, M> {
             optional,
             order: Vec::new(),
             frames: Vec::new(),
+            jumps: Vec::new(),
             states: Vec::new(),
             state_ids: WordMap::default(),
             tried: WordMap::default(),
@@ -396,15 +406,22 @@ impl<'a, M: Model> Search<'a, M> {
             .take_while(|index| self.optional[*index as usize].invoke < deadline)
             .filter(|index| !has(&self.used, *index as usize))
             .collect();
-        if open.is_empty() {
+        if open.is_empty() && self.jumps.is_empty() {
             return Vec::new();
         }
         // The empty chain stands first, so that a way back to the frame's own state is seen as useless.
         let mut chains = vec![Chain { state: frame.state, used: Vec::new() }];
         let mut by_state: WordMap<u32, Vec<usize>> = WordMap::default();
         by_state.insert(frame.state, vec![0]);
+        for state in &self.jumps {
+            by_state.entry(*state).or_insert_with(|| {
+                chains.push(Chain { state: *state, used: Vec::new() });
+                vec![chains.len() - 1]
+            });
+        }
+        self.bytes += chains[1..].iter().map(Chain::bytes).sum::<usize>();
         let mut next = 0;
-        while next < chains.len() && self.charge(budget) {
+        while !open.is_empty() && next < chains.len() && self.charge(budget) {
             let state = chains[next].state;
             for optional in &open {
                 let Optional { entry, twin, .. } = self.optional[*optional as usize];
