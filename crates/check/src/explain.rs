@@ -42,7 +42,7 @@ pub(crate) fn explain(history: &History, no: &Contradiction, part: &[OperationIn
     if free > 0 {
         let which = if free == 1 { "The other operation" } else { "Each of the other operations" };
         line(format!(
-            "{which} there until then ({free}) may take effect at any time, or never: it does not help."
+            "{which} there until then ({free}) may take effect at any time, often or never: it does not help."
         ));
     }
     let found = no.prefix.iter().filter(|index| **index != no.blocked).count();
