@@ -1,0 +1,210 @@
+//! Exhaustive exploration of small states: every interleaving of deliveries, losses, timeouts,
+//! syncs and crashes within a budget, each state visited once.
+
+use crate::cluster::{Cluster, Settings, Start};
+use bytes::Bytes;
+use std::collections::{HashSet, VecDeque};
+use synod_protocols::log::{ReplicatedLog, Role};
+use synod_protocols::raft::Raft;
+use synod_protocols::types::NodeId;
+
+/// How often each thing may happen in one run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Budget {
+    timeouts: u8,
+    proposals: u8,
+    crashes: u8,
+    losses: u8,
+    /// Whether disks sync when the explorer says so.
+    slow_disks: bool,
+    depth: u8,
+    states: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Deliver(NodeId, NodeId),
+    Lose(NodeId, NodeId),
+    Timeout(NodeId),
+    Propose(NodeId),
+    Sync(NodeId),
+    Crash(NodeId),
+    Restart(NodeId),
+}
+
+#[derive(Clone)]
+struct State<P: ReplicatedLog> {
+    cluster: Cluster<P>,
+    left: Budget,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Found {
+    states: usize,
+    transitions: usize,
+    depth: u8,
+    elections: usize,
+    committed: usize,
+    /// Whether everything within the budget was seen.
+    complete: bool,
+}
+
+fn explore<P: ReplicatedLog>(members: u64, budget: Budget) -> Found {
+    let mut cluster = Cluster::<P>::new(members, Settings::default());
+    for node in &mut cluster.nodes {
+        node.manual = budget.slow_disks;
+    }
+    let mut seen = HashSet::new();
+    let mut found = Found { complete: true, ..Found::default() };
+    let mut frontier = VecDeque::from([State { cluster, left: budget }]);
+    seen.insert(digest(&frontier[0]));
+    while let Some(state) = frontier.pop_front() {
+        found.states += 1;
+        found.depth = found.depth.max(budget.depth - state.left.depth);
+        found.elections += usize::from(state.cluster.leader().is_some());
+        found.committed += usize::from(state.cluster.oracle.committed().0 > 1);
+        if state.left.depth == 0 {
+            found.complete = false;
+            continue;
+        }
+        for action in actions(&state) {
+            let mut next = state.clone();
+            next.left.depth -= 1;
+            act(&mut next, action);
+            found.transitions += 1;
+            if seen.len() >= budget.states {
+                found.complete = false;
+            } else if seen.insert(digest(&next)) {
+                frontier.push_back(next);
+            }
+        }
+    }
+    found
+}
+
+fn digest<P: ReplicatedLog>(state: &State<P>) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut digest = synod_protocols::Fingerprint::new();
+    state.cluster.fingerprint().hash(&mut digest);
+    // Breadth first, so that a state is met with the largest depth left first.
+    let Budget { timeouts, proposals, crashes, losses, .. } = state.left;
+    (timeouts, proposals, crashes, losses).hash(&mut digest);
+    digest.finish()
+}
+
+fn actions<P: ReplicatedLog>(state: &State<P>) -> Vec<Action> {
+    let (cluster, left) = (&state.cluster, &state.left);
+    let mut actions = Vec::new();
+    for to in cluster.ids() {
+        for from in cluster.ids() {
+            if !cluster.wire(from, to).is_empty() {
+                actions.push(Action::Deliver(from, to));
+                if left.losses > 0 && from != to {
+                    actions.push(Action::Lose(from, to));
+                }
+            }
+        }
+        let Some(process) = &cluster.node(to).process else {
+            actions.push(Action::Restart(to));
+            continue;
+        };
+        if cluster.has_unsynced(to) {
+            actions.push(Action::Sync(to));
+        }
+        if left.timeouts > 0 && process.status().role != Role::Leader {
+            actions.push(Action::Timeout(to));
+        }
+        if left.proposals > 0 && process.status().role == Role::Leader {
+            actions.push(Action::Propose(to));
+        }
+        if left.crashes > 0 {
+            actions.push(Action::Crash(to));
+        }
+    }
+    actions
+}
+
+fn act<P: ReplicatedLog>(state: &mut State<P>, action: Action) {
+    let State { cluster, left } = state;
+    match action {
+        Action::Deliver(from, to) => drop(cluster.deliver(from, to, 0)),
+        Action::Lose(from, to) => {
+            left.losses -= 1;
+            cluster.wire_mut(from, to).pop_front();
+        }
+        Action::Timeout(id) => {
+            left.timeouts -= 1;
+            cluster.timeout(id);
+        }
+        Action::Propose(id) => {
+            left.proposals -= 1;
+            cluster.propose(id, vec![Bytes::from_static(b"x")]);
+        }
+        Action::Sync(id) => cluster.sync(id, 1),
+        Action::Crash(id) => {
+            left.crashes -= 1;
+            cluster.crash(id, 0);
+        }
+        Action::Restart(id) => cluster.start(id, Start::Resume),
+    }
+}
+
+fn report(what: &str, found: &Found) {
+    println!(
+        "{what}: {} states, {} transitions, depth {}, {} states with a leader, {} with a committed command{}",
+        found.states,
+        found.transitions,
+        found.depth,
+        found.elections,
+        found.committed,
+        if found.complete { ", complete" } else { ", cut off at the bound" }
+    );
+    assert!(found.elections > 0, "exploration never saw a leader");
+}
+
+#[test]
+fn one_election_and_one_command() {
+    let budget = Budget {
+        timeouts: 1,
+        proposals: 1,
+        crashes: 0,
+        losses: 0,
+        slow_disks: false,
+        depth: 60,
+        states: 40_000,
+    };
+    let found = explore::<Raft>(3, budget);
+    report("raft, 3 members, 1 timeout, 1 command", &found);
+    assert!(found.complete && found.committed > 0, "{found:?}");
+}
+
+#[test]
+fn two_candidates_and_a_loss() {
+    let budget = Budget {
+        timeouts: 2,
+        proposals: 0,
+        crashes: 0,
+        losses: 1,
+        slow_disks: false,
+        depth: 60,
+        states: 40_000,
+    };
+    report("raft, 3 members, 2 timeouts, 1 loss", &explore::<Raft>(3, budget));
+}
+
+#[test]
+fn a_crash_between_any_two_syncs() {
+    let budget = Budget {
+        timeouts: 2,
+        proposals: 1,
+        crashes: 1,
+        losses: 0,
+        slow_disks: true,
+        depth: 60,
+        states: 40_000,
+    };
+    let found = explore::<Raft>(2, budget);
+    report("raft, 2 members, 2 timeouts, 1 command, 1 crash, slow disks", &found);
+    assert!(found.committed > 0, "{found:?}");
+}

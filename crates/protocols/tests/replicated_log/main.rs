@@ -1,0 +1,13 @@
+//! Every replicated log, driven through one small in-memory cluster: golden scripts, seeded random
+//! runs, and exhaustive exploration of small states.
+
+// One program: everything in it that is public is public within it.
+#![allow(unreachable_pub)]
+
+mod cluster;
+mod explore;
+mod oracle;
+mod random;
+mod script;
+mod scripts;
+mod wire;

@@ -1,0 +1,53 @@
+//! The golden scripts in `tests/scripts`: those named `log-…` run on every replicated log, the
+//! others on the protocol that their name begins with.
+
+use crate::script;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use synod_protocols::log::ReplicatedLog;
+use synod_protocols::raft::Raft;
+
+#[test]
+fn every_script_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the scripts are there")
+        .map(|file| file.expect("readable").path())
+        .collect();
+    files.sort();
+    let (mut ran, mut failed) = (0, 0);
+    for path in files.iter().filter(|path| path.extension().is_some_and(|ext| ext == "txt")) {
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        let text = std::fs::read_to_string(path).expect("readable");
+        assert!(text.starts_with("# "), "{name}: the first line says what the script shows");
+        let result = match name.split_once('-') {
+            Some(("log" | "raft", _)) => run::<Raft>(&text),
+            _ => Err("which protocol is this for?".into()),
+        };
+        ran += 1;
+        if let Err(error) = result {
+            failed += 1;
+            println!("---- {name} on {}: {error}", Raft::NAME);
+        }
+    }
+    println!("{ran} scripts, {failed} failed");
+    assert!(ran >= 25 && failed == 0, "{failed} of {ran} scripts failed");
+}
+
+fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
+    let run = catch_unwind(AssertUnwindSafe(|| script::run::<P>(text)));
+    run.unwrap_or_else(|_| Err("panicked, see above".into()))
+}
+
+#[test]
+fn a_wrong_expectation_fails() {
+    for (script, error) in [
+        ("start 3\nexpect n1 leader", "line 2: `expect n1 leader`: found `follower`"),
+        ("start 3\nelect n1\nexpect n2 log -@2", "found `-@1`"),
+        ("start 3\nfly n1", "there is no such command"),
+        ("start 3\ndeliver n1 n2", "there are 0 messages"),
+    ] {
+        let found = script::run::<Raft>(script).expect_err("it must fail");
+        assert!(found.contains(error), "{found}");
+    }
+}
