@@ -349,6 +349,8 @@ impl<'a, M: Model> Search<'a, M> {
     fn window(&self) -> (Vec<u32>, (u64, u32)) {
         let mut window = Vec::new();
         let mut deadline = (NEVER, u32::MAX);
+        // In the order of invocation, so a later return never ends before an earlier invocation: what was
+        // put into the window stays in it.
         for index in self.low..self.required.len() {
             let required = &self.required[index];
             if required.invoke > deadline.0 {
@@ -359,7 +361,6 @@ impl<'a, M: Model> Search<'a, M> {
                 deadline = deadline.min((required.ret, index as u32));
             }
         }
-        window.retain(|index| self.required[*index as usize].invoke < deadline.0);
         window.sort_by_key(|index| self.required[*index as usize].ret);
         (window, deadline)
     }
