@@ -108,6 +108,9 @@ pub struct Demo {
     /// How many members
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     pub nodes: u64,
+    /// Let the members listen on any free ports, for tests
+    #[arg(long, hide = true)]
+    pub any_ports: bool,
     /// Print what was started as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -119,6 +122,7 @@ impl Default for Demo {
             data_dir: "synod-data".into(),
             page: SocketAddr::from(([127, 0, 0, 1], 8411)),
             nodes: 3,
+            any_ports: false,
             json: false,
         }
     }

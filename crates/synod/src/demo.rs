@@ -1,7 +1,7 @@
 //! `synod demo`: three members as processes of their own, and the page beside them.
 
 use crate::cli::Demo;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Ports, Supervisor};
 use crate::{Done, Failure, asked_to_stop, block_on};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,7 +18,8 @@ async fn start(options: &Demo) -> Done {
         Failure::Storage(format!("cannot create {folder}: {e}. Choose another place with --data-dir DIR."))
     })?;
     let folder = options.data_dir.canonicalize().unwrap_or_else(|_| options.data_dir.clone());
-    let supervisor = Supervisor::start(&folder, options.nodes).await.map_err(Failure::Storage)?;
+    let ports = if options.any_ports { Ports::Any } else { Ports::Usual };
+    let supervisor = Supervisor::start(&folder, options.nodes, ports).await.map_err(Failure::Storage)?;
     let page = match bind(options.page, &supervisor).await {
         Ok(page) => page,
         Err(why) => {

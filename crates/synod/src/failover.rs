@@ -3,7 +3,7 @@
 
 use crate::cli::Failover;
 use crate::client;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Ports, Supervisor};
 use crate::{Done, Failure, block_on};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -39,7 +39,7 @@ async fn measure(options: &Failover) -> Done {
     let folder = options.data_dir.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("synod-failover-{}", std::process::id()))
     });
-    let supervisor = Supervisor::start(&folder, 3).await.map_err(Failure::Storage)?;
+    let supervisor = Supervisor::start(&folder, 3, Ports::Any).await.map_err(Failure::Storage)?;
     let outcome = rows(options, &supervisor).await;
     supervisor.stop().await;
     if options.data_dir.is_none() {

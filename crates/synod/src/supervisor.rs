@@ -23,6 +23,15 @@ const CLIENT_PORT: u16 = 23791;
 /// The first peer port that is tried.
 const PEER_PORT: u16 = 23891;
 
+/// Where the members listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// On ports that people can remember, if they are free.
+    Usual,
+    /// On any free ports.
+    Any,
+}
+
 /// A running demo cluster. Cheap to clone; all clones are the same cluster.
 #[derive(Clone)]
 pub struct Supervisor {
@@ -59,9 +68,15 @@ struct Life {
 
 impl Supervisor {
     /// Starts `count` members below `folder` and waits until each of them accepts clients.
-    pub async fn start(folder: &Path, count: u64) -> Result<Supervisor, String> {
-        let clients = free_ports(CLIENT_PORT, count)?;
-        let peers = free_ports(PEER_PORT, count)?;
+    pub async fn start(folder: &Path, count: u64, ports: Ports) -> Result<Supervisor, String> {
+        let (clients, peers) = match ports {
+            Ports::Usual => (free_ports(CLIENT_PORT..CLIENT_PORT + 90, count)?, free_ports(PEER_PORT..PEER_PORT + 90, count)?),
+            Ports::Any => {
+                let mut clients = free_ports(std::iter::repeat(0), 2 * count)?;
+                let peers = clients.split_off(count as usize);
+                (clients, peers)
+            }
+        };
         let addresses = peers.iter().zip(&clients);
         let list = (1..=count).zip(addresses).flat_map(|(i, (p, c))| ["--member".into(), format!("n{i}={p},{c}")]);
         let list: Vec<String> = list.collect();
@@ -372,14 +387,15 @@ async fn post_fault(client: SocketAddr, body: &Value) -> Result<(), String> {
     }
 }
 
-/// `count` loopback addresses nobody listens on, from `first` upwards.
-fn free_ports(first: u16, count: u64) -> Result<Vec<SocketAddr>, String> {
-    let free = (first..first + 90).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let free: Vec<_> = free.filter(|address| TcpListener::bind(address).is_ok()).take(count as usize).collect();
-    if free.len() as u64 == count {
-        return Ok(free);
+/// `count` loopback addresses nobody listens on, on the first of `ports` that are free; port 0 is any.
+fn free_ports(ports: impl IntoIterator<Item = u16>, count: u64) -> Result<Vec<SocketAddr>, String> {
+    let free = ports.into_iter().filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    // All are held until all are found, so that none is found twice.
+    let held: Vec<TcpListener> = free.take(count as usize).collect();
+    if (held.len() as u64) < count {
+        return Err(format!("{count} free ports are needed and were not found: stop what listens there"));
     }
-    Err(format!("no {count} free ports between {first} and {}: stop what listens there", first + 90))
+    held.iter().map(|listener| listener.local_addr().map_err(|e| e.to_string())).collect()
 }
 
 /// Nanoseconds since the machine started, sleep included: the members' clock too.

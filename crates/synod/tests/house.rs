@@ -22,14 +22,39 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What no pure crate may name outside its tests: clocks, sockets, files, threads, the environment,
 /// loggers, ordering accidents, entropy.
 const IMPURE: &[&str] = &[
-    "std::time::Instant", "std::time::SystemTime", "SystemTime", "Instant::now", "std::net", "std::fs", "std::thread",
-    "std::env", "std::process", "std::io", "HashMap", "HashSet", "tokio", "tracing::", "log::info", "println!",
-    "eprintln!", "rand::", "async fn",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "SystemTime",
+    "Instant::now",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "std::io",
+    "HashMap",
+    "HashSet",
+    "tokio",
+    "tracing::",
+    "log::info",
+    "println!",
+    "eprintln!",
+    "rand::",
+    "async fn",
 ];
 
 const LICENCES: &[&str] = &[
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0",
-    "Unlicense", "Zlib", "0BSD", "BSL-1.0",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+    "0BSD",
+    "BSL-1.0",
 ];
 
 fn root() -> PathBuf {
@@ -96,7 +121,12 @@ fn pure_crates_see_no_clock_socket_file_thread_or_unordered_map() {
             }
             for (number, line) in shipped(source) {
                 for word in IMPURE {
-                    assert!(!line.contains(word), "{}:{}: `{word}` in a pure crate", path.display(), number + 1);
+                    assert!(
+                        !line.contains(word),
+                        "{}:{}: `{word}` in a pure crate",
+                        path.display(),
+                        number + 1
+                    );
                 }
             }
         });
@@ -106,7 +136,8 @@ fn pure_crates_see_no_clock_socket_file_thread_or_unordered_map() {
 #[test]
 fn protocols_and_store_do_not_link_the_standard_library() {
     for name in ["protocols", "store"] {
-        let source = std::fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).expect("lib.rs");
+        let source =
+            std::fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).expect("lib.rs");
         assert!(source.contains("#![no_std]"), "crates/{name} must be no_std");
     }
 }
@@ -126,7 +157,11 @@ fn protocols_do_not_import_each_other() {
         sources(&folder.join(protocol), &mut |path, source| {
             for other in protocols.iter().filter(|other| *other != protocol) {
                 let import = format!("crate::{other}");
-                assert!(shipped(source).all(|(_, line)| !line.contains(&import)), "{}: {import}", path.display());
+                assert!(
+                    shipped(source).all(|(_, line)| !line.contains(&import)),
+                    "{}: {import}",
+                    path.display()
+                );
             }
         });
     }
@@ -134,9 +169,11 @@ fn protocols_do_not_import_each_other() {
 
 /// Whether a licence expression can be satisfied by what we allow: any alternative of each `OR`.
 fn allowed(expression: &str) -> bool {
-    expression.replace('/', " OR ").replace(['(', ')'], "").split(" OR ").any(|alternative| {
-        alternative.split(" AND ").all(|licence| LICENCES.contains(&licence.trim()))
-    })
+    expression
+        .replace('/', " OR ")
+        .replace(['(', ')'], "")
+        .split(" OR ")
+        .any(|alternative| alternative.split(" AND ").all(|licence| LICENCES.contains(&licence.trim())))
 }
 
 #[test]
