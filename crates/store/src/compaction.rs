@@ -48,8 +48,13 @@ impl<M: OrderedMap> Store<M> {
         self.meta.sweep.is_some()
     }
 
-    /// Looks at up to `entries_max` entries, at least two.
-    pub(crate) fn sweep(&mut self, entries_max: usize) -> Result<(), Error<M::Error>> {
+    /// Goes on with the sweep, if there is one, over up to `entries_max` entries and at least two;
+    /// the removals wait for the next commit. Commits do this by themselves: it is for a host that
+    /// has time to spare.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn sweep(&mut self, entries_max: usize) -> Result<(), Error<M::Error>> {
         let Some(sweep) = self.meta.sweep.clone() else {
             return Ok(());
         };

@@ -214,6 +214,8 @@ struct Wanted<'a> {
     /// None: in the order in which the keys come.
     sort: Option<(SortTarget, SortOrder)>,
     limit: Option<usize>,
+    /// How many keys to gather; none: all, to sort them.
+    kvs_max: Option<usize>,
     filtered: bool,
     kvs: Vec<KeyValue>,
     /// Keys that pass the filters, as far as was looked.
@@ -236,14 +238,23 @@ impl<'a> Wanted<'a> {
         .iter()
         .any(|bound| *bound != 0);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
-        Self { request, sort, limit, filtered, kvs: Vec::new(), matched: 0 }
+        let kvs_max = match sort {
+            None => limit,
+            // An oddity of etcd's: a target without an order is sorted only after the limit, and
+            // one more key, was taken in the order of the keys; unless a filter is set.
+            Some(_) if request.sort_order() == SortOrder::None && !filtered => {
+                limit.map(|limit| limit.saturating_add(1))
+            }
+            Some(_) => None,
+        };
+        Self { request, sort, limit, kvs_max, filtered, kvs: Vec::new(), matched: 0 }
     }
 
     fn offer<E>(&mut self, found: &Found<'_>, budget: &mut Budget) -> Result<(), Error<E>> {
         if self.request.count_only {
             return Ok(());
         }
-        let full = self.sort.is_none() && self.limit.is_some_and(|limit| self.kvs.len() == limit);
+        let full = self.kvs_max == Some(self.kvs.len());
         if full && (!self.filtered || self.matched > self.kvs.len()) {
             self.matched = self.kvs.len() + 1;
             return Ok(());
@@ -260,15 +271,23 @@ impl<'a> Wanted<'a> {
         if self.request.keys_only && self.request.sort_target() != SortTarget::Value {
             kv.value = Bytes::new();
         }
-        budget.spend(kv.key.len(), kv.value.len())?;
-        self.kvs.push(kv);
-        if let Some(limit) = self.limit
-            && self.sort.is_some()
-            && self.kvs.len() / 2 >= limit.max(PAST_KEYS_MAX)
-        {
+        if self.is_overfull(PAST_KEYS_MAX) {
             self.sort_and_cut(budget);
         }
+        if budget.spend(kv.key.len(), kv.value.len()).is_err() {
+            if self.is_overfull(1) {
+                self.sort_and_cut(budget);
+            }
+            budget.spend(kv.key.len(), kv.value.len())?;
+        }
+        self.kvs.push(kv);
         Ok(())
+    }
+
+    /// What is sorted with a limit can be cut on the way, which pays once half of it goes.
+    fn is_overfull(&self, kvs_min: usize) -> bool {
+        let Some(limit) = self.limit else { return false };
+        self.kvs_max.is_none() && self.kvs.len() / 2 >= limit.max(kvs_min)
     }
 
     fn passes(&self, version: &Version) -> bool {

@@ -1,7 +1,9 @@
 //! Transactions: compare, then do one of two lists of operations, as one change.
 //!
 //! As in etcd, every comparison, nested ones too, is judged on the state before the transaction;
-//! then everything that could be refused is looked at; only then something is written.
+//! then everything that could be refused is looked at; only then something is written. What is
+//! refused in the midst all the same (an answer that grows too large; a put that keeps the value
+//! of a key which the transaction has just deleted, where etcd would stop the server) is undone.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
