@@ -192,14 +192,20 @@ impl Version {
     /// Copies the value, once: what is stored must lie in one piece, and must not keep the
     /// network's buffer, with everything else in it, alive.
     pub(crate) fn encode(&self) -> Bytes {
-        const NUMBERS_BYTES_MAX: usize = 1 + 4 * VARINT_BYTES_MAX + 5;
-        let mut out = BytesMut::with_capacity(NUMBERS_BYTES_MAX + self.value.len());
+        let numbers = [
+            self.created as u64,
+            self.modified.main as u64,
+            u64::from(self.modified.sub),
+            self.version as u64,
+            self.lease as u64,
+        ];
+        // To the byte, so that freezing the buffer allocates nothing more.
+        let length = 1 + numbers.iter().map(|number| varint_len(*number)).sum::<usize>() + self.value.len();
+        let mut out = BytesMut::with_capacity(length);
         out.put_u8(LIVE);
-        put_varint(&mut out, self.created as u64);
-        put_varint(&mut out, self.modified.main as u64);
-        put_varint(&mut out, u64::from(self.modified.sub));
-        put_varint(&mut out, self.version as u64);
-        put_varint(&mut out, self.lease as u64);
+        for number in numbers {
+            put_varint(&mut out, number);
+        }
         out.put_slice(&self.value);
         out.freeze()
     }
@@ -319,6 +325,10 @@ impl Meta {
 
 const VARINT_BYTES_MAX: usize = 10;
 
+fn varint_len(number: u64) -> usize {
+    number.max(1).ilog2() as usize / 7 + 1
+}
+
 fn put_varint(out: &mut BytesMut, mut number: u64) {
     while number >= 0x80 {
         out.put_u8(number as u8 | 0x80);
@@ -345,4 +355,112 @@ fn take_varint(rest: &mut &[u8]) -> Result<u64, Damage> {
 
 fn take_revision(rest: &mut &[u8]) -> Result<i64, Damage> {
     i64::try_from(take_varint(rest)?).map_err(|_| Damage("a number out of range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec;
+
+    use super::*;
+
+    const KEYS: [&[u8]; 10] =
+        [b"\0", b"\0\0", b"\0\x01", b"a", b"a\0", b"a\0\0", b"a\0\x01", b"a\x01", b"ab", b"\xff\xff"];
+
+    #[test]
+    fn versions_lie_in_the_order_of_their_keys_and_newest_first() {
+        let stamps = [(9, 1), (9, 0), (8, u32::MAX), (2, 0), (0, 0)].map(|(main, sub)| Stamp { main, sub });
+        let mut entries = vec![];
+        for key in KEYS {
+            for stamp in stamps {
+                let entry = version_key(key, stamp);
+                let (prefix, its_stamp) = split_version_key(&entry).unwrap();
+                assert_eq!(its_stamp, stamp);
+                assert_eq!(unescape_version_prefix(prefix).unwrap(), key);
+                entries.push(entry);
+            }
+        }
+        assert!(entries.is_sorted());
+    }
+
+    #[test]
+    fn a_span_covers_its_keys_versions_and_no_others() {
+        let within = |span: Span<'_>, key: &[u8]| {
+            let (from, to) = span.in_versions();
+            let entry = version_key(key, Stamp { main: 5, sub: 0 });
+            let (from_current, to_current) = span.in_current();
+            let current = current_key(key);
+            let inside = from <= entry && entry < to;
+            assert_eq!(inside, from_current <= current && current < to_current);
+            inside
+        };
+        for a in KEYS {
+            for key in KEYS {
+                assert_eq!(within(Span::new(a, b""), key), key == a);
+                assert_eq!(within(Span::new(a, b"\0"), key), key >= a);
+                for b in KEYS.into_iter().filter(|b| *b != b"\0") {
+                    assert_eq!(within(Span::new(a, b), key), key >= a && key < b);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_format_is_pinned() {
+        let version = Version {
+            created: 2,
+            modified: Stamp { main: 300, sub: 1 },
+            version: 3,
+            lease: -1,
+            value: "value".into(),
+        };
+        let record = version.encode();
+        let expected = b"\x01\x02\xac\x02\x01\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01value";
+        assert_eq!(record, expected[..]);
+        assert_eq!(Record::decode(&record), Ok(Record::Live(version)));
+        let key = version_key(b"k\0", Stamp { main: 300, sub: 1 });
+        assert_eq!(key, b"vk\0\xff\0\x01\xff\xff\xff\xff\xff\xff\xfe\xd3\xff\xff\xff\xfe"[..]);
+        let meta = Meta {
+            revision: 300,
+            compacted: -1,
+            key_count: 2,
+            sweep: Some(Sweep { target: 7, cursor: "v".into() }),
+        };
+        assert_eq!(meta.encode(), b"\x01\xac\x02\x00\x02\x07v"[..]);
+        assert_eq!(Meta::decode(&meta.encode()), Ok(meta));
+    }
+
+    #[test]
+    fn numbers_of_every_length_come_back_and_have_the_length_foretold() {
+        for shift in 0..64 {
+            for number in [0, (1_u64 << shift) - 1, 1 << shift, u64::MAX >> shift] {
+                let mut out = BytesMut::new();
+                put_varint(&mut out, number);
+                assert_eq!(out.len(), varint_len(number));
+                assert_eq!(take_varint(&mut &out[..]), Ok(number));
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_reported_and_never_panic() {
+        let version = Version {
+            created: 2,
+            modified: Stamp { main: 300, sub: 1 },
+            version: 3,
+            lease: 0,
+            value: Bytes::new(),
+        };
+        let record = version.encode();
+        for length in 0..record.len() {
+            assert!(Record::decode(&record.slice(..length)).is_err(), "{length}");
+        }
+        for byte in 0..=u8::MAX {
+            let bytes = Bytes::from(vec![byte; 30]);
+            let _ = (Record::decode(&bytes), Meta::decode(&bytes));
+            let _ = split_version_key(&bytes).map(|(prefix, _)| unescape_version_prefix(prefix));
+        }
+        assert!(Record::decode(&Bytes::from_static(b"\0?")).is_err(), "a tombstone says no more");
+        assert_eq!(MAP_KEY_BYTES_MAX.to_string(), "32783", "below the 64 KiB that engines allow");
+    }
 }

@@ -404,7 +404,8 @@ fn a_transaction_cannot_read_the_revision_that_it_makes() {
 fn comparisons_look_at_every_target_and_relation() {
     use CompareResult::*;
     let mut store = with(&[("x", ""), ("a", "m"), ("a", "m")]); // a: created 3, changed 4, version 2
-    let cases: Vec<(CompareTarget, fn(i64) -> TargetUnion, i64)> = vec![
+    type Given = fn(i64) -> TargetUnion;
+    let cases: [(CompareTarget, Given, i64); 4] = [
         (CompareTarget::Version, TargetUnion::Version, 2),
         (CompareTarget::Create, TargetUnion::CreateRevision, 3),
         (CompareTarget::Mod, TargetUnion::ModRevision, 4),
@@ -634,6 +635,21 @@ fn an_answer_that_grows_too_large_is_refused_with_advice() {
     assert_eq!(store.fingerprint(), before);
     twice.success.pop();
     do_txn(&mut store, twice).unwrap();
+}
+
+#[test]
+fn a_deletion_that_grows_too_large_is_refused_with_advice() {
+    let mut store = empty();
+    let value = Bytes::from(vec![7; 1024 * 1024]);
+    for i in 0..257 {
+        let key = Bytes::from(format!("k{i:03}"));
+        do_put(&mut store, PutRequest { key, value: value.clone(), ..PutRequest::default() }).unwrap();
+    }
+    let error = refusal(store.apply(&Command::DeleteRange(delete("k", "l"))).unwrap_err());
+    assert_eq!(error.code, Code::ResourceExhausted);
+    assert!(error.message.contains("delete smaller ranges"), "{error}");
+    assert_eq!(store.key_count(), 257);
+    assert_eq!(do_delete(&mut store, delete("k", "k2")).deleted, 200);
 }
 
 #[test]
