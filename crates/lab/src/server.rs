@@ -1,0 +1,275 @@
+//! The server: the page's files, runs and their events, and the live cluster.
+
+use crate::live::{LiveAction, LiveCluster, LiveFeed, gap};
+use crate::runs::Runs;
+use crate::trace::{TRACE_VERSION, Trace};
+use crate::{Lab, LabError, assets};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::stream::{self, Stream};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+/// Bytes that a script may have.
+pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
+
+/// How often an idle live stream shows that it is still there.
+const LIVE_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The page may load nothing from anywhere but this server.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+struct Shared {
+    runs: Runs,
+    recorded: Option<Arc<Trace>>,
+    live: Option<(Arc<dyn LiveCluster>, Arc<LiveFeed>)>,
+}
+
+type App = State<Arc<Shared>>;
+
+/// A laboratory that has its address and serves nobody yet.
+pub struct BoundLab {
+    listener: TcpListener,
+    addr: SocketAddr,
+    router: Router,
+}
+
+pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
+    if !lab.addr.ip().is_loopback() {
+        return Err(LabError::NotLoopback(lab.addr));
+    }
+    let refused = |error| LabError::Bind(lab.addr, error);
+    let listener = TcpListener::bind(lab.addr).await.map_err(refused)?;
+    let addr = listener.local_addr().map_err(refused)?;
+    let shared = Arc::new(Shared {
+        runs: Runs::new(),
+        recorded: lab.trace.map(Arc::new),
+        live: lab.live.map(|cluster| {
+            let feed = LiveFeed::start(&cluster);
+            (cluster, feed)
+        }),
+    });
+    let router = Router::new()
+        .route("/api/about", get(about))
+        .route("/api/run", post(run))
+        .route("/api/recorded", get(recorded))
+        .route("/api/events", get(events))
+        .route("/api/live", get(live))
+        .route("/api/live/act", post(act))
+        .route("/", get(|| async { file("") }))
+        .route("/{name}", get(|Path(name): Path<String>| async move { file(&name) }))
+        .layer(DefaultBodyLimit::max(SCRIPT_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(addr.port(), guard))
+        .with_state(shared);
+    Ok(BoundLab { listener, addr, router })
+}
+
+impl BoundLab {
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What to open in a browser.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.addr)
+    }
+
+    /// Serves until `stop` completes; live streams that are open then are cut.
+    ///
+    /// # Errors
+    /// [`LabError::Serve`] when the listening socket fails.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), LabError> {
+        let serving = axum::serve(self.listener, self.router).into_future();
+        tokio::select! {
+            outcome = serving => outcome.map_err(LabError::Serve),
+            () = stop => Ok(()),
+        }
+    }
+}
+
+/// Lets only this machine's own page in, and sets what every answer carries.
+async fn guard(State(port): State<u16>, request: Request, next: Next) -> Response {
+    let mut response = match foreign(&request, port) {
+        Some(why) => refuse(StatusCode::FORBIDDEN, why),
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Why a request is not our own page's, if it is not.
+fn foreign(request: &Request, port: u16) -> Option<&'static str> {
+    let headers = request.headers();
+    let host = text(headers, &header::HOST).unwrap_or_default();
+    let ours = ["127.0.0.1", "localhost", "[::1]"]
+        .iter()
+        .any(|name| host.eq_ignore_ascii_case(&format!("{name}:{port}")));
+    if !ours {
+        return Some("the laboratory answers only under this machine's own names (127.0.0.1, localhost)");
+    }
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return None;
+    }
+    let same_origin = match text(headers, &header::ORIGIN) {
+        Some(origin) => origin.eq_ignore_ascii_case(&format!("http://{host}")),
+        // A program on this machine sends no Origin; a browser always does for a POST.
+        None => !headers.contains_key("sec-fetch-site"),
+    };
+    (!same_origin).then_some("this request comes from another site, which may not act here")
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn refuse(status: StatusCode, why: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": why.into() }))).into_response()
+}
+
+fn file(name: &str) -> Response {
+    let Some(asset) = assets::find(name) else {
+        return refuse(StatusCode::NOT_FOUND, format!("there is no file \"{name}\" here"));
+    };
+    match asset.bytes() {
+        Ok(bytes) => ([(header::CONTENT_TYPE, asset.kind)], bytes).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{name}: {error}")),
+    }
+}
+
+/// What this laboratory has to show.
+async fn about(State(shared): App) -> Response {
+    Json(json!({
+        "synod": env!("CARGO_PKG_VERSION"),
+        "trace-format": TRACE_VERSION,
+        "live": shared.live.is_some(),
+        "recorded": shared.recorded.as_ref().map(|trace| trace.hash()),
+    }))
+    .into_response()
+}
+
+async fn run(State(shared): App, body: Bytes) -> Response {
+    let Ok(script) = String::from_utf8(body.into()) else {
+        return refuse(StatusCode::BAD_REQUEST, "the script is not UTF-8 text");
+    };
+    match shared.runs.run(script).await {
+        Ok(trace) => Json(trace.header()).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, Json(error)).into_response(),
+    }
+}
+
+async fn recorded(State(shared): App) -> Response {
+    match &shared.recorded {
+        Some(trace) => Json(trace.header()).into_response(),
+        None => refuse(
+            StatusCode::NOT_FOUND,
+            "no recording was given: open one with `synod replay <file>`",
+        ),
+    }
+}
+
+#[derive(Deserialize)]
+struct Window {
+    run: String,
+    from: u64,
+    to: u64,
+}
+
+async fn events(State(shared): App, Query(window): Query<Window>) -> Response {
+    let recorded = shared.recorded.as_ref().filter(|trace| trace.hash() == window.run);
+    let Some(trace) = recorded.cloned().or_else(|| shared.runs.by_hash(&window.run)) else {
+        return refuse(
+            StatusCode::NOT_FOUND,
+            "this run is no longer kept here: send its script again (POST /api/run)",
+        );
+    };
+    if window.from > window.to {
+        return refuse(StatusCode::BAD_REQUEST, "the window ends before it begins: from > to");
+    }
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, trace.window(window.from, window.to)).into_response()
+}
+
+fn no_live() -> Response {
+    refuse(StatusCode::NOT_FOUND, "there is no live cluster here: start one with `synod demo`")
+}
+
+async fn live(State(shared): App) -> Response {
+    let Some((cluster, feed)) = &shared.live else { return no_live() };
+    let (past, onward) = feed.join();
+    let hello = Event::default().event("hello").json_data(cluster.describe());
+    let stream = live_stream(hello.ok(), past.into(), onward, Arc::clone(cluster));
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(LIVE_KEEP_ALIVE)).into_response()
+}
+
+/// The description, the past, then the present. After a gap comes a new description, since the
+/// missed events may have held a process's end or start.
+fn live_stream(
+    hello: Option<Event>,
+    past: VecDeque<Arc<str>>,
+    onward: broadcast::Receiver<Arc<str>>,
+    cluster: Arc<dyn LiveCluster>,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold((hello, past, onward, cluster), |(hello, mut past, mut onward, cluster)| async {
+        if let Some(hello) = hello {
+            return Some((Ok(hello), (None, past, onward, cluster)));
+        }
+        if let Some(event) = past.pop_front() {
+            return Some((Ok(Event::default().data(&*event)), (None, past, onward, cluster)));
+        }
+        match onward.recv().await {
+            Ok(event) => Some((Ok(Event::default().data(&*event)), (None, past, onward, cluster))),
+            Err(RecvError::Lagged(missed)) => {
+                let hello = Event::default().event("hello").json_data(cluster.describe()).ok();
+                let event = Event::default().data(&*gap(missed));
+                Some((Ok(event), (hello, past, onward, cluster)))
+            }
+            Err(RecvError::Closed) => None,
+        }
+    })
+}
+
+async fn act(State(shared): App, body: Bytes) -> Response {
+    let Some((cluster, _)) = &shared.live else { return no_live() };
+    let action: LiveAction = match serde_json::from_slice(&body) {
+        Ok(action) => action,
+        Err(error) => {
+            return refuse(StatusCode::BAD_REQUEST, format!("this is not an action: {error}"));
+        }
+    };
+    if !cluster.describe().actions.contains(&action.verb) {
+        return refuse(
+            StatusCode::CONFLICT,
+            "this cluster cannot do that: it was started without fault injection",
+        );
+    }
+    match cluster.act(&action) {
+        Ok(()) => Json(json!({ "done": true })).into_response(),
+        Err(why) => refuse(StatusCode::CONFLICT, why),
+    }
+}

@@ -1,0 +1,511 @@
+// @ts-check
+/** The page: one run, one moment, and everything that is drawn of it. */
+
+import { FORMAT, LabError, Trace } from './trace.js';
+import { leaderOf, view } from './view.js';
+import { Ring } from './ring.js';
+import { SpaceTime } from './spacetime.js';
+import { Transport, SPEEDS } from './transport.js';
+import { Inspector } from './inspector.js';
+import { EventTable } from './table.js';
+import { ScriptPanel } from './editor.js';
+import { Story, drawVerdict, election } from './story.js';
+import { LiveTrace, act, drawLive } from './live.js';
+import { DEFAULT_SCRIPT, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
+import { closeMenu, showMenu } from './menu.js';
+import { linkMenu, messageMenu, nodeMenu } from './gestures.js';
+import { showHelp } from './help.js';
+import { byId, calm } from './dom.js';
+import { scriptTime, summary } from './words.js';
+
+/** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
+const PRELUDE_NS = 900e6;
+const CODA_NS = 180e6;
+/** How much of the run lies under the whole width at first. */
+const FIRST_SPAN_NS = 1.7e9;
+/** With reduced motion, time goes in steps this far apart, in milliseconds. */
+const CALM_STEP_MS = 500;
+/** What a run gets after a fault near its end, so that the outcome can be seen. */
+const AFTERMATH_NS = 4e9;
+const ADDRESS_MS = 400;
+
+const lab = byId('lab');
+const state = {
+  place: 'sim',
+  /** @type {any} */ trace: null,
+  t: 0,
+  playing: false,
+  /** @type {number|null} where playing stops by itself */ stopAt: null,
+  speed: 200e6,
+  present: false,
+  selected: '',
+  /** @type {string|null} */ warning: null,
+  dirty: true,
+  loading: 0,
+};
+
+const ring = new Ring(byId('cluster'), {
+  node: (id) => clickNode(id),
+  nodeMenu: (id, at) => { select(id); showMenu(id, at, nodeMenu(context(), id)); },
+  select: (id) => select(id),
+  link: (a, b) => clickLink(a, b),
+  linkMenu: (a, b, at) => showMenu(`${a} and ${b}`, at, linkMenu(context(), a, b)),
+  messageMenu: (m, at) => showMenu(`${m.name}, ${m.from} to ${m.to}`, at, messageMenu(context(), m)),
+  delay: (m, ns) => addLine(`delay m${m.m} ${Math.round(ns / 1e6)}ms`, m.sent),
+  tip,
+  nodeVerb: (id) => nodeVerb(id),
+  linkVerb: (a, b) => linkVerb(a, b),
+});
+const spacetime = new SpaceTime(byId('spacetime'), { seek: (t) => seek(t), tip, hold: () => pause() });
+const transport = new Transport(byId('transport'), {
+  toggle: () => (state.playing ? pause() : play()),
+  step: (by) => step(by),
+  jump: (by) => jump(by),
+  seek: (t) => seek(t),
+  end: () => toEnd(),
+  speed: (ns) => { state.speed = ns; state.dirty = true; },
+  hold: () => pause(),
+});
+const inspector = new Inspector(byId('panel-node'), { select: (id) => { select(id); ring.focus(id); }, menu: (id, at) => showMenu(id, at, nodeMenu(context(), id)) });
+const table = new EventTable(byId('panel-events'), { seek: (t) => { pause(); seek(t); } });
+const script = new ScriptPanel(byId('panel-script'), { run: (text) => runEdited(text), seek: (t) => { pause(); seek(t); } });
+const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
+
+/** What a gesture may do now. */
+function context() {
+  const v = view(state.trace, state.t), live = state.place === 'live';
+  return { v, live, cluster: live ? state.trace.cluster : null, forkable: forkable(), protocol: state.trace.header.protocol, line: addLine, act: doLive, inspect: (/** @type {string} */ id) => { select(id); showTab('node'); } };
+}
+
+function forkable() { return state.place !== 'live' && !!state.trace?.header.script; }
+
+/* ---- time ---- */
+
+function play(stopAt = null) {
+  if (!state.trace) return;
+  if (state.place === 'live') {
+    if (state.t >= state.trace.until - 1e6) state.present = true;
+  } else if (state.t >= state.trace.until) seek(state.trace.start);
+  state.stopAt = stopAt;
+  state.playing = true;
+  state.dirty = true;
+}
+
+function pause() {
+  if (!state.playing && !state.present) return;
+  state.playing = false;
+  state.present = false;
+  state.stopAt = null;
+  state.dirty = true;
+  settle();
+}
+
+/** @param {number} t */
+function seek(t) {
+  if (!state.trace) return;
+  state.present = false;
+  state.t = Math.max(state.trace.start, Math.min(state.trace.until, t));
+  state.dirty = true;
+  state.trace.ensure(state.t, state.t);
+  settle();
+}
+
+/** @param {number} by */
+function step(by) {
+  pause();
+  const chunk = state.trace?.chunkAt(state.t);
+  if (!chunk) return;
+  const i = chunk.after(by > 0 ? state.t : state.t - 1);
+  const event = by > 0 ? chunk.events[i] : chunk.events[i - 1];
+  seek(event ? event.t : by > 0 ? chunk.to : chunk.from - 1);
+}
+
+/** @param {number} by */
+function jump(by) {
+  const marks = state.trace?.header.marks ?? [];
+  const mark = by > 0 ? marks.find((/** @type {any} */ m) => m.t > state.t + 1e6) : marks.findLast((/** @type {any} */ m) => m.t < state.t - 1e6);
+  pause();
+  if (mark) { seek(mark.t); say(mark.label); } else seek(by > 0 ? state.trace.until : state.trace.start);
+}
+
+function toEnd() {
+  if (state.place === 'live') { state.present = true; state.playing = true; state.dirty = true; } else { pause(); seek(state.trace.until); }
+}
+
+let lastFrame = 0, lastCalm = 0, loop = 0;
+/** @param {number} now */
+function frame(now) {
+  const passed = Math.min(100, now - lastFrame);
+  lastFrame = now;
+  if (state.trace) {
+    if (state.place === 'live' && state.present) { state.t = state.trace.until; state.dirty = true; }
+    else if (state.playing) advance(now, passed);
+    if (state.dirty) { state.dirty = false; draw(); }
+  }
+  loop = requestAnimationFrame(frame);
+}
+
+/** @param {number} now @param {number} passed */
+function advance(now, passed) {
+  let by = passed;
+  if (calm()) {
+    if (now - lastCalm < CALM_STEP_MS) return;
+    by = CALM_STEP_MS;
+    lastCalm = now;
+  }
+  const before = state.t, until = Math.min(state.stopAt ?? Infinity, state.trace.until);
+  // A part that is still on its way is waited for.
+  if (!state.trace.chunkAt(Math.min(before + 1, until))) { state.trace.ensure(before, before + 1); return; }
+  state.t = Math.min(until, before + (by / 1000) * state.speed);
+  state.dirty = true;
+  for (const mark of state.trace.header.marks) if (mark.t > before && mark.t <= state.t) say(mark.label);
+  if (state.t >= until) {
+    if (state.place === 'live' && state.stopAt === null) state.present = true;
+    else pause();
+  }
+  state.trace.ensure(state.t, Math.min(until, state.t + 2 * state.speed));
+}
+
+/* ---- drawing ---- */
+
+function draw() {
+  const { trace, t } = state, v = view(trace, t), protocol = trace.header.protocol;
+  if (!v.byId.has(state.selected)) state.selected = leaderOf(v)?.id ?? trace.header.nodes[0] ?? '';
+  ring.selected = state.selected;
+  ring.draw(v, protocol);
+  spacetime.moveTo(t);
+  if (state.playing || state.present) spacetime.reveal(t, true); else if (t < spacetime.from || t > spacetime.to) spacetime.reveal(t, false);
+  if (state.present) spacetime.stale = true;
+  const e = state.place === 'live' ? null : election(trace, t);
+  spacetime.secret = !!e && t < e.won;
+  spacetime.draw();
+  transport.draw({ t, playing: state.playing || state.present, from: spacetime.from, to: spacetime.to, speed: state.speed, present: state.present });
+  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol);
+  table.draw(trace, t);
+  if (state.place !== 'live') story.draw(trace, v, { title: state.place === 'replay' ? 'a recording' : `seed ${trace.header.seed}`, warning: state.warning, forkable: forkable() });
+  const sentence = summary(v, protocol);
+  if (byId('summary').textContent !== sentence) byId('summary').textContent = sentence;
+  const leader = leaderOf(v);
+  lab.dataset.leader = leader && v.known ? leader.id : '';
+  lab.dataset.epoch = leader ? String(leader.epoch) : '';
+  lab.dataset.t = String(Math.round(t));
+  lab.dataset.playing = String(state.playing || state.present);
+}
+
+/** @param {string} id */
+function select(id) {
+  if (id === state.selected) return;
+  state.selected = id;
+  state.dirty = true;
+}
+
+/** Speaks to those who do not see the picture. @param {string} text */
+function say(text) { byId('speak').textContent = text; }
+
+let toastTimer = 0;
+/** @param {string} text @param {number} [ms] */
+function toast(text, ms = 5000) {
+  const box = byId('toast');
+  box.textContent = text;
+  box.hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = window.setTimeout(() => { box.hidden = true; }, ms);
+}
+
+/** @type {HTMLElement|null} */ let tipBox = null;
+/** @param {string|null} text @param {DOMRect} [at] */
+function tip(text, at) {
+  if (!text || !at) { tipBox?.remove(); tipBox = null; return; }
+  if (!tipBox) { tipBox = document.createElement('div'); tipBox.className = 'tip'; document.body.append(tipBox); }
+  tipBox.textContent = text;
+  const box = tipBox.getBoundingClientRect();
+  tipBox.style.left = `${Math.max(8, Math.min(innerWidth - box.width - 8, at.left + at.width / 2 - box.width / 2))}px`;
+  tipBox.style.top = `${at.top - box.height - 8 > 4 ? at.top - box.height - 8 : at.bottom + 8}px`;
+}
+
+/* ---- doing ---- */
+
+/** @param {string} id */
+function nodeVerb(id) {
+  const n = state.trace && view(state.trace, state.t).byId.get(id);
+  if (!n) return '';
+  if (state.place === 'live') {
+    const process = state.trace.cluster?.nodes.find((/** @type {any} */ p) => p.name === id);
+    return `${!process?.pid ? 'start' : process.stopped ? 'resume' : 'kill'} ${id}`;
+  }
+  return forkable() ? `${!n.up ? 'restart' : n.paused ? 'resume' : 'crash'} ${id}` : `inspect ${id}`;
+}
+
+/** @param {string} id */
+function clickNode(id) {
+  select(id);
+  closeMenu(false);
+  tip(null);
+  const verb = nodeVerb(id);
+  if (state.place === 'live') doLive({ do: /** @type {any} */ ({ start: 'start', resume: 'cont', kill: 'kill' })[verb.split(' ')[0]], node: id });
+  else if (forkable()) addLine(verb);
+  else showTab('node');
+}
+
+/** @param {string} a @param {string} b */
+function linkVerb(a, b) {
+  const v = view(state.trace, state.t), cut = v.cuts.has(`${a}>${b}`) || v.cuts.has(`${b}>${a}`);
+  return `${cut ? 'heal' : 'cut'} ${a} ${b}`;
+}
+
+/** @param {string} a @param {string} b */
+function clickLink(a, b) {
+  tip(null);
+  const verb = linkVerb(a, b);
+  if (state.place === 'live') doLive({ do: verb.split(' ')[0], node: a, peer: b });
+  else if (forkable()) addLine(verb);
+}
+
+/** @param {{do:string, node?:string, peer?:string}} action */
+async function doLive(action) {
+  try {
+    await act(action);
+    state.present = state.playing = true;
+  } catch (error) { toast(/** @type {Error} */ (error).message); }
+}
+
+/**
+ * A line for the script at this moment; the run is done again, and history forks here.
+ * @param {string} line @param {number} [at] the moment it speaks of, when that is not now
+ */
+async function addLine(line, at = state.t) {
+  if (!forkable()) { toast('This recording has no script, so it can be watched but not changed.'); return; }
+  const time = scriptTime(at), now = nanoseconds(time);
+  settle.now();
+  const text = lasting(withLine(state.trace.header.script, `at ${time} ${line}`), Math.max(state.t, now) + AFTERMATH_NS);
+  if (await load(text, { t: Math.max(now, Math.min(state.t, now)), push: true })) { say(`At ${time}: ${line}. The run goes on from here.`); play(); }
+}
+
+/** @param {string} text */
+async function runEdited(text) {
+  settle.now();
+  await load(text, { t: state.t, push: true });
+}
+
+/** @param {string} text @param {{t:number|null, push?:boolean, expect?:string|null}} how @returns {Promise<boolean>} */
+async function load(text, { t, push = false, expect = null }) {
+  const ticket = ++state.loading;
+  lab.setAttribute('aria-busy', 'true');
+  try {
+    const trace = await Trace.run(text);
+    const at = t ?? firstMoment(trace);
+    await trace.ensure(at, at);
+    if (ticket !== state.loading) return false;
+    const address = simAddress({ script: trace.header.script, hash: trace.header.hash, version: FORMAT, t: at });
+    if (push) history.pushState(null, '', address); else history.replaceState(null, '', address);
+    state.warning = expect && expect !== trace.header.hash
+      ? `This link was made for run ${expect}, but here the same script gives run ${trace.header.hash}: the simulator has changed since. What you see is this version's run.` : null;
+    state.place = 'sim';
+    show(trace, at, push);
+    script.show(trace.header.script, null);
+    return true;
+  } catch (error) {
+    const { message, line = 0 } = /** @type {LabError} */ (error);
+    script.show(text, { message, line });
+    if (!(error instanceof LabError)) toast('The laboratory does not answer. Is it still running?');
+    else { showTab('script'); toast(line ? `Line ${line}: ${message}` : message); }
+    return false;
+  } finally { lab.removeAttribute('aria-busy'); }
+}
+
+/** @param {any} trace @param {number} t @param {boolean} keep the window of the space-time diagram */
+function show(trace, t, keep) {
+  if (state.trace !== trace) state.trace?.close?.();
+  state.trace = trace;
+  state.t = Math.max(trace.start, Math.min(trace.until, t));
+  state.playing = state.present = false;
+  state.stopAt = null;
+  trace.onload = () => { spacetime.stale = true; state.dirty = true; };
+  transport.show(trace);
+  spacetime.show(trace, keep);
+  if (!keep) spacetime.setWindow(t - FIRST_SPAN_NS * 0.12, t + FIRST_SPAN_NS * 0.88);
+  spacetime.seen = state.t;
+  story.key = '';
+  drawVerdict(byId('verdict'), trace, (at) => { pause(); seek(at); });
+  table.refresh();
+  lab.dataset.place = state.place;
+  lab.dataset.hash = trace.header.hash;
+  for (const place of ['sim', 'live', 'replay']) byId(`place-${place}`).toggleAttribute('aria-current', state.place === place);
+  byId('undo').disabled = byId('redo').disabled = byId('copy').disabled = state.place === 'live';
+  byId('tab-script').hidden = state.place === 'live';
+  if (state.place === 'live' && !byId('panel-script').hidden) showTab('node');
+  byId('hint').textContent = state.place === 'live' ? 'Click a node to kill or start its process. Right-click, or hold, for more.'
+    : forkable() ? 'Click a node to crash or restart it, a link to cut or heal it. Right-click, or hold, for more.' : 'A recording: look at any moment of it.';
+  state.dirty = true;
+  if (trace.until < 120e9 && !trace.live && trace.header.events < 120_000) trace.ensure(0, trace.until);
+}
+
+/** Where a run is worth entering: shortly before it loses its leader. @param {any} trace */
+function firstMoment(trace) {
+  const e = election(trace, Infinity), first = trace.header.marks.find((/** @type {any} */ m) => m.kind !== 'leader');
+  const at = e?.at ?? first?.t ?? 0;
+  return Math.max(0, at - PRELUDE_NS);
+}
+
+/* ---- addresses ---- */
+
+let settling = 0;
+/** Lets the address name the moment, once time stands still. */
+function settle() {
+  clearTimeout(settling);
+  settling = window.setTimeout(settle.now, ADDRESS_MS);
+}
+settle.now = () => {
+  clearTimeout(settling);
+  if (state.place !== 'sim' || !state.trace) return;
+  history.replaceState(null, '', simAddress({ script: state.trace.header.script, hash: state.trace.header.hash, version: FORMAT, t: state.t }));
+};
+
+async function navigate() {
+  const address = readAddress(location.hash);
+  closeMenu(false);
+  if (address.place === 'live') { openLive(); return; }
+  if (address.place === 'replay') {
+    try {
+      const trace = await Trace.recorded();
+      state.place = 'replay';
+      state.warning = null;
+      const at = firstMoment(trace);
+      await trace.ensure(at, at);
+      show(trace, at, false);
+      script.show(trace.header.script ?? '', null);
+    } catch (error) { toast(/** @type {Error} */ (error).message); }
+    return;
+  }
+  const first = address.script === null, same = state.trace?.header.script === address.script;
+  const ok = await load(address.script ?? DEFAULT_SCRIPT, { t: address.t, expect: address.hash });
+  if (!ok) { if (!state.trace && !first) await load(DEFAULT_SCRIPT, { t: null }); return; }
+  if (address.version !== null && address.version !== FORMAT) state.warning = `This link was made for version ${address.version} of the trace format; this laboratory speaks version ${FORMAT}. The run may differ.`;
+  if (first && !same) playFirst();
+}
+
+/** The first run plays once, and pauses in sight of its outcome. */
+function playFirst() {
+  const e = election(state.trace, Infinity);
+  spacetime.setWindow(state.t - 150e6, (e?.won ?? state.t + 1.5e9) + 350e6);
+  play(e ? e.won + CODA_NS : null);
+}
+
+function openLive() {
+  const live = new LiveTrace();
+  state.place = 'live';
+  state.warning = null;
+  live.onchange = () => { if (state.trace === live) { drawLive(byId('story'), live, doLive); state.dirty = true; } };
+  show(live, 0, false);
+  live.connect();
+  spacetime.setWindow(0, 6e9);
+  spacetime.to = spacetime.from + 6e9;
+  state.speed = SPEEDS[6];
+  state.present = state.playing = true;
+  drawLive(byId('story'), live, doLive);
+}
+
+/* ---- the rest of the page ---- */
+
+/** @param {string} name */
+function showTab(name) {
+  for (const other of ['node', 'script', 'events']) {
+    const on = other === name;
+    byId(`tab-${other}`).setAttribute('aria-selected', String(on));
+    byId(`tab-${other}`).tabIndex = on ? 0 : -1;
+    byId(`panel-${other}`).hidden = !on;
+  }
+  table.refresh();
+  state.dirty = true;
+}
+
+function tabs() {
+  const names = ['node', 'script', 'events'];
+  for (const name of names) {
+    const tab = byId(`tab-${name}`);
+    tab.addEventListener('click', () => showTab(name));
+    tab.addEventListener('keydown', (/** @type {KeyboardEvent} */ e) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
+      if (!by) return;
+      const shown = names.filter((n) => !byId(`tab-${n}`).hidden), next = shown[(shown.indexOf(name) + by + shown.length) % shown.length];
+      showTab(next);
+      byId(`tab-${next}`).focus();
+      e.preventDefault();
+      e.stopPropagation();
+    });
+  }
+}
+
+function theme() {
+  const dark = () => (document.documentElement.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
+  const stored = (() => { try { return localStorage.getItem('synod-theme'); } catch { return null; } })();
+  if (stored) document.documentElement.dataset.theme = stored;
+  byId('theme').addEventListener('click', () => {
+    const next = dark() ? 'light' : 'dark';
+    document.documentElement.dataset.theme = next;
+    try { localStorage.setItem('synod-theme', next); } catch { /* without storage the choice lasts as long as the page */ }
+    spacetime.recolour();
+  });
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => spacetime.recolour());
+  spacetime.recolour();
+}
+
+async function copyLink() {
+  settle.now();
+  try {
+    await navigator.clipboard.writeText(location.href);
+    toast('The link is copied. It opens exactly this run, at this moment.');
+  } catch { toast('Copying was refused: take the address from the address bar; it says the same.'); }
+}
+
+/** @param {KeyboardEvent} e */
+function keys(e) {
+  const target = /** @type {HTMLElement} */ (e.target);
+  if (target.closest('input, textarea, select, dialog') || e.altKey) return;
+  if (e.ctrlKey || e.metaKey) {
+    if (e.key === 'z' && state.place === 'sim') { e.shiftKey ? history.forward() : history.back(); e.preventDefault(); }
+    return;
+  }
+  const onButton = target.closest('button, a, summary, [role=tab]');
+  if (e.key === ' ' && onButton) return;
+  const span = spacetime.to - spacetime.from, nodes = state.trace?.header.nodes ?? [];
+  const does = {
+    ' ': () => (state.playing || state.present ? pause() : play()),
+    ',': () => step(-1), '.': () => step(1), '[': () => jump(-1), ']': () => jump(1),
+    ArrowLeft: () => { pause(); seek(state.t - span / (e.shiftKey ? 10 : 100)); }, ArrowRight: () => { pause(); seek(state.t + span / (e.shiftKey ? 10 : 100)); },
+    Home: () => { pause(); seek(state.trace.start); }, End: () => toEnd(),
+    '+': () => spacetime.zoom(0.7), '=': () => spacetime.zoom(0.7), '-': () => spacetime.zoom(1 / 0.7),
+    m: () => showMenu(state.selected, nodeRect(), nodeMenu(context(), state.selected)),
+    ContextMenu: () => showMenu(state.selected, nodeRect(), nodeMenu(context(), state.selected)),
+    c: () => clickNode(state.selected), '?': () => showHelp(byId('help')),
+  }[e.key];
+  if (does) { does(); e.preventDefault(); state.dirty = true; return; }
+  const number = Number(e.key);
+  if (number >= 1 && number <= nodes.length) { select(nodes[number - 1]); ring.focus(nodes[number - 1]); e.preventDefault(); }
+}
+
+function nodeRect() {
+  return byId('cluster').querySelector(`[data-node="${CSS.escape(state.selected)}"] .disc`)?.getBoundingClientRect() ?? new DOMRect(40, 40, 1, 1);
+}
+
+async function open() {
+  theme();
+  tabs();
+  byId('undo').addEventListener('click', () => history.back());
+  byId('redo').addEventListener('click', () => history.forward());
+  byId('copy').addEventListener('click', copyLink);
+  byId('keys').addEventListener('click', () => showHelp(byId('help')));
+  document.querySelector('[data-skip]')?.addEventListener('click', (e) => { e.preventDefault(); ring.focus(state.selected); });
+  document.addEventListener('keydown', keys);
+  document.addEventListener('visibilitychange', () => { cancelAnimationFrame(loop); if (!document.hidden) loop = requestAnimationFrame(frame); });
+  window.addEventListener('popstate', () => navigate());
+  fetch('/api/about').then((r) => r.json()).then((about) => {
+    byId('place-replay').hidden = !about.recorded;
+    byId('place-live').hidden = !about.live;
+  }).catch(() => {});
+  loop = requestAnimationFrame(frame);
+  await navigate();
+  lab.dataset.ready = 'true';
+}
+
+open();

@@ -1,0 +1,176 @@
+// @ts-check
+/**
+ * The words beside the picture: a question before the crash, the run, then why; and the verbs, which
+ * are buttons.
+ */
+
+import { h } from './dom.js';
+import { leaderOf, view } from './view.js';
+import { clock, duration, epochWord, list } from './words.js';
+
+/** How long before the loss of a leader its question is asked. */
+const ASK_BEFORE_NS = 2e9;
+
+/**
+ * The loss of a leader nearest to a moment, and who came after it.
+ * @param {any} trace @param {number} t
+ * @returns {{lost:string|null, at:number, winner:string, won:number}|null}
+ */
+export function election(trace, t) {
+  const marks = trace.header.marks, leaders = marks.filter((/** @type {any} */ m) => m.kind === 'leader');
+  let found = null;
+  for (const m of marks) {
+    if (!/^(crash|pause|partition|cut|isolate|timeout)/.test(m.kind)) continue;
+    const before = leaders.filter((/** @type {any} */ l) => l.t <= m.t).pop(), after = leaders.find((/** @type {any} */ l) => l.t > m.t);
+    if (!before || !after) continue;
+    const lost = leadName(before), winner = leadName(after);
+    // Only a fault that touches the leader asks the question.
+    if (!winner || (lost && !m.label.includes(lost) && !/leader|all/.test(m.label))) continue;
+    if (m.t - ASK_BEFORE_NS <= t) found = { lost, at: m.t, winner, won: after.t };
+  }
+  return found;
+}
+
+/** @param {any} mark */
+function leadName(mark) {
+  return /^(\S+) leads/.exec(mark.label)?.[1] ?? null;
+}
+
+/** Why the winner won: whose timer ran out, who voted. @param {any} trace @param {any} e @returns {string[]} */
+export function why(trace, e) {
+  const said = [], word = epochWord(trace.header.protocol);
+  const stands = [];
+  for (const chunk of trace.between(e.at, e.won)) {
+    for (const x of chunk.events) if (x.k === 'timeout' && x.t >= e.at && x.t <= e.won && x.n !== e.lost) stands.push(x);
+  }
+  const own = stands.filter((x) => x.n === e.winner), first = stands[0], stood = own[own.length - 1];
+  if (stood) {
+    const just = view(trace, stood.t - 1);
+    const rivals = just.nodes.filter((n) => n.up && !n.paused && n.id !== e.winner && n.id !== e.lost && n.deadline !== null && Number(n.deadline) >= stood.t);
+    const rival = rivals.sort((a, b) => Number(a.deadline) - Number(b.deadline))[0];
+    if (first && first.n !== e.winner) said.push(`${first.n}'s timer ran out first, at ${clock(first.t, 2)}, but it did not gather a majority.`);
+    said.push(`${e.winner}'s timer ran out at ${clock(stood.t, 2)}${rival ? `, ${duration(Number(rival.deadline) - stood.t)} before ${rival.id}'s would have` : ''}. Timers are drawn at random, so that mostly one node stands alone.`);
+  }
+  const then = view(trace, e.won), winner = then.byId.get(e.winner);
+  if (winner) {
+    const voters = winner.votes.filter((id) => id !== e.winner);
+    const shorter = voters.every((id) => (then.byId.get(id)?.last ?? 0) <= winner.last);
+    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${winner.epoch}: with its own, ${winner.votes.length} of ${then.nodes.length}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
+  }
+  return said;
+}
+
+export class Story {
+  /** @param {HTMLElement} box @param {{act:(line:string)=>void, guess:(id:string)=>void, jump:(t:number)=>void}} does */
+  constructor(box, does) {
+    this.box = box;
+    this.does = does;
+    this.key = '';
+    /** @type {Map<string,string>} answers given, by run and election */ this.guesses = new Map();
+  }
+
+  /** @param {any} trace @param {import('./view.js').View} v @param {{title:string, warning:string|null, forkable:boolean}} about */
+  draw(trace, v, about) {
+    const e = election(trace, v.t), leader = leaderOf(v);
+    const phase = !e ? 'none' : v.t < e.at ? 'before' : v.t < e.won ? 'during' : 'after';
+    const guess = e ? this.guesses.get(`${trace.header.seed}/${e.at}`) : undefined;
+    const cuts = v.cuts.size, down = v.nodes.filter((n) => !n.up).map((n) => n.id).join();
+    const key = [trace.header.hash, phase, e?.at, guess, leader?.id, cuts, down, about.title, about.warning, trace.chunks.size].join('/');
+    if (key === this.key) return;
+    this.key = key;
+    const parts = [];
+    if (about.warning) parts.push(h('p', { class: 'warning', role: 'alert', text: about.warning }));
+    parts.push(...this.#head(trace, e, phase, about));
+    if (e) parts.push(this.#question(trace, v, e, phase, guess));
+    if (about.forkable) parts.push(this.#verbs(v, leader));
+    this.box.replaceChildren(...parts);
+  }
+
+  /** @param {any} trace @param {any} e @param {string} phase @param {any} about */
+  #head(trace, e, phase, about) {
+    const { nodes, protocol } = trace.header;
+    const name = protocol.charAt(0).toUpperCase() + protocol.slice(1);
+    const lede = [h('p', { class: 'eyebrow', text: `${name}, ${nodes.length} nodes, ${about.title}` })];
+    if (!e) {
+      lede.push(h('h1', { text: 'A cluster at work' }), h('p', { text: 'One node leads and puts every change into one order; the others follow and stand ready. Break something and see what holds.' }));
+    } else {
+      const title = phase === 'before' ? 'A cluster about to lose its leader' : phase === 'during' ? 'The leader is gone' : `${e.winner} leads now`;
+      const text = phase === 'before'
+        ? `${number(nodes.length)} servers keep one log. ${e.lost ?? 'One of them'} leads: it alone puts new entries into order. At ${clock(e.at, 2)} it is lost.`
+        : phase === 'during'
+          ? 'No more heartbeats arrive. Each follower waits until its own timer, the arc around it, has run down; then it asks the others for their votes.'
+          : `Nobody can write for ${duration(e.won - e.at)}. No committed entry was lost, because whoever wins must have a log as good as its voters’.`;
+      lede.push(h('h1', { text: title }), h('p', { text: phase === 'after' ? text.replace('Nobody can write', 'Nobody could write') : text }));
+    }
+    return lede;
+  }
+
+  /** @param {any} trace @param {import('./view.js').View} v @param {any} e @param {string} phase @param {string|undefined} guess */
+  #question(trace, v, e, phase, guess) {
+    if (phase === 'after') {
+      const reasons = why(trace, e);
+      return h('div', { class: 'question' },
+        guess && h('p', { class: 'guess' }, h('strong', { text: guess === e.winner ? `You said ${guess}. Right.` : `You said ${guess}; it was ${e.winner}.` })),
+        h('h2', { text: `Why ${e.winner}?` }), ...reasons.map((text) => h('p', { text })));
+    }
+    const box = h('div', { class: 'question' }, h('h2', { text: 'Who will lead next?' }), h('div', { class: 'answers', role: 'group', 'aria-label': 'Your guess' },
+      ...v.nodes.filter((n) => n.id !== e.lost).map((n) => h('button', {
+        type: 'button', class: 'answer', text: n.id, 'aria-pressed': String(guess === n.id),
+        onclick: () => { this.guesses.set(`${trace.header.seed}/${e.at}`, n.id); this.key = ''; this.does.guess(n.id); },
+      }))));
+    box.append(h('p', { class: 'quiet-text', text: guess ? `You say ${guess}. Watch the arcs.` : 'Guess, or just watch: the arc around each node is its timer.' }));
+    return box;
+  }
+
+  /** @param {import('./view.js').View} v @param {any} leader */
+  #verbs(v, leader) {
+    const verb = (/** @type {string} */ label, /** @type {string} */ line) => h('button', { type: 'button', class: 'verb', text: label, 'data-line': line, onclick: () => this.does.act(line) });
+    const up = v.nodes.filter((n) => n.up), down = v.nodes.filter((n) => !n.up), verbs = [];
+    const target = leader ?? up[0];
+    if (target) {
+      const rest = v.nodes.filter((n) => n.id !== target.id).map((n) => n.id);
+      verbs.push(verb(`crash ${target.id}`, `crash ${target.id}`), verb(`pause ${target.id}`, `pause ${target.id}`));
+      if (rest.length > 2) {
+        const few = [target.id, ...rest.slice(0, v.quorum - 2)], many = rest.slice(v.quorum - 2);
+        verbs.push(verb(`split ${few.join(' ')} from ${many.join(' ')}`, `partition ${few.join(' ')} | ${many.join(' ')}`));
+      }
+      const peer = up.find((n) => n.id !== target.id);
+      if (peer) verbs.push(verb(`cut ${target.id}–${peer.id}`, `cut ${target.id} ${peer.id}`));
+    }
+    for (const n of down.slice(0, 2)) verbs.unshift(verb(`restart ${n.id}`, `restart ${n.id}`));
+    if (v.cuts.size) verbs.unshift(verb('heal every link', 'heal'));
+    return h('div', { class: 'verbs' }, h('h2', { text: 'Break it here and now' }), h('div', { class: 'verb-list' }, ...verbs));
+  }
+}
+
+/** @param {number} n */
+function number(n) {
+  return ['No', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine'][n] ?? String(n);
+}
+
+/**
+ * The verdict on a run: what was promised, whether it held, and where it broke.
+ * @param {HTMLElement} box @param {any} trace @param {(t:number) => void} jump
+ */
+export function drawVerdict(box, trace, jump) {
+  const verdict = trace.header.verdict, counts = trace.header.counts;
+  if (!verdict) { box.replaceChildren(); return; }
+  const line = (/** @type {string} */ kind, /** @type {string} */ sign, /** @type {string} */ text, /** @type {string} */ detail) =>
+    h('p', { class: `finding ${kind}` }, h('span', { class: 'sign', 'aria-hidden': 'true', text: sign }), h('span', {}, h('strong', { text }), detail && ` ${detail}`));
+  const parts = [h('h2', { text: 'Verdict on this run' })];
+  const promises = verdict.promises?.length ? list(verdict.promises) : 'every promise of the protocol';
+  parts.push(verdict.safe
+    ? line('good', '✓', 'Safe.', `${promises.charAt(0).toUpperCase()}${promises.slice(1)}: checked after every step, held throughout.`)
+    : line('bad', '✗', 'A promise is broken.', ''));
+  for (const violation of verdict.violations ?? []) {
+    parts.push(h('button', { type: 'button', class: 'soft violation', onclick: () => jump(violation.t) }, `${violation.promise} at ${clock(violation.t)}: ${violation.detail ?? ''}`));
+  }
+  const kind = { yes: 'good', no: 'bad' }[/** @type {string} */ (verdict.linearizable)] ?? 'open';
+  const says = { yes: 'Linearizable.', no: 'Not linearizable.' }[/** @type {string} */ (verdict.linearizable)] ?? 'Linearizable? Unknown.';
+  if (verdict.linearizable) parts.push(line(kind, { good: '✓', bad: '✗', open: '?' }[kind] ?? '?', says, verdict.detail ?? ''));
+  if (counts) {
+    const short = (/** @type {number|undefined} */ n) => (n ?? 0).toLocaleString('en');
+    parts.push(h('p', { class: 'counts', text: `${short(counts.messages)} messages, ${short(counts.syncs)} disk syncs, ${short(counts.elections)} elections, ${short(counts.commits)} commits` }));
+  }
+  box.replaceChildren(...parts);
+}

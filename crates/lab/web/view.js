@@ -1,0 +1,121 @@
+// @ts-check
+/**
+ * `view(trace, t)`: everything that the page draws of one moment, as a pure function of the run and
+ * the time. Nothing else on the page decides what the cluster looks like.
+ *
+ * @typedef {import('./trace.js').NodeState & {id:string, known:boolean, syncing:boolean, votes:string[]}} NodeView
+ * @typedef {{m:number, from:string, to:string, name:string, detail:string, kind:string, progress:number,
+ *   sent:number, end:number|null, dying:boolean, why:string}} MessageView
+ * @typedef {{t:number, known:boolean, nodes:NodeView[], byId:Map<string,NodeView>, messages:MessageView[],
+ *   cuts:Set<string>, ops:any[], quorum:number}} View
+ */
+
+/** How long a message that dies at once is shown dying, in nanoseconds of the run. */
+const DYING_NS = 60e6;
+
+/** How long, and how many, messages between real processes are shown. */
+const LIVE_SHOWN_NS = 350e6;
+const LIVE_SHOWN_MAX = 40;
+
+const BLANK = {
+  up: true, paused: false, role: 'follower', epoch: 0, voted: null, leader: null, last: 0, lastEpoch: 0,
+  durable: 0, committed: 0, applied: 0, deadline: null, deadlineFrom: null, log: [], fields: [],
+};
+
+/**
+ * @param {any} trace a Trace or a LiveTrace
+ * @param {number} t nanoseconds
+ * @returns {View}
+ */
+export function view(trace, t) {
+  /** @type {string[]} */ const ids = trace.header.nodes;
+  const chunk = trace.chunkAt(t);
+  const moment = chunk?.moment(t);
+  /** @type {NodeView[]} */
+  const nodes = ids.map((id) => {
+    const state = moment?.states.get(id);
+    return { ...BLANK, ...state, id, known: !!state, syncing: moment?.syncing.has(id) ?? false, votes: [] };
+  });
+  const byId = new Map(nodes.map((n) => [n.id, n]));
+  for (const n of nodes) {
+    const chosen = n.voted ? byId.get(n.voted) : undefined;
+    if (chosen && chosen.epoch === n.epoch) chosen.votes.push(n.id);
+  }
+  return {
+    t, known: !!moment, nodes, byId,
+    messages: chunk ? messages(trace, chunk, moment, t) : [],
+    cuts: moment?.cuts ?? new Set(),
+    ops: [...(moment?.ops.values() ?? [])],
+    quorum: Math.floor(ids.length / 2) + 1,
+  };
+}
+
+/** @param {any} trace @param {any} chunk @param {any} moment @param {number} t @returns {MessageView[]} */
+function messages(trace, chunk, moment, t) {
+  const shown = [];
+  if (trace.live) return liveMessages(chunk, t);
+  for (const e of moment.flying.values()) {
+    const end = e.at ?? trace.ends.get(e.m)?.t ?? null;
+    const span = Math.max(1, (end ?? e.t + DYING_NS) - e.t);
+    const progress = Math.min(1, (t - e.t) / span);
+    const doomed = !!e.lost;
+    shown.push(message(e, doomed ? progress * 0.5 : progress, end, false, e.lost ?? ''));
+  }
+  // What died a moment ago is still shown, where it died.
+  for (let i = chunk.after(t) - 1; i >= 0 && chunk.events[i].t > t - DYING_NS; i--) {
+    const e = chunk.events[i];
+    if (e.k !== 'drop') continue;
+    if (e.sent) shown.push(message(e.sent, e.sent.lost ? 0.5 : 1, e.t, true, e.why ?? ''));
+  }
+  return shown;
+}
+
+/**
+ * Between real processes on one machine a message takes far less than a frame, so each is shown
+ * longer than it travels.
+ * @param {any} chunk @param {number} t @returns {MessageView[]}
+ */
+function liveMessages(chunk, t) {
+  const shown = [];
+  for (let i = chunk.after(t) - 1; i >= 0 && shown.length < LIVE_SHOWN_MAX; i--) {
+    const e = chunk.events[i];
+    if (e.t <= t - LIVE_SHOWN_NS) break;
+    if (e.k !== 'send') continue;
+    const progress = (t - e.t) / LIVE_SHOWN_NS;
+    shown.push(message(e, e.lost ? Math.min(0.5, progress) : progress, e.t + LIVE_SHOWN_NS, !!e.lost && progress > 0.5, e.lost ?? ''));
+  }
+  return shown;
+}
+
+/** @returns {MessageView} @param {any} e @param {number} progress @param {number|null} end @param {boolean} dying @param {string} why */
+function message(e, progress, end, dying, why) {
+  return { m: e.m, from: e.from, to: e.to, name: e.name, detail: e.detail ?? '', kind: messageKind(e.name, e.detail), progress, sent: e.t, end, dying, why };
+}
+
+/**
+ * What a message is for, which decides its shape and dash: `ask` (for a vote), `vote`, `pre-ask`,
+ * `pre-vote`, `entries`, `beat` (nothing new), `ack`, `other`.
+ * @param {string} name @param {string} [detail]
+ */
+export function messageKind(name, detail = '') {
+  const reply = /(reply|response|answer|result|ack|resp|ok|promise)$/i.test(name) || /^(vote|prevote)$/i.test(name);
+  if (/pre-?vote/i.test(name)) return reply || !/request/i.test(name) && /granted|refused|rejected/i.test(detail) ? 'pre-vote' : 'pre-ask';
+  if (/vote|election|prepare|promise|viewchange/i.test(name)) return reply ? 'vote' : 'ask';
+  if (/append|accept|propos|prepareok|entries|heartbeat/i.test(name)) {
+    if (reply) return 'ack';
+    return /heartbeat/i.test(name + detail) || /\b(no|0) entr/i.test(detail) ? 'beat' : 'entries';
+  }
+  return reply ? 'ack' : 'other';
+}
+
+/** Who leads: the leader of the highest epoch among those that run. @param {View} v */
+export function leaderOf(v) {
+  let best;
+  for (const n of v.nodes) if (n.up && n.role === 'leader' && (!best || n.epoch > best.epoch)) best = n;
+  return best;
+}
+
+/** Members that `id` can exchange messages with, itself included. @param {View} v @param {string} id */
+export function reach(v, id) {
+  return v.nodes.filter((n) => n.id === id || (n.up && !n.paused && !v.cuts.has(`${id}>${n.id}`) && !v.cuts.has(`${n.id}>${id}`)));
+}

@@ -1,0 +1,139 @@
+// @ts-check
+/** Sentences about a moment: what is going on, and why nothing happens. Pure. */
+
+import { leaderOf, reach } from './view.js';
+
+/** What each protocol calls its ordering of leaders. */
+const EPOCH = { raft: 'term', paxos: 'ballot', 'multi-paxos': 'ballot', zab: 'epoch', vr: 'view', vsr: 'view' };
+
+/** @param {string} protocol */
+export function epochWord(protocol) {
+  return /** @type {any} */ (EPOCH)[protocol] ?? 'epoch';
+}
+
+/** "a, b and c" @param {string[]} items */
+export function list(items) {
+  if (items.length < 2) return items.join('');
+  return `${items.slice(0, -1).join(', ')} and ${items[items.length - 1]}`;
+}
+
+/** A duration of the run for people. @param {number} ns */
+export function duration(ns) {
+  const ms = ns / 1e6, size = Math.abs(ms);
+  if (size >= 10_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (size >= 1000) return `${(ms / 1000).toFixed(2)} s`;
+  if (size >= 10) return `${Math.round(ms)} ms`;
+  return `${ms.toFixed(size >= 1 ? 1 : 2)} ms`;
+}
+
+/** A moment of the run. @param {number} ns @param {number} [digits] */
+export function clock(ns, digits = 3) {
+  return `${(ns / 1e9).toFixed(digits)} s`;
+}
+
+/** A moment as the script writes it: milliseconds are fine enough. @param {number} ns */
+export function scriptTime(ns) {
+  return `${Number((Math.ceil(ns / 1e6) / 1000).toFixed(3))}s`;
+}
+
+/** What the whole cluster does. @param {import('./view.js').View} v @param {string} protocol */
+export function summary(v, protocol) {
+  if (!v.known) return 'This part of the run is on its way.';
+  const word = epochWord(protocol);
+  const parts = [];
+  const up = v.nodes.filter((n) => n.up && !n.paused);
+  const leader = leaderOf(v);
+  const candidates = up.filter((n) => n.role === 'candidate');
+  if (up.length < v.quorum) {
+    parts.push(`Only ${up.length} of ${v.nodes.length} run: that is no majority, so nobody can be elected and nothing commits.`);
+  } else if (leader) {
+    parts.push(leads(v, leader, word));
+  } else if (candidates.length) {
+    const best = candidates.reduce((a, b) => (votes(b) > votes(a) ? b : a));
+    parts.push(`${best.id} asks for votes: ${standing(v, best, word)}`);
+  } else {
+    parts.push(`Nobody leads. ${nextTimer(v, up)}`);
+  }
+  const down = v.nodes.filter((n) => !n.up).map((n) => n.id);
+  if (down.length && up.length >= v.quorum) parts.push(`${list(down)} ${down.length > 1 ? 'are' : 'is'} down.`);
+  const paused = v.nodes.filter((n) => n.up && n.paused).map((n) => n.id);
+  if (paused.length) parts.push(`${list(paused)} ${paused.length > 1 ? 'are' : 'is'} paused.`);
+  return parts.join(' ');
+}
+
+/** @param {import('./view.js').NodeView} n */
+function votes(n) { return n.votes.length; }
+
+/** @param {import('./view.js').View} v @param {import('./view.js').NodeView} leader @param {string} word */
+function leads(v, leader, word) {
+  const reached = reach(v, leader.id).length;
+  if (leader.paused) return `${leader.id} leads ${word} ${leader.epoch} but is paused: its followers will stop waiting for it.`;
+  if (reached < v.quorum) {
+    return `${leader.id} still takes itself for the leader of ${word} ${leader.epoch}, but reaches only ${reached} of ${v.nodes.length}: what it appends now cannot commit.`;
+  }
+  const others = v.nodes.filter((n) => n.up && n.role === 'leader' && n !== leader);
+  const stale = others.map((n) => ` ${n.id} still takes itself for the leader of ${word} ${n.epoch}, which is past.`).join('');
+  const with_ = leader.votes.length ? ` with the votes of ${list(leader.votes)}` : '';
+  return `${leader.id} leads ${word} ${leader.epoch}${with_}.${stale}`;
+}
+
+/** @param {import('./view.js').View} v @param {import('./view.js').NodeView} n @param {string} word */
+function standing(v, n, word) {
+  const pre = n.fields.find(([name]) => /pre.?vot/i.test(name));
+  if (!n.votes.includes(n.id)) {
+    return `first it asks whether a vote in ${word} ${n.epoch + 1} could be won${pre ? ` (${pre[1]})` : ''}; it needs ${v.quorum} of ${v.nodes.length}.`;
+  }
+  return `in ${word} ${n.epoch} it has ${votes(n)} of ${v.nodes.length} and needs ${v.quorum}.`;
+}
+
+/** @param {import('./view.js').View} v @param {import('./view.js').NodeView[]} up */
+function nextTimer(v, up) {
+  const waiting = up.filter((n) => n.deadline !== null && n.deadline >= v.t);
+  if (!waiting.length) return '';
+  const first = waiting.reduce((a, b) => (Number(b.deadline) < Number(a.deadline) ? b : a));
+  return `${first.id}'s timer runs out first, in ${duration(Number(first.deadline) - v.t)}.`;
+}
+
+/** What one node does, and what it waits for. @param {import('./view.js').View} v @param {string} id @param {string} protocol */
+export function waits(v, id, protocol) {
+  const n = v.byId.get(id), word = epochWord(protocol);
+  if (!n || !n.known) return '';
+  if (!n.up) return `${id} is down. What it had synced to disk will be there when it returns; the rest is lost.`;
+  if (n.paused) return `${id} is paused. Messages to it wait, and it does not know that time passes.`;
+  const left = n.deadline === null ? null : n.deadline - v.t;
+  if (n.role === 'candidate') return `${id} waits: ${standing(v, n, word)}`;
+  if (n.role === 'leader') {
+    if (n.last > n.committed) {
+      const open = n.committed + 1;
+      const holders = v.nodes.filter((x) => x.up && x.durable >= open && x.epoch <= n.epoch).length;
+      return `${id} leads ${word} ${n.epoch}. Entry ${open} is on the disks of ${holders} of ${v.nodes.length}; it commits when ${v.quorum} have told ${id} so.`;
+    }
+    return `${id} leads ${word} ${n.epoch}. All ${n.last} entries are committed; it sends heartbeats so that nobody else stands.`;
+  }
+  if (n.role === 'learner') return `${id} receives the log and does not vote.`;
+  if (n.role === 'abstaining') return `${id} abstains: its disk is damaged, and it may not vote on what it may have forgotten.`;
+  const timer = left === null ? '' : ` Unless it hears from a leader within ${duration(Math.max(0, left))}, it stands for election.`;
+  if (n.leader) return `${id} follows ${n.leader} in ${word} ${n.epoch}.${timer}`;
+  return `${id} knows no leader in ${word} ${n.epoch}${n.voted ? `, and voted for ${n.voted}` : ''}.${timer}`;
+}
+
+/** One event as a line of the table. @param {any} e @returns {{who:string, what:string, detail:string}} */
+export function eventWords(e) {
+  switch (e.k) {
+    case 'state': return { who: e.n, what: 'state', detail: `${e.s.up ? (e.s.paused ? 'paused' : e.s.role) : 'down'}, epoch ${e.s.epoch}, log ${e.s.last}, durable ${e.s.durable}, committed ${e.s.committed}` };
+    case 'send': return { who: e.from, what: `sends ${e.name}`, detail: `m${e.m} to ${e.to}${e.copy_of ? `, a copy of m${e.copy_of}` : ''}: ${e.detail ?? ''}${e.lost ? ` (will be lost: ${e.lost})` : ''}` };
+    case 'recv': return { who: e.to ?? '', what: `receives ${e.sent?.name ?? ''}`, detail: `m${e.m}${e.sent ? ` from ${e.sent.from}: ${e.sent.detail ?? ''}` : ''}` };
+    case 'drop': return { who: e.to ?? '', what: `never gets ${e.sent?.name ?? ''}`, detail: `m${e.m}${e.sent ? ` from ${e.sent.from}` : ''}: ${e.why ?? ''}` };
+    case 'disk': return { who: e.n, what: `disk ${e.op}`, detail: e.bytes === undefined ? '' : `${e.bytes} bytes` };
+    case 'record': return { who: e.n, what: `records ${e.name}`, detail: e.detail ?? '' };
+    case 'timeout': return { who: e.n, what: 'timer runs out', detail: '' };
+    case 'commit': return { who: e.n, what: 'commits', detail: e.from === e.to ? `entry ${e.to}` : `entries ${e.from} to ${e.to}` };
+    case 'op': return { who: e.c, what: `${e.f ?? ''} ${e.phase}`, detail: `${e.key ?? ''}${e.value === undefined || e.value === null ? '' : ` = ${e.value}`}${e.node ? ` at ${e.node}` : ''}` };
+    case 'fault': return { who: e.a ?? '', what: 'fault', detail: e.text ?? e.what };
+    case 'note': return { who: '', what: 'note', detail: e.text ?? '' };
+    case 'violation': return { who: '', what: `breaks ${e.promise}`, detail: e.detail ?? '' };
+    case 'process': return { who: e.n, what: e.running ? (e.stopped ? 'process stopped' : 'process runs') : 'process ended', detail: e.pid ? `pid ${e.pid}` : '' };
+    case 'gap': return { who: '', what: 'gap', detail: `${e.missed} events were missed` };
+    default: return { who: e.n ?? '', what: e.k, detail: '' };
+  }
+}
