@@ -262,7 +262,7 @@ impl<P: ReplicatedLog> Runner<P> {
     /// | `n1 applied -@1 a@1` | what it has delivered as committed |
     /// | `n1 asks 2..3`, `n1 asks nothing` | its oldest question to the host |
     /// | `n1 unsynced 2` | so many steps' records wait for a sync |
-    /// | `no leader` | nobody leads |
+    /// | `no leader`, `some leader` | nobody leads, somebody does |
     /// | `r1 ready 3`, `r1 waits`, `r1 refused busy` | what became of a request (`refused not leader n2` with a hint) |
     /// | `wire n1 n2 AppendEntries, Vote` | the names of the messages on their way, `nothing` for none |
     /// | `next n1 n2 commit 3` | the oldest message's description contains these words |
@@ -272,6 +272,7 @@ impl<P: ReplicatedLog> Runner<P> {
                 let leader = self.cluster().leader();
                 same(leader.map_or("nobody".into(), |id| id.to_string()), "nobody".into())
             }
+            ["some", "leader"] => check(self.cluster().leader().is_some(), || "nobody leads".into()),
             ["wire", from, to, names @ ..] => {
                 let wire = self.cluster().wire(node(from)?, node(to)?);
                 let found: Vec<_> = wire.iter().map(Describe::name).collect();
