@@ -41,7 +41,8 @@ pub trait Disk {
     fn read(&mut self, segment: SegmentId, offset: u64, len: usize) -> Result<Bytes, DiskFault>;
 
     /// A new segment of `bytes` zeros, preallocated: later writes inside it cannot find the disk
-    /// full. It exists durably after the next [`Disk::sync`] of it.
+    /// full. It exists durably after the next [`Disk::sync`] of it. One that exists already, because
+    /// its creation was interrupted or found the disk full, is replaced.
     fn create(&mut self, segment: SegmentId, bytes: u64) -> Result<(), DiskFault>;
 
     /// Overwrites inside a segment. Durable after the next [`Disk::sync`] of it, and until then

@@ -23,15 +23,29 @@
 //! [`Node::flush`] once, which proposes what clients asked meanwhile as one batch and starts a
 //! disk write if none is in flight; then carry out the outbox. That is all of group commit.
 
+mod asks;
 pub mod disk;
+mod forward;
+pub mod frame;
+mod interface;
+pub mod kv;
 pub mod machine;
 pub mod node;
 pub mod peer;
+mod positions;
+mod reads;
+pub mod recovery;
+mod release;
+pub mod sessions;
+mod start;
+pub mod tape;
+mod writer;
 
 pub use disk::{Disk, DiskCommand, DiskFault, DiskReply, SegmentId};
+pub use kv::KvMachine;
 pub use machine::StateMachine;
 pub use node::{
     Bootstrap, ClientError, ClusterId, Input, Node, NodeConfig, NodeLimits, NodeStatus, Notice, Outbox,
-    Reply, Request, StartError,
+    Outcome, Reply, Request, StartError,
 };
 pub use peer::PeerMessage;

@@ -1,270 +1,122 @@
-//! A member: the protocol, its log on disk, its clients and its state machine.
+//! A member: the protocol, its log on disk, its clients and its state machine, joined.
+//!
+//! Every input becomes steps of the protocol; what a step wants done is split here: records go to
+//! the [`Writer`], what must wait for them to [`Held`], the rest leaves. Nothing in this module
+//! knows which protocol it drives.
 
-use crate::disk::{Disk, DiskCommand, DiskFault, DiskReply};
+use crate::asks::{Answer, Ask, Asks};
+use crate::disk::{Disk, DiskFault, DiskReply};
+use crate::forward::{BATCH_BYTES_MAX, Expired, Outgoing};
+use crate::frame::LogIdentity;
+pub use crate::interface::*;
 use crate::machine::StateMachine;
 use crate::peer::PeerMessage;
+use crate::reads::{Read, Reads};
+use crate::release::{Held, Local};
+use crate::sessions::{self, Metadata, Verdict};
+use crate::start::{Recovered, recover};
+use crate::tape::Tape;
+use crate::writer::Writer;
 use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use synod_protocols::log::{
-    CommittedEntry, Epoch, Index, LogLimits, LogStatus, ReplicatedLog, Role, Ticket, Timing,
+    CommittedEntry, Epoch, Index, LogAnswer, LogAsk, LogEvent, LogRequest, LogStatus, Payload, Refusal,
+    ReplicatedLog, Role, Ticket,
 };
-use synod_protocols::{Incarnation, LinkSession, NodeId, Time};
+use synod_protocols::{Effects, Incarnation, Input as Step, LinkSession, NodeId, StorageFault, Time};
 
-/// A cluster's identity: members, logs and connections of different clusters never mix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(pub u64);
+/// How long the log must be idle before a mark covers its last frame.
+const MARK_DELAY: Duration = Duration::from_millis(20);
+/// How often an append is tried again while the disk is full.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+/// Proposals whose refusal is still understood; the refusal of an older one is made good by the
+/// retry timer.
+const PROPOSALS_MAX: usize = 1024;
+/// Commands that were sent and see no progress for this many election timeouts are sent again.
+const RESEND_ELECTIONS: u32 = 4;
 
-/// How a member with an empty disk starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bootstrap {
-    /// It founds the cluster, together with the other founding members.
-    Found,
-    /// It joins a cluster that exists.
-    Join,
-    /// It has lived before: an empty disk is a lost disk, and is refused.
-    Existing,
-}
-
-/// What a member is configured with.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// Itself.
-    pub id: NodeId,
-    /// The founding members, itself included.
-    pub members: Vec<NodeId>,
-    /// What an empty disk means.
-    pub bootstrap: Bootstrap,
-    /// Timeouts of the protocol.
-    pub timing: Timing,
-    /// Bounds of the protocol.
-    pub log: LogLimits,
-    /// Bounds of the node.
-    pub limits: NodeLimits,
-    /// The seed of this life's randomness.
-    pub seed: u64,
-    /// Whether to keep a tape of the protocol's inputs ([`Outbox::tape`]).
-    pub record: bool,
-}
-
-/// Bounds of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeLimits {
-    /// How long a client waits at the most before it is told [`ClientError::Timeout`]. Default 5 s.
-    pub request_timeout: Duration,
-    /// Requests waiting at the most; at the bound clients are told [`ClientError::Busy`]. Default 65,536.
-    pub requests_max: usize,
-    /// Bytes of waiting commands at the most; at the bound clients are told [`ClientError::Busy`]. Default 64 MiB.
-    pub request_bytes_max: usize,
-    /// The size of one log segment. Default 64 MiB; a larger batch gets a segment of its own size.
-    pub segment_bytes: u64,
-    /// Bytes of one disk write at the most; what is more waits for the next. Default 4 MiB.
-    pub batch_bytes_max: usize,
-}
-
-impl Default for NodeLimits {
-    fn default() -> Self {
-        NodeLimits {
-            request_timeout: Duration::from_secs(5),
-            requests_max: 65_536,
-            request_bytes_max: 64 << 20,
-            segment_bytes: 64 << 20,
-            batch_bytes_max: 4 << 20,
-        }
-    }
-}
-
-/// Why a member cannot start. Each says what to do.
+/// Commands that another member sent, for the next proposal.
 #[derive(Debug)]
-pub enum StartError {
-    /// The log belongs to another cluster or member, or was written by another protocol or format.
-    Foreign {
-        /// What differs: what was expected and what was found.
-        what: String,
-    },
-    /// The disk is empty though the member has lived before.
-    Blank,
-    /// Records that may have been acknowledged are unreadable.
-    Damaged {
-        /// Where and what.
-        what: String,
-    },
-    /// The disk failed.
-    Disk(DiskFault),
-    /// The state machine's storage failed or contradicts the log.
-    Machine(String),
+struct Forwarded {
+    from: NodeId,
+    incarnation: Incarnation,
+    first: u64,
+    commands: Vec<Bytes>,
+    bytes: usize,
 }
 
-/// One thing that happens to a node.
-#[derive(Debug)]
-pub enum Input<P: ReplicatedLog, S: StateMachine> {
-    /// A message from a peer.
-    Peer {
-        /// The sender, as authenticated by the host.
-        from: NodeId,
-        /// The message.
-        message: PeerMessage<P::Message>,
-    },
-    /// A connection to a peer exists.
-    LinkUp {
-        /// The peer.
-        peer: NodeId,
-        /// A larger number than any before it.
-        session: LinkSession,
-    },
-    /// The connection to a peer is lost.
-    LinkDown {
-        /// The peer.
-        peer: NodeId,
-    },
-    /// A client asks something.
-    Client {
-        /// Returned with the reply; never used twice in one life.
-        ticket: Ticket,
-        /// What.
-        request: Request<S::Query>,
-    },
-    /// The disk answers.
-    Disk(DiskReply),
-    /// The deadline has passed.
-    Timeout,
-}
-
-/// What a client asks.
-#[derive(Clone, Debug)]
-pub enum Request<Q> {
-    /// Apply this command, once.
-    Command(Bytes),
-    /// A linearizable read: it sees every write that was acknowledged before it was asked.
-    Read(Q),
-    /// A read from this member's own state: a prefix of the one order, possibly stale.
-    LocalRead(Q),
-}
-
-/// What a client is told.
-#[derive(Debug)]
-pub struct Reply<S: StateMachine> {
-    /// Which request.
-    pub ticket: Ticket,
-    /// The outcome.
-    pub outcome: Outcome<S>,
-}
-
-/// The outcome of a request.
-#[derive(Debug)]
-pub enum Outcome<S: StateMachine> {
-    /// The command was committed and applied.
-    Applied {
-        /// Where in the log.
-        index: Index,
-        /// What the state machine said.
-        response: S::Response,
-    },
-    /// The read was served.
-    Answered {
-        /// The last entry that the state had applied.
-        index: Index,
-        /// What the state machine said.
-        answer: S::Answer,
-    },
-    /// It was not done, or it is unknown whether it was.
-    Failed(ClientError),
-}
-
-/// Why a request was not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientError {
-    /// It was not done: no leader is known that could do it.
-    NoLeader,
-    /// It was not done: more is waiting than the limits allow.
-    Busy,
-    /// It was not done: the disk is full or damaged.
-    Storage,
-    /// It was not done: larger than one entry may be.
-    TooLarge,
-    /// A read: leadership could not be confirmed in time, nothing was read. A command: it was sent
-    /// to the leader and no answer came, **it may or may not take effect**.
-    Timeout,
-}
-
-/// Something worth knowing to a checker, a page or a log.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    /// The part that this member plays, or the leader that it knows, has changed.
-    Role {
-        /// Its part.
-        role: Role,
-        /// Its epoch.
-        epoch: Epoch,
-        /// The leader it knows.
-        leader: Option<NodeId>,
-    },
-    /// Entries were committed and applied.
-    Committed(Vec<CommittedEntry>),
-    /// The disk has no room; clients are refused until it has.
-    DiskFull,
-    /// The disk has room again.
-    DiskCleared,
-    /// The member cannot go on and must be stopped by its host.
-    Fatal(String),
-}
-
-/// What a node wants done. Hosts empty it, in the order of its fields, after each flush.
-#[derive(Debug)]
-pub struct Outbox<P: ReplicatedLog, S: StateMachine> {
-    /// For the disk, in order. Every command is answered by [`Input::Disk`].
-    pub disk: Vec<DiskCommand>,
-    /// For peers, in order for each peer. Messages to a peer without a connection are dropped.
-    pub sends: Vec<(NodeId, PeerMessage<P::Message>)>,
-    /// For clients.
-    pub replies: Vec<Reply<S>>,
-    /// For checkers, the page, the log.
-    pub notices: Vec<Notice>,
-    /// The protocol's inputs since the last time, encoded, if [`NodeConfig::record`] is set.
-    pub tape: Vec<u8>,
-}
-
-impl<P: ReplicatedLog, S: StateMachine> Default for Outbox<P, S> {
-    fn default() -> Self {
-        Outbox {
-            disk: Vec::new(),
-            sends: Vec::new(),
-            replies: Vec::new(),
-            notices: Vec::new(),
-            tape: Vec::new(),
-        }
-    }
-}
-
-/// Where a member stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// The log's own view.
-    pub log: LogStatus,
-    /// The last entry applied.
-    pub applied: Index,
-    /// This life.
-    pub incarnation: Incarnation,
-    /// Client requests waiting.
-    pub requests: usize,
-    /// Syncs of the log in this life.
-    pub syncs: u64,
-    /// Bytes written to the log in this life.
-    pub bytes_written: u64,
-    /// Steps of the protocol in this life.
-    pub steps: u64,
+/// What one proposal was made of, in case it is refused.
+#[derive(Debug, Default)]
+struct Proposal {
+    ticket: Ticket,
+    /// The first command of this member's own.
+    own: Option<u64>,
+    /// Sender, life and first command of each batch that others sent.
+    forwarded: Vec<(NodeId, Incarnation, u64)>,
 }
 
 /// A member of a cluster.
 pub struct Node<P: ReplicatedLog, S: StateMachine> {
+    id: NodeId,
+    limits: NodeLimits,
+    /// How long to wait after a refusal.
+    back_off: Duration,
+    /// How long to wait for progress.
+    resend_after: Duration,
     process: P,
     machine: S,
+    metadata: Metadata,
+    /// What the machine's last commit covers.
+    stored: Index,
+
+    writer: Writer,
+    held: Held<P>,
+    /// Inputs of the protocol's own making whose time has come: messages to itself, answers.
+    returns: VecDeque<Step<P>>,
+    asks: Asks,
+    /// Reused from step to step.
+    effects: Effects<P>,
+
+    incarnation: Incarnation,
+    /// The frame that says that this life began.
+    started: u64,
+    outgoing: Outgoing,
+    reads: Reads<S::Query>,
+    inbox: Vec<Forwarded>,
+    /// The latest proposals, oldest first.
+    proposals: VecDeque<Proposal>,
+    /// From which command on a sender's batches are refused, because an earlier one was: proposed
+    /// after a lost one they would only fill the log with gaps.
+    refused: BTreeMap<NodeId, (Incarnation, u64)>,
+    /// Under whom the commands outstanding were sent.
+    target: (Epoch, Option<NodeId>),
+    links: BTreeSet<NodeId>,
+
+    next_ticket: u64,
+    /// Nothing is sent to the leader before this.
+    send_at: Option<Time>,
+    /// Reads are not asked again before this.
+    read_at: Option<Time>,
+    /// What is outstanding is sent again at this time.
+    resend_at: Option<Time>,
+    /// The last frame is covered by a mark at this time.
+    mark_at: Option<Time>,
+    /// The append in flight is tried again at this time, because the disk was full.
+    full_until: Option<Time>,
+    disk_full: bool,
+
+    tape: Option<Tape>,
+    stopped: bool,
+    steps: u64,
 }
 
-#[allow(clippy::unimplemented, unused_variables)]
 impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     /// Starts a member on its disk: recovers the log, or founds or joins as configured.
+    ///
+    /// # Errors
+    /// [`StartError`], each of which says what to do. Nothing was written except that garbage of
+    /// an interrupted write, which nobody was told of, may have been cleared.
     pub fn start(
         config: NodeConfig,
         disk: &mut impl Disk,
@@ -272,28 +124,130 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         now: Time,
         out: &mut Outbox<P, S>,
     ) -> Result<Self, StartError> {
-        unimplemented!()
+        let metadata = stored_metadata(&machine)?;
+        let recovered = recover::<P, _>(&config, disk, &metadata, now)?;
+        let Recovered { process, effects, end, positions, last_position, incarnation, tape } = recovered;
+        let identity = LogIdentity { cluster: config.cluster, node: config.id, protocol: P::NAME };
+        let limits = config.limits;
+        let mut writer = Writer::new(
+            identity,
+            limits.segment_bytes,
+            limits.batch_bytes_max,
+            end,
+            positions,
+            last_position,
+        );
+        writer.push_started(incarnation);
+        let mut node = Node {
+            id: config.id,
+            limits,
+            back_off: config.timing.heartbeat,
+            resend_after: config.timing.election * RESEND_ELECTIONS,
+            process,
+            machine,
+            stored: metadata.applied,
+            metadata,
+            started: writer.last_sequence(),
+            writer,
+            held: Held::default(),
+            returns: VecDeque::new(),
+            asks: Asks::default(),
+            effects,
+            incarnation,
+            outgoing: Outgoing::new(config.id, incarnation),
+            reads: Reads::new(),
+            inbox: Vec::new(),
+            proposals: VecDeque::new(),
+            refused: BTreeMap::new(),
+            target: (Epoch::default(), None),
+            links: BTreeSet::new(),
+            next_ticket: 1,
+            send_at: None,
+            read_at: None,
+            resend_at: None,
+            mark_at: None,
+            full_until: None,
+            disk_full: false,
+            tape,
+            stopped: false,
+            steps: 0,
+        };
+        node.absorb(now, out);
+        node.drive_returns(now, out);
+        Ok(node)
     }
 
     /// Takes one input. `now` never goes back.
     pub fn step(&mut self, now: Time, input: Input<P, S>, out: &mut Outbox<P, S>) {
-        unimplemented!()
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Peer { from, message } => self.on_peer(now, from, message, out),
+            Input::LinkUp { peer, session } => self.on_link_up(now, peer, session, out),
+            Input::LinkDown { peer } => {
+                self.links.remove(&peer);
+                self.held.forget(peer);
+                self.drive(now, Step::LinkDown { peer }, out);
+            }
+            Input::Client { ticket, request } => self.on_client(now, ticket, request, out),
+            Input::Disk(DiskReply::Appended { ticket, result }) => self.on_appended(now, ticket, result, out),
+            Input::Disk(DiskReply::Read { ticket, result }) => self.on_read(now, ticket, result, out),
+            Input::Timeout => {
+                if self.process.deadline().is_some_and(|deadline| deadline <= now) {
+                    self.drive(now, Step::Timeout, out);
+                }
+            }
+        }
     }
 
     /// Ends a batch of inputs: proposes what clients asked, commits the state machine, starts a
     /// disk write if none is in flight.
     pub fn flush(&mut self, now: Time, out: &mut Outbox<P, S>) {
-        unimplemented!()
+        if self.stopped {
+            return;
+        }
+        self.expire(now, out);
+        let status = self.process.status();
+        self.follow_leader(&status);
+        if status.role == Role::Leader {
+            self.propose(now, out);
+        } else {
+            self.refuse_inbox(status.leader, out);
+            self.forward(now, status.leader, out);
+        }
+        self.ask_reads(now, out);
+        self.store(now, out);
+        self.append(now, out);
+        if let Some(tape) = &mut self.tape {
+            tape.drain_into(&mut out.tape);
+        }
     }
 
     /// When the node next wants [`Input::Timeout`].
     pub fn deadline(&self) -> Option<Time> {
-        unimplemented!()
+        if self.stopped {
+            return None;
+        }
+        let sends = if self.outgoing.has_more() { self.send_at } else { None };
+        let reads = if self.reads.has_queued() { self.read_at } else { None };
+        let resend = if self.outgoing.is_outstanding() { self.resend_at } else { None };
+        let clients = [self.outgoing.deadline(), self.reads.deadline(), sends, reads, resend];
+        let own = [self.process.deadline(), self.mark_at, self.full_until];
+        clients.into_iter().chain(own).flatten().min()
     }
 
     /// Where the member stands.
     pub fn status(&self) -> NodeStatus {
-        unimplemented!()
+        NodeStatus {
+            log: self.process.status(),
+            applied: self.metadata.applied,
+            incarnation: self.incarnation,
+            requests: self.requests(),
+            syncs: self.writer.syncs(),
+            bytes_written: self.writer.bytes_written(),
+            steps: self.steps,
+        }
     }
 
     /// The protocol, for checkers and the page.
@@ -305,4 +259,547 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     pub fn machine(&self) -> &S {
         &self.machine
     }
+
+    /// The state machine, to be started again on another life of the member.
+    pub fn into_machine(self) -> S {
+        self.machine
+    }
+
+    // The protocol's steps and what they want done.
+
+    /// One step of the protocol, and the ones that it causes at once.
+    fn drive(&mut self, now: Time, input: Step<P>, out: &mut Outbox<P, S>) {
+        self.run(now, input, out);
+        self.drive_returns(now, out);
+    }
+
+    fn drive_returns(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        while let Some(input) = self.returns.pop_front() {
+            self.run(now, input, out);
+        }
+    }
+
+    fn run(&mut self, now: Time, input: Step<P>, out: &mut Outbox<P, S>) {
+        if let Some(tape) = &mut self.tape {
+            tape.input(now, &input);
+        }
+        self.steps += 1;
+        self.process.step(now, input, &mut self.effects);
+        self.absorb(now, out);
+    }
+
+    /// Sends the effects of one step where they belong.
+    fn absorb(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        if self.effects.is_empty() {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        if !effects.records.is_empty() {
+            self.writer.push_records::<P>(&mut effects.records);
+        }
+        let (emitted, durable) = (self.writer.last_sequence(), self.writer.durable());
+        for send in effects.sends.drain(..) {
+            if send.to == self.id {
+                // To itself a process never sends early: what it counts must be durable.
+                let held = Local::Return(send.message);
+                if let Some(local) = self.held.keep(held, synod_protocols::Release::Held, emitted, durable) {
+                    self.on_local(now, local, out);
+                }
+            } else if let Some(message) =
+                self.held.send(send.to, send.message, send.release, emitted, durable)
+            {
+                out.sends.push((send.to, PeerMessage::Protocol(message)));
+            }
+        }
+        for emit in effects.events.drain(..) {
+            if let Some(local) = self.held.keep(Local::Event(emit.event), emit.release, emitted, durable) {
+                self.on_local(now, local, out);
+            }
+        }
+        for LogAsk::Entries { from, to, bytes_max } in effects.asks.drain(..) {
+            self.begin_ask(Ask { from, to, bytes_max }, out);
+        }
+        self.effects = effects;
+    }
+
+    fn on_local(&mut self, now: Time, local: Local<P>, out: &mut Outbox<P, S>) {
+        match local {
+            Local::Return(message) => self.returns.push_back(Step::Message { from: self.id, message }),
+            Local::Event(event) => self.on_event(now, event, out),
+        }
+    }
+
+    fn on_event(&mut self, now: Time, event: LogEvent, out: &mut Outbox<P, S>) {
+        match event {
+            LogEvent::Committed { entries } => self.on_committed(now, entries, out),
+            LogEvent::ReadReady { ticket, index } => {
+                self.reads.on_ready(ticket, index);
+                self.serve_reads(out);
+            }
+            LogEvent::Refused { ticket, why } => self.on_refused(now, ticket, why, out),
+            LogEvent::Role { role, epoch, leader } => out.notices.push(Notice::Role { role, epoch, leader }),
+        }
+    }
+
+    // Peers.
+
+    fn on_peer(&mut self, now: Time, from: NodeId, message: PeerMessage<P::Message>, out: &mut Outbox<P, S>) {
+        match message {
+            PeerMessage::Protocol(message) => self.drive(now, Step::Message { from, message }, out),
+            PeerMessage::Forward { incarnation, first, commands } => {
+                self.on_forward(from, incarnation, first, commands, out);
+            }
+            PeerMessage::ForwardRefused { incarnation, first, why } => {
+                if incarnation == self.incarnation {
+                    self.outgoing.on_refused(first);
+                    self.on_own_refused(now, why, out);
+                }
+            }
+        }
+    }
+
+    fn on_link_up(&mut self, now: Time, peer: NodeId, session: LinkSession, out: &mut Outbox<P, S>) {
+        self.links.insert(peer);
+        self.held.forget(peer);
+        if self.target.1 == Some(peer) {
+            // What went over the connection before may be lost.
+            self.outgoing.rewind();
+            self.send_at = None;
+        }
+        self.drive(now, Step::LinkUp { peer, session }, out);
+    }
+
+    /// Takes a batch of another member's, if its envelopes are what they claim to be.
+    fn on_forward(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        first: u64,
+        commands: Vec<Bytes>,
+        out: &mut Outbox<P, S>,
+    ) {
+        let is_genuine = |(i, envelope): (usize, &Bytes)| {
+            let sequence = first.checked_add(i as u64);
+            sessions::open(envelope.clone()).is_ok_and(|(sender, _)| {
+                (sender.member, sender.incarnation, Some(sender.sequence)) == (from, incarnation, sequence)
+            })
+        };
+        if commands.is_empty() || from == self.id || !commands.iter().enumerate().all(is_genuine) {
+            return;
+        }
+        match self.refused.get(&from) {
+            Some((life, since)) if *life == incarnation && first > *since => {
+                let why = Refusal::Busy;
+                out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
+                return;
+            }
+            Some(_) => {
+                self.refused.remove(&from);
+            }
+            None => {}
+        }
+        let bytes = commands.iter().map(Bytes::len).sum();
+        self.inbox.push(Forwarded { from, incarnation, first, commands, bytes });
+    }
+
+    fn refuse_inbox(&mut self, leader: Option<NodeId>, out: &mut Outbox<P, S>) {
+        let why = Refusal::NotLeader { leader };
+        for Forwarded { from, incarnation, first, .. } in self.inbox.drain(..) {
+            out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
+        }
+    }
+
+    // Clients.
+
+    fn requests(&self) -> usize {
+        self.outgoing.waiting() + self.reads.waiting()
+    }
+
+    fn on_client(&mut self, now: Time, ticket: Ticket, request: Request<S::Query>, out: &mut Outbox<P, S>) {
+        let deadline = now + self.limits.request_timeout;
+        let full = self.requests() >= self.limits.requests_max;
+        match request {
+            Request::Command(command) => {
+                let error = if command.len() > self.limits.command_bytes_max {
+                    ClientError::TooLarge
+                } else if self.disk_full {
+                    ClientError::Storage
+                } else if full || self.outgoing.bytes() + command.len() > self.limits.request_bytes_max {
+                    ClientError::Busy
+                } else {
+                    self.outgoing.push(ticket, command, deadline);
+                    return;
+                };
+                fail(ticket, error, out);
+            }
+            Request::Read(_) if full => fail(ticket, ClientError::Busy, out),
+            Request::Read(query) => self.reads.push(Read { ticket, query, deadline }),
+            Request::LocalRead(query) => self.answer(ticket, query, out),
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, query: S::Query, out: &mut Outbox<P, S>) {
+        match self.machine.query(query) {
+            Ok(answer) => {
+                let outcome = Outcome::Answered { index: self.metadata.applied, answer };
+                out.replies.push(Reply { ticket, outcome });
+            }
+            Err(error) => self.stop(format!("the state machine cannot be read: {error}"), out),
+        }
+    }
+
+    fn expire(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        let leader = self.process.status().leader;
+        let reachable = leader.is_some_and(|leader| leader == self.id || self.links.contains(&leader));
+        let withdrawn = if reachable { ClientError::Busy } else { ClientError::NoLeader };
+        self.outgoing.expire(now, |expired| match expired {
+            Expired::Unknown(ticket) => fail(ticket, ClientError::Timeout, out),
+            Expired::Withdrawn(ticket) => fail(ticket, withdrawn, out),
+        });
+        let unread = if leader.is_some() { ClientError::Timeout } else { ClientError::NoLeader };
+        self.reads.expire(now, |ticket| fail(ticket, unread, out));
+    }
+
+    // Commands on their way into the log.
+
+    /// Sends everything again that is not applied when somebody else leads, or nobody, or when
+    /// there was no progress for too long.
+    fn follow_leader(&mut self, status: &LogStatus) {
+        let target = (status.epoch, status.leader);
+        if target != self.target {
+            self.target = target;
+            self.outgoing.rewind();
+            self.refused.clear();
+            (self.send_at, self.read_at, self.resend_at) = (None, None, None);
+        }
+    }
+
+    /// Whether commands of this life may be sent now.
+    fn may_send(&mut self, now: Time) -> bool {
+        if self.writer.durable() < self.started || self.send_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.send_at = None;
+        if self.resend_at.is_some_and(|at| at <= now) && self.outgoing.is_outstanding() {
+            self.outgoing.rewind();
+        }
+        if self.outgoing.has_more() && !self.outgoing.is_outstanding() {
+            self.resend_at = Some(now + self.resend_after);
+        }
+        true
+    }
+
+    /// Proposes what other members sent and what clients asked, in as few proposals as fit.
+    fn propose(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        let mut proposal = Proposal::default();
+        let mut commands = Vec::new();
+        let mut bytes = 0;
+        for mut batch in std::mem::take(&mut self.inbox) {
+            if bytes > 0 && bytes + batch.bytes > BATCH_BYTES_MAX {
+                self.propose_now(now, std::mem::take(&mut proposal), std::mem::take(&mut commands), out);
+                bytes = 0;
+            }
+            bytes += batch.bytes;
+            commands.append(&mut batch.commands);
+            proposal.forwarded.push((batch.from, batch.incarnation, batch.first));
+        }
+        while self.may_send(now)
+            && let Some(batch) = self.outgoing.next_batch()
+        {
+            let more = batch.envelopes.iter().map(Bytes::len).sum::<usize>();
+            if proposal.own.is_some() || (bytes > 0 && bytes + more > BATCH_BYTES_MAX) {
+                self.propose_now(now, std::mem::take(&mut proposal), std::mem::take(&mut commands), out);
+                bytes = 0;
+            }
+            bytes += more;
+            proposal.own = Some(batch.first);
+            commands.extend(batch.envelopes);
+        }
+        if !commands.is_empty() {
+            self.propose_now(now, proposal, commands, out);
+        }
+    }
+
+    fn propose_now(
+        &mut self,
+        now: Time,
+        mut proposal: Proposal,
+        commands: Vec<Bytes>,
+        out: &mut Outbox<P, S>,
+    ) {
+        let ticket = self.ticket();
+        proposal.ticket = ticket;
+        if self.proposals.len() == PROPOSALS_MAX {
+            self.proposals.pop_front();
+        }
+        self.proposals.push_back(proposal);
+        self.drive(now, Step::Request(LogRequest::Propose { ticket, commands }), out);
+    }
+
+    /// Sends what clients asked to the leader.
+    fn forward(&mut self, now: Time, leader: Option<NodeId>, out: &mut Outbox<P, S>) {
+        let Some(leader) = leader.filter(|leader| *leader != self.id && self.links.contains(leader)) else {
+            return;
+        };
+        if !self.may_send(now) {
+            return;
+        }
+        while let Some(batch) = self.outgoing.next_batch() {
+            let (incarnation, first, commands) = (self.incarnation, batch.first, batch.envelopes);
+            out.sends.push((leader, PeerMessage::Forward { incarnation, first, commands }));
+        }
+    }
+
+    /// A proposal or a batch of reads was refused.
+    fn on_refused(&mut self, now: Time, ticket: Ticket, why: Refusal, out: &mut Outbox<P, S>) {
+        if let Ok(at) = self.proposals.binary_search_by_key(&ticket, |proposal| proposal.ticket) {
+            let proposal = self.proposals.remove(at).expect("just found");
+            for (from, incarnation, first) in proposal.forwarded {
+                self.refused.insert(from, (incarnation, first));
+                out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
+            }
+            if let Some(first) = proposal.own {
+                self.outgoing.on_refused(first);
+                self.on_own_refused(now, why, out);
+            }
+            return;
+        }
+        let error = match why {
+            Refusal::NotLeader { .. } | Refusal::LeadershipLost => {
+                if self.reads.ask_again(ticket) {
+                    self.read_at = Some(now + self.back_off);
+                }
+                return;
+            }
+            Refusal::Busy => ClientError::Busy,
+            Refusal::Storage => ClientError::Storage,
+            Refusal::Unsupported => ClientError::NoLeader,
+        };
+        for read in self.reads.refuse(ticket) {
+            fail(read.ticket, error, out);
+        }
+    }
+
+    /// Commands of this member's clients were refused: they wait a little, or are refused as well.
+    fn on_own_refused(&mut self, now: Time, why: Refusal, out: &mut Outbox<P, S>) {
+        self.send_at = Some(now + self.back_off);
+        if why == Refusal::Storage {
+            self.outgoing.withdraw(|ticket| fail(ticket, ClientError::Storage, out));
+        }
+    }
+
+    fn ask_reads(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        if !self.reads.has_queued() || self.read_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.read_at = None;
+        let ticket = self.ticket();
+        self.reads.ask(ticket);
+        self.drive(now, Step::Request(LogRequest::Read { ticket }), out);
+    }
+
+    fn serve_reads(&mut self, out: &mut Outbox<P, S>) {
+        while let Some(reads) = self.reads.next_served(self.metadata.applied) {
+            for read in reads {
+                self.answer(read.ticket, read.query, out);
+            }
+        }
+    }
+
+    // The state machine.
+
+    fn on_committed(&mut self, now: Time, entries: Vec<CommittedEntry>, out: &mut Outbox<P, S>) {
+        for entry in &entries {
+            assert_eq!(
+                entry.index,
+                self.metadata.applied.next(),
+                "committed entries follow on each other without a gap"
+            );
+            self.metadata.applied = entry.index;
+            let Payload::Command(envelope) = &entry.payload else { continue };
+            // What is no envelope was never proposed by a member; all members skip it alike.
+            let Ok((sender, command)) = sessions::open(envelope.clone()) else { continue };
+            if self.metadata.sessions.admit(sender) != Verdict::Apply {
+                continue;
+            }
+            let response = match self.machine.apply(entry.index, command) {
+                Ok(response) => response,
+                Err(error) => {
+                    return self
+                        .stop(format!("the state machine cannot apply entry {}: {error}", entry.index), out);
+                }
+            };
+            if sender.member == self.id && sender.incarnation == self.incarnation {
+                self.resend_at = Some(now + self.resend_after);
+                if let Some(ticket) = self.outgoing.on_applied(sender.sequence) {
+                    let outcome = Outcome::Applied { index: entry.index, response };
+                    out.replies.push(Reply { ticket, outcome });
+                }
+            }
+        }
+        out.notices.push(Notice::Committed(entries));
+        self.serve_reads(out);
+    }
+
+    /// Stores what was applied since the last time.
+    fn store(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        let index = self.metadata.applied;
+        if index == self.stored || self.stopped {
+            return;
+        }
+        if let Err(error) = self.machine.commit(self.metadata.encode()) {
+            return self.stop(format!("the state machine cannot store what it applied: {error}"), out);
+        }
+        self.stored = index;
+        self.drive(now, Step::Request(LogRequest::Applied { index }), out);
+    }
+
+    // The disk.
+
+    fn append(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        if self.stopped {
+            return;
+        }
+        if let Some(at) = self.full_until {
+            if at <= now {
+                let (_, command) = self.writer.append_in_flight().expect("a full disk refused an append");
+                out.disk.push(command.clone());
+                self.full_until = None;
+            }
+            return;
+        }
+        let ticket = Ticket(self.next_ticket);
+        let command = match self.writer.start_append(ticket) {
+            Some(command) => command,
+            None if self.mark_at.is_some_and(|at| at <= now) => {
+                self.mark_at = None;
+                let Some(command) = self.writer.start_mark(ticket) else { return };
+                command
+            }
+            None => return,
+        };
+        self.next_ticket += 1;
+        self.mark_at = None;
+        out.disk.push(command);
+    }
+
+    fn on_appended(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        result: Result<(), DiskFault>,
+        out: &mut Outbox<P, S>,
+    ) {
+        let Some((_, command)) = self.writer.append_in_flight().filter(|(own, _)| *own == ticket) else {
+            return;
+        };
+        let synced = matches!(command, crate::DiskCommand::Append { sync: true, .. });
+        match result {
+            Ok(()) => {}
+            Err(DiskFault::Full) => {
+                self.full_until = Some(now + FULL_RETRY);
+                if !self.disk_full {
+                    self.disk_full = true;
+                    out.notices.push(Notice::DiskFull);
+                    self.outgoing.withdraw(|ticket| fail(ticket, ClientError::Storage, out));
+                    self.drive(now, Step::StorageFault(StorageFault::Full), out);
+                }
+                return;
+            }
+            Err(DiskFault::Failed(why)) => {
+                // Never tried again: what a failed sync covered is unknown, and a second one that
+                // succeeds proves nothing about it (Rebello et al., "Can applications recover from
+                // fsync failures?", ATC'20).
+                return self.stop(
+                    format!(
+                        "writing the log failed: {why}. Which records reached the disk is unknown, so the member stops; \
+                         start it again and it recovers from what is really there"
+                    ),
+                    out,
+                );
+            }
+        }
+        self.writer.on_appended(ticket);
+        if self.disk_full {
+            self.disk_full = false;
+            out.notices.push(Notice::DiskCleared);
+            self.drive(now, Step::StorageFault(StorageFault::Cleared), out);
+        }
+        if synced && self.writer.is_idle() {
+            self.mark_at = Some(now + MARK_DELAY);
+        }
+        let durable = self.writer.durable();
+        self.held.release_sends(durable, |to, message| out.sends.push((to, PeerMessage::Protocol(message))));
+        while let Some(local) = self.held.next_local(durable) {
+            self.on_local(now, local, out);
+            self.drive_returns(now, out);
+        }
+        self.begin_waiting_asks(now, out);
+    }
+
+    fn begin_ask(&mut self, ask: Ask, out: &mut Outbox<P, S>) {
+        let tickets = &mut self.next_ticket;
+        let ticket = || {
+            *tickets += 1;
+            Ticket(*tickets - 1)
+        };
+        if let Some(ask) = self.asks.begin(ask, &self.writer, ticket, &mut out.disk) {
+            let answer = LogAnswer::Entries { from: ask.from, records: Vec::new() };
+            self.returns.push_back(Step::Answer(answer));
+        }
+    }
+
+    fn begin_waiting_asks(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        for ask in self.asks.take_waiting() {
+            self.begin_ask(ask, out);
+        }
+        self.drive_returns(now, out);
+    }
+
+    fn on_read(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        result: Result<Bytes, DiskFault>,
+        out: &mut Outbox<P, S>,
+    ) {
+        match self.asks.on_read::<P>(ticket, result, &self.writer) {
+            Answer::Records(ask, records) => {
+                self.drive(now, Step::Answer(LogAnswer::Entries { from: ask.from, records }), out);
+            }
+            Answer::Corrupt(why) => self.stop(why, out),
+            Answer::NotYet => self.begin_waiting_asks(now, out),
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket - 1)
+    }
+
+    /// The member cannot go on.
+    fn stop(&mut self, why: String, out: &mut Outbox<P, S>) {
+        if !self.stopped {
+            self.stopped = true;
+            out.notices.push(Notice::Fatal(why));
+        }
+    }
+}
+
+fn stored_metadata<S: StateMachine>(machine: &S) -> Result<Metadata, StartError> {
+    let stored = machine
+        .metadata()
+        .map_err(|error| StartError::Machine(format!("the state machine cannot be read: {error}")))?;
+    let Some(bytes) = stored else { return Ok(Metadata::default()) };
+    Metadata::decode(bytes).map_err(|why| {
+        StartError::Machine(format!(
+            "what the state machine stored for the node cannot be understood: {why}. If a newer version of this \
+             program wrote it, start that one; otherwise empty the state machine's storage, which the log then fills \
+             again"
+        ))
+    })
+}
+
+fn fail<P: ReplicatedLog, S: StateMachine>(ticket: Ticket, error: ClientError, out: &mut Outbox<P, S>) {
+    out.replies.push(Reply { ticket, outcome: Outcome::Failed(error) });
 }

@@ -1,0 +1,341 @@
+//! Group commit: records become frames, frames become one write and one sync at a time.
+//!
+//! ```text
+//! records ──► open frame ──► batches waiting ──► one append in flight ──► durable
+//! ```
+
+use crate::disk::{DiskCommand, SegmentId};
+use crate::frame::{
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameKind, LogIdentity, Place, SEGMENT_HEADER_BYTES,
+    encode_segment_header, seal_frame,
+};
+use crate::positions::{FrameAt, Positions};
+use crate::recovery::LogEnd;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use synod_protocols::Incarnation;
+use synod_protocols::Wire;
+use synod_protocols::log::{Index, ReplicatedLog, Ticket};
+
+/// A frame that has grown to this many bytes takes no further steps. One step may make a larger one.
+const FRAME_BYTES_TARGET: usize = 64 << 10;
+
+/// A frame that waits to be written. Its body stands in its batch.
+#[derive(Debug)]
+struct Waiting {
+    start: usize,
+    body_len: usize,
+    kind: FrameKind,
+    sequence: u64,
+    span: Option<(Index, Index)>,
+}
+
+/// Frames that will be written and synced together. The bytes begin with room for a segment's
+/// header, which is cut off where none is needed.
+#[derive(Debug)]
+struct Batch {
+    bytes: Vec<u8>,
+    frames: Vec<Waiting>,
+    /// Whether the last frame may take more records.
+    open: bool,
+}
+
+impl Batch {
+    fn new() -> Batch {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.resize(SEGMENT_HEADER_BYTES, 0);
+        Batch { bytes, frames: Vec::new(), open: false }
+    }
+}
+
+/// The append that the disk is working on.
+#[derive(Debug)]
+struct InFlight {
+    /// Kept, so that it can be repeated when the disk was full.
+    command: DiskCommand,
+    ticket: Ticket,
+    last_sequence: u64,
+}
+
+/// The writing end of the log.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    identity: LogIdentity,
+    segment_bytes: u64,
+    batch_bytes_max: usize,
+    /// The segment being written: its number, first free offset and length in bytes.
+    open: Option<(SegmentId, u64, u64)>,
+    batches: VecDeque<Batch>,
+    in_flight: Option<InFlight>,
+    next_sequence: u64,
+    durable: u64,
+    /// The lowest position held by a frame that is not in `positions` yet.
+    waiting_first: Option<Index>,
+    /// The last position that any record held.
+    last_position: Index,
+    /// Counts how often a record replaced positions that earlier ones held.
+    replaced: u64,
+    positions: Positions,
+    syncs: u64,
+    bytes_written: u64,
+}
+
+impl Writer {
+    /// Continues a log at `end`, whose positions are known.
+    pub(crate) fn new(
+        identity: LogIdentity,
+        segment_bytes: u64,
+        batch_bytes_max: usize,
+        end: LogEnd,
+        positions: Positions,
+        last_position: Index,
+    ) -> Writer {
+        Writer {
+            identity,
+            segment_bytes,
+            batch_bytes_max,
+            open: end.open,
+            batches: VecDeque::new(),
+            in_flight: None,
+            next_sequence: end.next_sequence,
+            durable: end.next_sequence - 1,
+            waiting_first: None,
+            last_position,
+            replaced: 0,
+            positions,
+            syncs: 0,
+            bytes_written: 0,
+        }
+    }
+
+    /// Appends the records of one step; they share a frame.
+    pub(crate) fn push_records<P: ReplicatedLog>(&mut self, records: &mut Vec<P::Record>) {
+        let batch_bytes_max = self.batch_bytes_max;
+        let mut last_position = self.last_position;
+        let mut replaced = 0;
+        let mut span = None;
+        let batch = self.batch_with_open_frame();
+        let step_start = batch.bytes.len();
+        for record in records.drain(..) {
+            record.encode(&mut batch.bytes);
+            if let Some((first, last)) = P::span(&record) {
+                span = Some(widen(span, first, last));
+                replaced += u64::from(first <= last_position);
+                last_position = last;
+            }
+        }
+        if batch.bytes.len() > batch_bytes_max && step_start > SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES {
+            self.move_to_new_batch(step_start);
+        }
+        let batch = self.batches.back_mut().expect("a batch is open");
+        let frame = batch.frames.last_mut().expect("a frame is open");
+        frame.body_len = batch.bytes.len() - frame.start - FRAME_HEADER_BYTES;
+        if let Some((first, last)) = span {
+            frame.span = Some(widen(frame.span, first, last));
+            self.waiting_first = Some(self.waiting_first.map_or(first, |waiting| waiting.min(first)));
+            self.last_position = last_position;
+            self.replaced += replaced;
+        }
+    }
+
+    /// Moves the records of the step that begins at `start` into the next write.
+    fn move_to_new_batch(&mut self, start: usize) {
+        let batch = self.batches.back_mut().expect("a batch is open");
+        let tail = batch.bytes.split_off(start);
+        let frame = batch.frames.last().expect("a frame is open");
+        if frame.body_len == 0 {
+            // The frame was opened for this step alone.
+            batch.bytes.truncate(frame.start);
+            batch.frames.pop();
+            self.next_sequence -= 1;
+        }
+        self.batches.push_back(Batch::new());
+        self.batch_with_open_frame().bytes.extend_from_slice(&tail);
+    }
+
+    /// Appends the beginning of a life.
+    pub(crate) fn push_started(&mut self, incarnation: Incarnation) {
+        assert!(self.batches.is_empty(), "a life begins before its first record");
+        let batch = self.batch_with_open_frame();
+        batch.bytes.extend_from_slice(&incarnation.0.to_le_bytes());
+        batch.open = false;
+        let frame = batch.frames.last_mut().expect("a frame is open");
+        frame.kind = FrameKind::Started;
+        frame.body_len = 8;
+    }
+
+    /// The last batch, with a frame at its end that takes records.
+    fn batch_with_open_frame(&mut self) -> &mut Batch {
+        let is_full = |batch: &Batch| batch.bytes.len() >= self.batch_bytes_max;
+        if self.batches.back().is_none_or(is_full) {
+            self.batches.push_back(Batch::new());
+        }
+        let batch = self.batches.back_mut().expect("just made sure");
+        let is_full =
+            batch.frames.last().is_some_and(|frame| batch.bytes.len() - frame.start >= FRAME_BYTES_TARGET);
+        if !batch.open || is_full {
+            let start = batch.bytes.len().next_multiple_of(FRAME_ALIGNMENT);
+            batch.bytes.resize(start + FRAME_HEADER_BYTES, 0);
+            batch.frames.push(Waiting {
+                start,
+                body_len: 0,
+                kind: FrameKind::Records,
+                sequence: self.next_sequence,
+                span: None,
+            });
+            batch.open = true;
+            self.next_sequence += 1;
+        }
+        batch
+    }
+
+    /// The next write, if one waits and none is in flight.
+    pub(crate) fn start_append(&mut self, ticket: Ticket) -> Option<DiskCommand> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let Batch { mut bytes, frames, .. } = self.batches.pop_front()?;
+        bytes.resize(bytes.len().next_multiple_of(FRAME_ALIGNMENT), 0);
+        let frames_len = (bytes.len() - SEGMENT_HEADER_BYTES) as u64;
+        // Room for a mark is kept, so that the last frame of a segment can be covered by one.
+        let needed = frames_len + FRAME_HEADER_BYTES as u64;
+        let first_sequence = frames.first().expect("a batch has a frame").sequence;
+        let last_sequence = frames.last().expect("a batch has a frame").sequence;
+        let (segment, offset, len, create) = match self.open {
+            Some((segment, offset, len)) if len.saturating_sub(offset) >= needed => {
+                (segment, offset, len, None)
+            }
+            open => {
+                let segment = SegmentId(open.map_or(1, |(segment, ..)| segment.0 + 1));
+                let len = self.segment_bytes.max(needed + SEGMENT_HEADER_BYTES as u64);
+                let mut header = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+                encode_segment_header(&mut header, &self.identity, segment, first_sequence);
+                bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header);
+                (segment, SEGMENT_HEADER_BYTES as u64, len, Some(len))
+            }
+        };
+        for (i, frame) in frames.iter().enumerate() {
+            let end = frames.get(i + 1).map_or(bytes.len(), |next| next.start);
+            let place = self.place(segment, offset + (frame.start - SEGMENT_HEADER_BYTES) as u64);
+            let len = end - frame.start;
+            seal_frame(
+                &mut bytes[frame.start..end],
+                &place,
+                frame.kind,
+                frame.body_len,
+                frame.sequence,
+                self.durable,
+            );
+            let sequence = frame.sequence;
+            self.positions.add(FrameAt { segment, offset: place.offset, len, sequence, span: frame.span });
+        }
+        self.waiting_first =
+            self.batches.iter().flat_map(|batch| &batch.frames).filter_map(|frame| Some(frame.span?.0)).min();
+        self.open = Some((segment, offset + frames_len, len));
+        let bytes = Bytes::from(bytes);
+        let (offset, bytes) =
+            if create.is_some() { (0, bytes) } else { (offset, bytes.slice(SEGMENT_HEADER_BYTES..)) };
+        self.syncs += 1;
+        self.bytes_written += bytes.len() as u64;
+        let command = DiskCommand::Append { ticket, segment, create, offset, bytes, sync: true };
+        self.in_flight = Some(InFlight { command: command.clone(), ticket, last_sequence });
+        Some(command)
+    }
+
+    /// A write that tells how far the log is synced, if none is in flight or waits. It is not
+    /// synced, and what is written next overwrites it.
+    pub(crate) fn start_mark(&mut self, ticket: Ticket) -> Option<DiskCommand> {
+        if self.in_flight.is_some() || !self.batches.is_empty() {
+            return None;
+        }
+        let (segment, offset, len) = self.open?;
+        if len.saturating_sub(offset) < FRAME_HEADER_BYTES as u64 {
+            return None;
+        }
+        let mut bytes = vec![0; FRAME_HEADER_BYTES];
+        let place = self.place(segment, offset);
+        seal_frame(&mut bytes, &place, FrameKind::Mark, 0, self.next_sequence, self.durable);
+        self.bytes_written += bytes.len() as u64;
+        let bytes = Bytes::from(bytes);
+        let command = DiskCommand::Append { ticket, segment, create: None, offset, bytes, sync: false };
+        self.in_flight = Some(InFlight { command: command.clone(), ticket, last_sequence: self.durable });
+        Some(command)
+    }
+
+    /// The append with this ticket is durable. False if none with it was in flight.
+    pub(crate) fn on_appended(&mut self, ticket: Ticket) -> bool {
+        match self.in_flight.take() {
+            Some(append) if append.ticket == ticket => {
+                assert!(append.last_sequence >= self.durable, "the log became durable backwards");
+                self.durable = append.last_sequence;
+                true
+            }
+            other => {
+                self.in_flight = other;
+                false
+            }
+        }
+    }
+
+    /// The append in flight, to be repeated.
+    pub(crate) fn append_in_flight(&self) -> Option<(Ticket, &DiskCommand)> {
+        self.in_flight.as_ref().map(|append| (append.ticket, &append.command))
+    }
+
+    /// The last frame that has a number: what an effect of now waits for.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.next_sequence - 1
+    }
+
+    /// The last frame that is synced.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Whether everything is synced.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.batches.is_empty()
+    }
+
+    /// How often records replaced positions that earlier ones held.
+    pub(crate) fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    /// Which runs to read for an ask; none while records that matter to it are not synced.
+    pub(crate) fn select(
+        &self,
+        from: Index,
+        to: Index,
+        bytes_max: usize,
+    ) -> Option<Vec<crate::positions::Run>> {
+        let Some(waiting) = self.waiting_first else {
+            return self.positions.select(from, to, bytes_max, self.durable);
+        };
+        if waiting <= from {
+            return None;
+        }
+        let runs = self.positions.select(from, to.min(waiting.previous()), bytes_max, self.durable)?;
+        // A run which a waiting record replaces in part may not be read without it.
+        if runs.iter().any(|run| run.last >= waiting) { None } else { Some(runs) }
+    }
+
+    /// Where a frame of this log stands.
+    pub(crate) fn place(&self, segment: SegmentId, offset: u64) -> Place {
+        Place { cluster: self.identity.cluster, node: self.identity.node, segment, offset }
+    }
+
+    /// Syncs asked for in this life.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Bytes written in this life.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written
+    }
+}
+
+fn widen(span: Option<(Index, Index)>, first: Index, last: Index) -> (Index, Index) {
+    span.map_or((first, last), |(low, high)| (low.min(first), high.max(last)))
+}
