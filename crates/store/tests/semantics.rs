@@ -768,6 +768,7 @@ fn a_transaction_may_write_each_key_once() {
         vec![t(vec![delete_op("a", "b")], vec![]), t(vec![put_op("a", "2")], vec![])],
         vec![delete_op("a", "c"), delete_op("b", "e"), delete_op("x", "z"), put_op("d", "")],
         vec![delete_op("x", "z"), delete_op("b", "e"), delete_op("a", "y"), put_op("f", "")],
+        vec![delete_op("a", "z"), delete_op("b", "c"), put_op("d", "")],
     ];
     for ops in duplicate {
         for txn in [txn(vec![], ops.clone(), vec![]), txn(vec![], vec![], ops.clone())] {
