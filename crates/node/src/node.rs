@@ -300,10 +300,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         let (emitted, durable) = (self.writer.last_sequence(), self.writer.durable());
         for send in effects.sends.drain(..) {
             if send.to == self.id {
-                // To itself a process never sends early: what it counts must be durable.
-                let held = Local::Return(send.message);
-                if let Some(local) = self.held.keep(held, synod_protocols::Release::Held, emitted, durable) {
-                    self.on_local(now, local, out);
+                if let Some(message) = self.held.give_back(send.message, emitted, durable) {
+                    self.returns.push_back(Step::Message { from: self.id, message });
                 }
             } else if let Some(message) =
                 self.held.send(send.to, send.message, send.release, emitted, durable)
@@ -312,21 +310,14 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             }
         }
         for emit in effects.events.drain(..) {
-            if let Some(local) = self.held.keep(Local::Event(emit.event), emit.release, emitted, durable) {
-                self.on_local(now, local, out);
+            if let Some(event) = self.held.emit(emit.event, emit.release, emitted, durable) {
+                self.on_event(now, event, out);
             }
         }
         for LogAsk::Entries { from, to, bytes_max } in effects.asks.drain(..) {
             self.begin_ask(Ask { from, to, bytes_max }, out);
         }
         self.effects = effects;
-    }
-
-    fn on_local(&mut self, now: Time, local: Local<P>, out: &mut Outbox<P, S>) {
-        match local {
-            Local::Return(message) => self.returns.push_back(Step::Message { from: self.id, message }),
-            Local::Event(event) => self.on_event(now, event, out),
-        }
     }
 
     fn on_event(&mut self, now: Time, event: LogEvent, out: &mut Outbox<P, S>) {
@@ -730,9 +721,13 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         }
         let durable = self.writer.durable();
         self.held.release_sends(durable, |to, message| out.sends.push((to, PeerMessage::Protocol(message))));
-        while let Some(local) = self.held.next_local(durable) {
-            self.on_local(now, local, out);
-            self.drive_returns(now, out);
+        while !self.stopped
+            && let Some(local) = self.held.next_local(durable)
+        {
+            match local {
+                Local::Return(message) => self.drive(now, Step::Message { from: self.id, message }, out),
+                Local::Event(event) => self.on_event(now, event, out),
+            }
         }
         self.begin_waiting_asks(now, out);
     }

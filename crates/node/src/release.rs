@@ -6,16 +6,7 @@
 
 use std::collections::VecDeque;
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::{NodeId, Process, Release};
-
-/// A held effect that stays on this member.
-#[derive(Debug)]
-pub(crate) enum Local<P: Process> {
-    /// A message of the process to itself.
-    Return(P::Message),
-    /// An event for the host.
-    Event(P::Event),
-}
+use synod_protocols::{NodeId, Release};
 
 /// The messages that wait for one peer, each with the frame that it waits for.
 #[derive(Debug)]
@@ -28,13 +19,25 @@ struct PeerQueue<M> {
 #[derive(Debug)]
 pub(crate) struct Held<P: ReplicatedLog> {
     peers: Vec<PeerQueue<P::Message>>,
-    local: VecDeque<(u64, Local<P>)>,
-    waiting: usize,
+    /// Messages in `peers`.
+    sends: usize,
+    /// Messages of the process to itself.
+    returns: VecDeque<(u64, P::Message)>,
+    events: VecDeque<(u64, P::Event)>,
+}
+
+/// A held effect that stays on this member, and whose time has come.
+#[derive(Debug)]
+pub(crate) enum Local<P: ReplicatedLog> {
+    /// A message of the process to itself.
+    Return(P::Message),
+    /// An event for the host.
+    Event(P::Event),
 }
 
 impl<P: ReplicatedLog> Default for Held<P> {
     fn default() -> Self {
-        Held { peers: Vec::new(), local: VecDeque::new(), waiting: 0 }
+        Held { peers: Vec::new(), sends: 0, returns: VecDeque::new(), events: VecDeque::new() }
     }
 }
 
@@ -60,45 +63,57 @@ impl<P: ReplicatedLog> Held<P> {
         };
         let gate = match queue.messages.back() {
             None if may_leave => return Some(message),
-            None => emitted,
             Some((gate, _)) if may_leave => *gate,
-            Some((gate, _)) => emitted.max(*gate),
+            _ => emitted,
         };
         queue.messages.push_back((gate, message));
-        self.waiting += 1;
+        self.sends += 1;
         None
     }
 
-    /// As [`Held::send`], for what stays on this member. An early event waits behind held ones,
-    /// so that events keep their order.
-    pub(crate) fn keep(
+    /// As [`Held::send`], for a message of the process to itself. To itself it never sends early:
+    /// what it counts must be durable.
+    pub(crate) fn give_back(
         &mut self,
-        local: Local<P>,
+        message: P::Message,
+        emitted: u64,
+        durable: u64,
+    ) -> Option<P::Message> {
+        if emitted <= durable && self.returns.is_empty() {
+            return Some(message);
+        }
+        self.returns.push_back((emitted, message));
+        None
+    }
+
+    /// As [`Held::send`], for an event. An early one waits behind held ones, so that events keep
+    /// their order.
+    pub(crate) fn emit(
+        &mut self,
+        event: P::Event,
         release: Release,
         emitted: u64,
         durable: u64,
-    ) -> Option<Local<P>> {
+    ) -> Option<P::Event> {
         let may_leave = release == Release::Early || emitted <= durable;
-        let gate = match self.local.back() {
-            None if may_leave => return Some(local),
-            None => emitted,
+        let gate = match self.events.back() {
+            None if may_leave => return Some(event),
             Some((gate, _)) if may_leave => *gate,
-            Some((gate, _)) => emitted.max(*gate),
+            _ => emitted,
         };
-        self.local.push_back((gate, local));
-        self.waiting += 1;
+        self.events.push_back((gate, event));
         None
     }
 
     /// Hands over the messages to peers that may leave now that `durable` is synced.
     pub(crate) fn release_sends(&mut self, durable: u64, mut send: impl FnMut(NodeId, P::Message)) {
-        if self.waiting == self.local.len() {
+        if self.sends == 0 {
             return;
         }
         for queue in &mut self.peers {
             while queue.messages.front().is_some_and(|(gate, _)| *gate <= durable) {
                 let (_, message) = queue.messages.pop_front().expect("just seen");
-                self.waiting -= 1;
+                self.sends -= 1;
                 send(queue.peer, message);
             }
         }
@@ -106,18 +121,22 @@ impl<P: ReplicatedLog> Held<P> {
 
     /// The next thing that stays on this member and may be handled now.
     pub(crate) fn next_local(&mut self, durable: u64) -> Option<Local<P>> {
-        if self.local.front()?.0 > durable {
-            return None;
+        let event = self.events.front().map_or(u64::MAX, |(gate, _)| *gate);
+        let message = self.returns.front().map_or(u64::MAX, |(gate, _)| *gate);
+        if event.min(message) > durable {
+            None
+        } else if event <= message {
+            self.events.pop_front().map(|(_, event)| Local::Event(event))
+        } else {
+            self.returns.pop_front().map(|(_, message)| Local::Return(message))
         }
-        self.waiting -= 1;
-        self.local.pop_front().map(|(_, local)| local)
     }
 
     /// Drops the messages that wait for a peer whose connection ended: they belong to it, and are
     /// lost with it.
     pub(crate) fn forget(&mut self, peer: NodeId) {
         if let Some(queue) = self.peers.iter_mut().find(|queue| queue.peer == peer) {
-            self.waiting -= queue.messages.len();
+            self.sends -= queue.messages.len();
             queue.messages.clear();
         }
     }

@@ -1,0 +1,8 @@
+//! Tests of a node through its public interface.
+
+mod clients;
+mod crash_images;
+mod disk;
+mod host;
+mod rules;
+mod script;
