@@ -185,6 +185,7 @@ impl<P: ReplicatedLog> Cluster<P> {
             limits: settings.limits,
             seed: settings.seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ node.lives,
         };
+        let promised = node.delivered.clone();
         node.delivered.truncate(node.applied.0 as usize);
         let base = LogBase { applied: node.applied, snapshot: None };
         let mut records = node.disk.records.iter().cloned();
@@ -196,6 +197,9 @@ impl<P: ReplicatedLog> Cluster<P> {
         };
         let mut out = std::mem::take(&mut self.out);
         let process = P::recover(P::config(common), from, base, now, &mut out);
+        if how == Start::Resume {
+            check_recovered(id, &process, &promised);
+        }
         node.process = Some(process);
         self.out = out;
         self.take_effects(id);
@@ -499,6 +503,21 @@ impl<P: ReplicatedLog> Cluster<P> {
             }
             LogEvent::Role { .. } => {}
         }
+    }
+}
+
+/// What a member delivered in an earlier life was on its disk, and still is.
+fn check_recovered<P: ReplicatedLog>(id: NodeId, process: &P, delivered: &[CommittedEntry]) {
+    let last = process.status().last;
+    assert!(
+        last.0 >= delivered.len() as u64,
+        "{id} delivered {} entries, its disk held {last}",
+        delivered.len()
+    );
+    for entry in delivered {
+        let held = process.entry(entry.index);
+        let same = held.is_none_or(|held| held == (entry.epoch, &entry.payload));
+        assert!(same, "{id} delivered {entry:?}, its disk held {held:?}");
     }
 }
 
