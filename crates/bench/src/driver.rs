@@ -87,8 +87,18 @@ struct Link {
     /// Attempts in a row that did not lead to the peer's settings.
     attempts: u32,
     life: Life,
+    standing: Standing,
+}
+
+/// How a link's calls fare.
+#[derive(Debug)]
+struct Standing {
     /// When each place that failed may be used again, soonest first.
     paused: VecDeque<Instant>,
+    /// Whether the last call that ended had failed.
+    failing: bool,
+    /// When a call last succeeded, or when the connection began.
+    last_success: Instant,
 }
 
 #[derive(Debug)]
@@ -144,7 +154,7 @@ impl<'a> Driver<'a> {
             endpoint: client % endpoints.len(),
             attempts: 0,
             life: Life::Waiting { until: now },
-            paused: VecDeque::new(),
+            standing: Standing { paused: VecDeque::new(), failing: false, last_success: now },
         });
         Ok(Self {
             poll: Poll::new()?,
@@ -314,6 +324,8 @@ impl<'a> Driver<'a> {
         });
         match opened {
             Ok(socket) => {
+                link.standing.failing = false;
+                link.standing.last_success = now;
                 link.life = Life::Connected(Box::new(Wire {
                     socket,
                     connection: Connection::new(&endpoint.name, 1),
@@ -357,7 +369,7 @@ impl<'a> Driver<'a> {
         link.life = Life::Waiting { until: now + pause };
         link.attempts += 1;
         link.endpoint = (link.endpoint + 1) % self.endpoints.len();
-        self.shared.record(&mut link.paused, now);
+        self.shared.record(&mut link.standing, now);
     }
 }
 
@@ -383,7 +395,7 @@ impl Link {
             self.attempts = 0;
         }
         let now = wire.heard;
-        shared.record(&mut self.paused, now);
+        shared.record(&mut self.standing, now);
         self.start_and_flush(shared, now, false)
     }
 
@@ -400,7 +412,11 @@ impl Link {
                 return Err(format!("silent for {} ms", (now - wire.heard).as_millis()));
             }
         }
-        shared.record(&mut self.paused, now);
+        shared.record(&mut self.standing, now);
+        let Standing { failing, last_success, .. } = self.standing;
+        if failing && shared.options.endpoints.len() > 1 && now - last_success >= shared.options.timeout {
+            return Err(format!("no call succeeded for {} ms", (now - last_success).as_millis()));
+        }
         self.start_and_flush(shared, now, true)
     }
 
@@ -409,11 +425,11 @@ impl Link {
         let Life::Connected(wire) = &mut self.life else {
             return Ok(());
         };
-        while self.paused.front().is_some_and(|&until| until <= now) {
-            self.paused.pop_front();
+        while self.standing.paused.front().is_some_and(|&until| until <= now) {
+            self.standing.paused.pop_front();
         }
         let connection = &mut wire.connection;
-        let places = shared.options.outstanding_per_connection.saturating_sub(self.paused.len());
+        let places = shared.options.outstanding_per_connection.saturating_sub(self.standing.paused.len());
         while shared.issuing && connection.open() < places && connection.can_start() {
             connection.start(&mut shared.requests, now);
         }
@@ -476,10 +492,13 @@ fn is_not_yet(error: &std::io::Error) -> bool {
 
 impl Shared<'_> {
     /// Counts the calls that finished; the places of failed ones pause.
-    fn record(&mut self, paused: &mut VecDeque<Instant>, now: Instant) {
+    fn record(&mut self, standing: &mut Standing, now: Instant) {
         for call in self.finished.drain(..) {
-            if call.failure.is_some() {
-                paused.push_back(now + FAILURE_PAUSE);
+            standing.failing = call.failure.is_some();
+            if standing.failing {
+                standing.paused.push_back(now + FAILURE_PAUSE);
+            } else {
+                standing.last_success = now;
             }
             if self.countable > 0 {
                 self.countable -= 1;

@@ -65,8 +65,8 @@ pub struct Options {
     pub limit: Limit,
     /// How long calls run before anything is counted.
     pub warmup: Duration,
-    /// How long a call may take before it is given up, from 1 ms. A connection that is silent for as long is
-    /// abandoned for the next endpoint.
+    /// How long a call may take before it is given up, from 1 ms. A connection that is silent for as long, or
+    /// on which nothing but failures came for as long, is abandoned for the next endpoint.
     pub timeout: Duration,
     /// Draws keys, values and the mix.
     pub seed: u64,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use http::{HeaderMap, Response};
-use synod_bench::{Error, Limit, Mix, Options, run};
+use synod_bench::{Error, Limit, Mix, Options, Phase, run};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -279,6 +279,21 @@ fn a_member_that_falls_silent_is_left_after_the_timeout() {
 }
 
 #[test]
+fn a_member_that_only_refuses_is_left_after_the_timeout() {
+    let refusing = Server::start(Manner { status: "14", ..Manner::default() });
+    let willing = Server::start(Manner::default());
+    let options = Options {
+        timeout: Duration::from_millis(200),
+        limit: Limit::Time(Duration::from_secs(1)),
+        ..options(&[&refusing, &willing])
+    };
+    let report = run(&options, &mut |_| {}).unwrap();
+    assert!(willing.calls() > 0 && report.operations > 0, "{report}");
+    assert_eq!(report.connections_lost, 1, "{report}");
+    assert_eq!(report.errors[0].code, "UNAVAILABLE");
+}
+
+#[test]
 fn a_port_that_nobody_listens_on_and_one_that_is_not_http2_are_told_apart() {
     let nobody = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -331,7 +346,15 @@ fn a_process_that_is_charged_shows_its_use() {
         outstanding_per_connection: 8,
         ..options(&[&server])
     };
-    let report = run(&options, &mut |_| {}).unwrap();
+    // A process is charged in steps of 10 ms: this makes sure of some.
+    let mut worked = false;
+    let report = run(&options, &mut |progress| {
+        if progress.phase == Phase::Measuring && !worked {
+            worked = true;
+            (0..200_000_000_u64).for_each(|step| _ = std::hint::black_box(step));
+        }
+    })
+    .unwrap();
     let servers = report.servers.unwrap();
     assert!(servers.processor_us_per_operation.unwrap() > 0.0);
     assert!(servers.members[0].resident_bytes.unwrap() > 0);
