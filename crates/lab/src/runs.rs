@@ -4,6 +4,7 @@ use crate::trace::Trace;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use synod_sim::{Script, Span};
 use tokio::sync::Semaphore;
 
 /// Runs that are kept.
@@ -14,6 +15,9 @@ pub const CACHE_BYTES_MAX: usize = 256 << 20;
 
 /// Simulations that run at the same time; more wait for their turn.
 pub const RUNS_AT_ONCE_MAX: usize = 2;
+
+/// Virtual time that a run on the page may take: its trace is held in memory as a whole.
+pub const RUN_TIME_MAX: Span = Span::secs(600);
 
 /// A script that cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -80,7 +84,24 @@ impl Runs {
 }
 
 /// Runs a script in the simulator.
-fn simulate(script: &str) -> Result<Trace, ScriptError> {
-    let _ = script;
-    Err(ScriptError { error: "no simulator".into(), line: 0 })
+fn simulate(text: &str) -> Result<Trace, ScriptError> {
+    let script: Script =
+        text.parse().map_err(|error: synod_sim::ScriptError| ScriptError { error: error.problem, line: error.line })?;
+    if script.until > RUN_TIME_MAX {
+        let error = format!(
+            "the page shows runs of up to {RUN_TIME_MAX}, and this one takes {}: `synod sim` runs longer ones",
+            script.until
+        );
+        return Err(ScriptError { error, line: line_of(text, "for") });
+    }
+    let mut events = synod_sim::Trace::new();
+    let outcome = synod_sim::run(&script, &mut events)
+        .map_err(|error| ScriptError { error: error.to_string(), line: line_of(text, "protocol") })?;
+    let lines = events.lines().lines().map(Box::from);
+    Trace::new(events.header(&outcome), lines).map_err(|error| ScriptError { error: error.to_string(), line: 0 })
+}
+
+/// The line that starts with this word, counted from 1; 0 if there is none.
+fn line_of(text: &str, word: &str) -> usize {
+    text.lines().position(|line| line.split_whitespace().next() == Some(word)).map_or(0, |place| place + 1)
 }

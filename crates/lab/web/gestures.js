@@ -17,6 +17,8 @@ function simNode({ v, forkable, line, inspect }, id) {
     add('Crash', `crash ${id}`, 'loses what was not synced');
     if (n.paused) add('Resume', `resume ${id}`); else add('Pause', `pause ${id}`, 'stands still and does not know it');
     add('Let its timer run out', `timeout ${id}`);
+    add('Ask it to write x = 1', `put x 1 on ${id}`);
+    add('Ask it to read x', `get x on ${id}`);
   }
   items.push({ heading: 'Network' });
   add('Isolate from all', `isolate ${id}`);
@@ -36,6 +38,7 @@ function simNode({ v, forkable, line, inspect }, id) {
   add('Crash: unsynced writes are lost', `disk ${id} lose-unsynced`);
   add('Crash: the last write is torn', `disk ${id} tear`);
   add('A stored bit rots', `disk ${id} rot`);
+  add('Everything on it is gone', `disk ${id} wipe`);
   return items;
 }
 

@@ -146,8 +146,7 @@ export function drawLive(box, live, does) {
   const cards = cluster.nodes.map((/** @type {any} */ n) => {
     const running = n.pid !== null && n.pid !== undefined, verbs = !running ? ['start'] : n.stopped ? ['cont', 'kill'] : ['kill', 'stop'];
     return h('article', { class: 'process', 'data-process': n.name, 'data-pid': n.pid ?? '' },
-      h('h3', {}, n.name, h('span', { class: 'pid', text: running ? `pid ${n.pid}${n.stopped ? ', stopped' : ''}` : 'not running' })),
-      h('p', {}, h('code', { text: n.client.replace(/^https?:\/\//, '') })),
+      h('h3', {}, n.name, h('code', { text: n.client.replace(/^https?:\/\//, ''), title: `clients: ${n.client}\npeers: ${n.peer}\ndata: ${n.data}` }), h('span', { class: 'pid', text: running ? `${n.stopped ? 'stopped, ' : ''}pid ${n.pid}` : 'not running' })),
       h('div', { class: 'process-verbs' }, ...verbs.filter(can).map((verb) => h('button', {
         type: 'button', class: 'verb', title: VERBS[/** @type {'kill'} */ (verb)][1], 'data-do': verb, 'aria-label': `${VERBS[/** @type {'kill'} */ (verb)][0]} ${n.name}`,
         text: VERBS[/** @type {'kill'} */ (verb)][0], onclick: () => does({ do: verb, node: n.name }),

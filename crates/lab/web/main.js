@@ -4,7 +4,7 @@
 import { FORMAT, LabError, Trace } from './trace.js';
 import { leaderOf, view } from './view.js';
 import { Ring } from './ring.js';
-import { SpaceTime } from './spacetime.js';
+import { LIVE_SPAN, SpaceTime } from './spacetime.js';
 import { Transport, SPEEDS } from './transport.js';
 import { Inspector } from './inspector.js';
 import { EventTable } from './table.js';
@@ -326,7 +326,7 @@ function show(trace, t, keep) {
   if (!keep) spacetime.setWindow(t - FIRST_SPAN_NS * 0.12, t + FIRST_SPAN_NS * 0.88);
   spacetime.seen = state.t;
   story.key = '';
-  drawVerdict(byId('verdict'), trace, (at) => { pause(); seek(at); });
+  drawVerdict(byId('verdict'), byId('chips'), trace, (at) => { pause(); seek(at); });
   table.refresh();
   lab.dataset.place = state.place;
   lab.dataset.hash = trace.header.hash;
@@ -335,7 +335,7 @@ function show(trace, t, keep) {
   byId('tab-script').hidden = state.place === 'live';
   if (state.place === 'live' && !byId('panel-script').hidden) showTab('node');
   byId('hint').textContent = state.place === 'live' ? 'Click a node to kill or start its process. Right-click, or hold, for more.'
-    : forkable() ? 'Click a node to crash or restart it, a link to cut or heal it. Right-click, or hold, for more.' : 'A recording: look at any moment of it.';
+    : forkable() ? 'Click a node or a link to break it. Right-click, or hold, for more.' : 'A recording: look at any moment of it.';
   state.dirty = true;
   if (trace.until < 120e9 && !trace.live && trace.header.events < 120_000) trace.ensure(0, trace.until);
 }
@@ -387,7 +387,9 @@ async function navigate() {
 /** The first run plays once, and pauses in sight of its outcome. */
 function playFirst() {
   const e = election(state.trace, Infinity);
-  spacetime.setWindow(state.t - 150e6, (e?.won ?? state.t + 1.5e9) + 350e6);
+  // A narrow picture follows the present; a wide one holds all of it.
+  const end = innerWidth < 600 ? state.t + 700e6 : (e?.won ?? state.t + 1.5e9) + 350e6;
+  spacetime.setWindow(state.t - 150e6, end);
   play(e ? e.won + CODA_NS : null);
 }
 
@@ -398,8 +400,7 @@ function openLive() {
   live.onchange = () => { if (state.trace === live) { drawLive(byId('story'), live, doLive); state.dirty = true; } };
   show(live, 0, false);
   live.connect();
-  spacetime.setWindow(0, 6e9);
-  spacetime.to = spacetime.from + 6e9;
+  spacetime.setWindow(0, LIVE_SPAN);
   state.speed = SPEEDS[6];
   state.present = state.playing = true;
   drawLive(byId('story'), live, doLive);

@@ -9,7 +9,9 @@
 import { s, put } from './dom.js';
 import { epochWord } from './words.js';
 
-const LOG_CELLS = 8;
+const LOG_CELLS = 6;
+/** The width that a label beside a node may take, in pixels. */
+const SIDE_LABEL = 118;
 const LONG_PRESS_MS = 500;
 /** How far a message's lane lies beside its link, in pixels. */
 const LANE = 7;
@@ -132,14 +134,17 @@ export class Ring {
     this.narrow = w < 520;
     put(this.svg, { viewBox: `0 0 ${w} ${height}` });
     this.r = this.narrow ? 29 : Math.max(32, Math.min(44, height / 11));
-    const n = this.ids.length, side = this.narrow ? 56 : 150;
-    const rx = Math.min(w / 2 - side, height * 0.52), ry = height / 2 - this.r - (this.narrow ? 44 : 46);
-    const cx = w / 2, cy = height / 2 + (n === 3 ? ry * 0.18 : ry * 0.04) - (this.narrow ? 2 : 0);
+    const n = this.ids.length, side = this.narrow ? 56 : this.r + 20 + SIDE_LABEL;
+    const above = this.narrow ? 54 : 68, below = this.narrow ? 60 : 72;
+    const room = height - 2 * this.r - above - below, rx = Math.min(w / 2 - side, height * 0.52);
+    // A ring of an odd number is lower than it is high: what it leaves free below goes to its radius.
+    const lowest = Math.max(...this.ids.map((_, i) => Math.sin(-Math.PI / 2 + (i * 2 * Math.PI) / n)));
+    const ry = room / (1 + lowest), cx = w / 2, cy = above + this.r + ry;
     for (const [i, id] of this.ids.entries()) {
       const angle = -Math.PI / 2 + (i * 2 * Math.PI) / n, node = this.nodes.get(id);
       node.x = cx + rx * Math.cos(angle);
       node.y = cy + ry * Math.sin(angle);
-      const where = this.narrow || Math.abs(Math.cos(angle)) < 0.7 ? (Math.sin(angle) < -0.9 ? 'above' : 'below') : Math.cos(angle) > 0 ? 'right' : 'left';
+      const where = this.narrow || Math.abs(Math.cos(angle)) < 0.7 ? (Math.sin(angle) < 0.1 ? 'above' : 'below') : Math.cos(angle) > 0 ? 'right' : 'left';
       this.#placeNode(node, where);
     }
     for (const [key, link] of this.links) this.#placeLink(key, link);
@@ -147,9 +152,9 @@ export class Ring {
 
   /** @param {any} node @param {string} where */
   #placeNode(node, where) {
-    const r = this.r ?? 40, arc = r + 7;
+    const r = this.r ?? 40, arc = r + 10;
     put(node.g, { transform: `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})` });
-    put(node.halo, { r: r + 16 });
+    put(node.halo, { r: r + 18 });
     put(node.track, { r: arc });
     for (const disc of [node.disc, node.hatch]) put(disc, { r });
     put(node.inner, { r: r - 5 });
@@ -159,7 +164,7 @@ export class Ring {
     put(node.name, { y: this.narrow ? -1 : -2 });
     put(node.epoch, { y: r * 0.42 });
     put(node.disk, { transform: `translate(${r * 0.78} ${r * 0.78})` });
-    const at = { above: [0, -r - 46], below: [0, r + 26], right: [r + 20, -8], left: [-r - 20, -8] }[where] ?? [0, 0];
+    const at = { above: [0, -r - 58], below: [0, r + 31], right: [r + 22, -8], left: [-r - 22, -8] }[where] ?? [0, 0];
     node.align = where === 'right' ? 'start' : where === 'left' ? 'end' : 'middle';
     put(node.label, { transform: `translate(${at[0]} ${at[1]})` });
     for (const text of [node.role, node.more]) put(text, { 'text-anchor': node.align });
@@ -220,7 +225,7 @@ export class Ring {
     put(parts.name, { text: n.id });
     put(parts.epoch, { text: `${this.narrow ? word[0] : `${word} `}${n.epoch}` });
     put(parts.role, { text: roleText(n) });
-    this.#drawTimer(parts, n, v.t, r + 7);
+    this.#drawTimer(parts, n, v.t, r + 10);
     this.#drawPips(parts, n, v, r);
     this.#drawLog(parts, n);
   }
@@ -238,25 +243,25 @@ export class Ring {
 
   /** A candidate's and a leader's votes: a full mark for each that it has. @param {any} parts @param {import('./view.js').NodeView} n @param {import('./view.js').View} v @param {number} r */
   #drawPips(parts, n, v, r) {
-    const shown = n.up && (n.role === 'candidate' || (n.role === 'leader' && n.votes.length > 0));
+    const shown = n.up && (n.role === 'candidate' || (n.role === 'leader' && n.votes.length > 0)), has = (n.role === 'candidate' ? n.granted : n.votes).length;
     put(parts.pips, { class: `pips${shown ? '' : ' none'}` });
     if (!shown) return;
     while (parts.pipList.length < v.nodes.length) { const pip = s('circle', { r: 3.6 }); parts.pips.append(pip); parts.pipList.push(pip); }
     const step = 11, start = (-(v.nodes.length - 1) * step) / 2;
-    for (const [i, pip] of parts.pipList.entries()) put(pip, { cx: start + i * step, cy: -r * 0.52, class: i < n.votes.length ? 'has' : '' });
+    for (const [i, pip] of parts.pipList.entries()) put(pip, { cx: start + i * step, cy: -r * 0.52, class: i < has ? 'has' : '' });
   }
 
   /** The end of its log: one cell an entry, with the epoch that wrote it. @param {any} parts @param {import('./view.js').NodeView} n */
   #drawLog(parts, n) {
     const room = this.narrow ? 5 : LOG_CELLS, entries = n.log.slice(-room), step = 18;
-    const hidden = n.last - entries.length, width = entries.length * step - 3;
+    const width = entries.length * step - 3;
     const left = parts.align === 'start' ? 0 : parts.align === 'end' ? -width : -width / 2;
     for (const [i, cell] of parts.cells.entries()) {
       const entry = entries[i];
       put(cell.g, { class: entry ? `entry${entry[0] <= n.committed ? ' committed' : ''}${entry[0] <= n.durable ? ' durable' : ''}` : 'none', transform: `translate(${left + i * step} 8)` });
       if (entry) put(cell.text, { text: entry[1], x: 7.5, y: 11.2 });
     }
-    put(parts.more, { text: this.narrow ? '' : n.last ? `${hidden > 0 ? `${hidden} before, ` : ''}${n.committed} of ${n.last} committed` : 'log empty', y: 39 });
+    put(parts.more, { text: this.narrow ? '' : n.last ? `${n.committed} of ${n.last} committed` : 'log empty', y: 39 });
   }
 
   /** @param {import('./view.js').View} v */
@@ -338,7 +343,7 @@ function roleText(n) {
   if (!n.up) return 'crashed';
   if (n.paused) return 'paused';
   if (n.role === 'leader') return 'leader';
-  if (n.role === 'candidate') return n.votes.includes(n.id) ? 'candidate' : 'asking first';
+  if (n.role === 'candidate') return n.pre ? 'asking first' : 'candidate';
   if (n.voted && !n.leader) return `voted for ${n.voted}`;
   return n.role;
 }
@@ -346,7 +351,7 @@ function roleText(n) {
 /** A point on the lane from a to b, and the direction there in degrees. @param {any} a @param {any} b @param {number} r @param {number} p */
 function along(a, b, r, p) {
   const dx = b.x - a.x, dy = b.y - a.y, length = Math.hypot(dx, dy) || 1, ux = dx / length, uy = dy / length;
-  const start = r + 9, at = start + (length - 2 * start) * p;
+  const start = r + 14, at = start + (length - 2 * start) * p;
   return [a.x + ux * at - uy * LANE, a.y + uy * at + ux * LANE, (Math.atan2(dy, dx) * 180) / Math.PI];
 }
 

@@ -39,7 +39,10 @@ export function timed(script) {
 
 /** The script, made to last at least until `ns`. @param {string} script @param {number} ns */
 export function lasting(script, ns) {
-  return script.replace(/^([ \t]*for[ \t]+)(\S+)/m, (line, word, length) => (nanoseconds(length) >= ns ? line : `${word}${Math.ceil(ns / 1e9)}s`));
+  const length = /^[ \t]*for[ \t]+(\S+)/m.exec(script)?.[1];
+  if (length && nanoseconds(length) >= ns) return script;
+  const line = `for ${Math.ceil(ns / 1e9)}s`;
+  return length ? script.replace(/^[ \t]*for[ \t]+\S+/m, line) : withLine(script, line);
 }
 
 /** @param {string} text such as `2.5s`; NaN when it is no duration */

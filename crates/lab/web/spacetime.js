@@ -15,6 +15,8 @@ const GUTTER = 58;
 const AXIS = 24;
 const CLIENT_ROW = 19;
 const SPAN_MIN = 5e6;
+/** Nanoseconds of a live run under the whole width at first. */
+export const LIVE_SPAN = 6e9;
 /** Messages that can still be told apart in one picture. */
 const ARROWS_MAX = 900;
 const COLOURS = ['bg', 'surface', 'text', 'muted', 'line', 'leader', 'candidate', 'follower', 'committed', 'violation'];
@@ -72,7 +74,9 @@ export class SpaceTime {
   /** @param {number} from @param {number} to */
   setWindow(from, to) {
     if (!this.trace) return;
-    const start = this.trace.start, until = Math.max(this.trace.until, start + SPAN_MIN);
+    // A live run has room to the right, where its present moves on.
+    const start = this.trace.start, ahead = this.trace.live ? Math.max(LIVE_SPAN, (to - from) * 0.3) : SPAN_MIN;
+    const until = this.trace.live ? this.trace.until + ahead : Math.max(this.trace.until, start + SPAN_MIN);
     const span = Math.max(SPAN_MIN, Math.min(to - from, until - start));
     const first = Math.max(start, Math.min(from, until - span));
     if (first === this.from && first + span === this.to) return;
@@ -373,7 +377,7 @@ export class SpaceTime {
     // What has not happened yet stays veiled: wholly, as long as the page asks who will win.
     if (edge < w) {
       g.fillStyle = c.bg;
-      g.globalAlpha = this.secret && this.seen <= this.t + 1 ? 0.94 : 0.55;
+      g.globalAlpha = this.secret && this.seen <= this.t + 1 ? 1 : 0.55;
       g.fillRect(edge, 0, w - edge, height - AXIS);
       g.globalAlpha = 1;
     }

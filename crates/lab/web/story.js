@@ -150,11 +150,20 @@ function number(n) {
 
 /**
  * The verdict on a run: what was promised, whether it held, and where it broke.
- * @param {HTMLElement} box @param {any} trace @param {(t:number) => void} jump
+ * @param {HTMLElement} box @param {HTMLElement} chips the same in two words @param {any} trace @param {(t:number) => void} jump
  */
-export function drawVerdict(box, trace, jump) {
+export function drawVerdict(box, chips, trace, jump) {
   const verdict = trace.header.verdict, counts = trace.header.counts;
-  if (!verdict) { box.replaceChildren(); return; }
+  if (!verdict) { box.replaceChildren(); chips.replaceChildren(); return; }
+  const first = verdict.violations?.[0];
+  const chip = (/** @type {string} */ kind, /** @type {string} */ sign, /** @type {string} */ text, /** @type {() => void} */ onclick) =>
+    h('button', { type: 'button', class: kind, onclick }, h('span', { 'aria-hidden': 'true', text: sign }), ` ${text}`);
+  const more = () => box.scrollIntoView({ block: 'nearest' });
+  chips.replaceChildren(...[
+    verdict.safe ? chip('good', '✓', 'safe', more) : chip('bad', '✗', first ? `${first.promise} is broken: go there` : 'not safe', () => (first ? jump(first.t) : more())),
+    verdict.linearizable && chip({ yes: 'good', no: 'bad' }[/** @type {'yes'} */ (verdict.linearizable)] ?? '', { yes: '✓', no: '✗' }[/** @type {'yes'} */ (verdict.linearizable)] ?? '?', { yes: 'linearizable', no: 'not linearizable' }[/** @type {'yes'} */ (verdict.linearizable)] ?? 'linearizable: unknown', more),
+    typeof verdict.live === 'boolean' && chip(verdict.live ? 'good' : 'bad', verdict.live ? '✓' : '✗', verdict.live ? 'went on' : 'did not go on', more),
+  ].filter(Boolean));
   const line = (/** @type {string} */ kind, /** @type {string} */ sign, /** @type {string} */ text, /** @type {string} */ detail) =>
     h('p', { class: `finding ${kind}` }, h('span', { class: 'sign', 'aria-hidden': 'true', text: sign }), h('span', {}, h('strong', { text }), detail && ` ${detail}`));
   const parts = [h('h2', { text: 'Verdict on this run' })];

@@ -10,7 +10,7 @@ const ROWS_AFTER = 60;
 const REFRESH_MS = 250;
 
 const KINDS = [
-  ['roles', 'roles and timers', /^(state|timeout)$/], ['messages', 'messages', /^(send|recv|drop)$/], ['disk', 'disk', /^(disk|record)$/],
+  ['roles', 'roles and timers', /^(state|timeout)$/], ['messages', 'messages', /^(send|recv|drop|link)$/], ['disk', 'disk', /^(disk|record)$/],
   ['log', 'commits', /^commit$/], ['clients', 'clients', /^op$/], ['faults', 'faults and findings', /^(fault|note|violation|process|gap)$/],
 ];
 

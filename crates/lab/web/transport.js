@@ -7,6 +7,9 @@ import { clock } from './words.js';
 /** Nanoseconds of the run in one second here. */
 export const SPEEDS = [5e6, 20e6, 40e6, 100e6, 200e6, 400e6, 1e9, 4e9];
 
+/** @param {number} ns */
+function amount(ns) { return ns >= 1e9 ? `${ns / 1e9} s` : `${ns / 1e6} ms`; }
+
 const ICON = {
   play: 'M6 4.500v11l9-5.500Z', pause: 'M6 4.500h3v11H6ZM11 4.500h3v11h-3Z',
   back: 'M13.500 5 7.500 10l6 5ZM5.500 5v10', step: 'M6.500 5l6 5-6 5ZM14.500 5v10',
@@ -29,7 +32,7 @@ export class Transport {
       this.end);
     this.now = h('output', { class: 'now', 'aria-label': 'Time in the run' });
     this.speed = h('select', { id: 'speed', 'aria-label': 'Speed', onchange: () => does.speed(Number(this.speed.value)) });
-    for (const ns of SPEEDS) this.speed.append(h('option', { value: ns, text: `1 s here = ${ns >= 1e9 ? `${ns / 1e9} s` : `${ns / 1e6} ms`} there` }));
+    for (const ns of SPEEDS) this.speed.append(h('option', { value: ns, text: innerWidth < 600 ? `1 s = ${amount(ns)}` : `1 s here = ${amount(ns)} there` }));
     this.rate = h('span', { class: 'rate' }, this.speed);
     this.marks = h('div', { class: 'track-marks' });
     this.window = h('div', { class: 'track-window' });

@@ -3,7 +3,8 @@
  * `view(trace, t)`: everything that the page draws of one moment, as a pure function of the run and
  * the time. Nothing else on the page decides what the cluster looks like.
  *
- * @typedef {import('./trace.js').NodeState & {id:string, known:boolean, syncing:boolean, votes:string[]}} NodeView
+ * @typedef {import('./trace.js').NodeState & {id:string, known:boolean, syncing:boolean, votes:string[],
+ *   pre:boolean, granted:string[]}} NodeView
  * @typedef {{m:number, from:string, to:string, name:string, detail:string, kind:string, progress:number,
  *   sent:number, end:number|null, dying:boolean, why:string}} MessageView
  * @typedef {{t:number, known:boolean, nodes:NodeView[], byId:Map<string,NodeView>, messages:MessageView[],
@@ -34,13 +35,14 @@ export function view(trace, t) {
   /** @type {NodeView[]} */
   const nodes = ids.map((id) => {
     const state = moment?.states.get(id);
-    return { ...BLANK, ...state, id, known: !!state, syncing: moment?.syncing.has(id) ?? false, votes: [] };
+    return { ...BLANK, ...state, id, known: !!state, syncing: moment?.syncing.has(id) ?? false, votes: [], pre: false, granted: [] };
   });
   const byId = new Map(nodes.map((n) => [n.id, n]));
   for (const n of nodes) {
     const chosen = n.voted ? byId.get(n.voted) : undefined;
     if (chosen && chosen.epoch === n.epoch) chosen.votes.push(n.id);
   }
+  for (const n of nodes) if (n.role === 'candidate') standing(n);
   return {
     t, known: !!moment, nodes, byId,
     messages: chunk ? messages(trace, chunk, moment, t) : [],
@@ -48,6 +50,17 @@ export function view(trace, t) {
     ops: [...(moment?.ops.values() ?? [])],
     quorum: Math.floor(ids.length / 2) + 1,
   };
+}
+
+/**
+ * Whether a candidate only asks whether a vote could be won, and who agreed so far. A protocol that
+ * tells this in its fields is believed; otherwise it is read from the votes.
+ * @param {NodeView} n
+ */
+function standing(n) {
+  const part = n.fields.find(([name]) => name === 'part')?.[1], granted = n.fields.find(([name]) => name === 'granted by')?.[1];
+  n.pre = part ? part.startsWith('pre') : !n.votes.includes(n.id);
+  n.granted = granted === undefined ? (n.pre ? [] : n.votes) : granted.split(/[\s,]+/).filter((word) => word !== 'nobody' && word !== 'yet' && word !== '');
 }
 
 /** @param {any} trace @param {any} chunk @param {any} moment @param {number} t @returns {MessageView[]} */

@@ -49,8 +49,8 @@ export function summary(v, protocol) {
   } else if (leader) {
     parts.push(leads(v, leader, word));
   } else if (candidates.length) {
-    const best = candidates.reduce((a, b) => (votes(b) > votes(a) ? b : a));
-    parts.push(`${best.id} asks for votes: ${standing(v, best, word)}`);
+    const best = candidates.reduce((a, b) => (b.granted.length > a.granted.length ? b : a));
+    parts.push(`${best.id} stands for election: ${standing(v, best, word)}`);
   } else {
     parts.push(`Nobody leads. ${nextTimer(v, up)}`);
   }
@@ -60,9 +60,6 @@ export function summary(v, protocol) {
   if (paused.length) parts.push(`${list(paused)} ${paused.length > 1 ? 'are' : 'is'} paused.`);
   return parts.join(' ');
 }
-
-/** @param {import('./view.js').NodeView} n */
-function votes(n) { return n.votes.length; }
 
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView} leader @param {string} word */
 function leads(v, leader, word) {
@@ -79,11 +76,9 @@ function leads(v, leader, word) {
 
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView} n @param {string} word */
 function standing(v, n, word) {
-  const pre = n.fields.find(([name]) => /pre.?vot/i.test(name));
-  if (!n.votes.includes(n.id)) {
-    return `first it asks whether a vote in ${word} ${n.epoch + 1} could be won${pre ? ` (${pre[1]})` : ''}; it needs ${v.quorum} of ${v.nodes.length}.`;
-  }
-  return `in ${word} ${n.epoch} it has ${votes(n)} of ${v.nodes.length} and needs ${v.quorum}.`;
+  const has = `${n.granted.length} of ${v.nodes.length}`;
+  if (n.pre) return `before it calls for votes, it asks who would give it one in ${word} ${n.epoch + 1}; ${has} would so far, and it needs ${v.quorum}.`;
+  return `in ${word} ${n.epoch} it has ${has} votes and needs ${v.quorum}.`;
 }
 
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView[]} up */
@@ -133,6 +128,7 @@ export function eventWords(e) {
     case 'note': return { who: '', what: 'note', detail: e.text ?? '' };
     case 'violation': return { who: '', what: `breaks ${e.promise}`, detail: e.detail ?? '' };
     case 'process': return { who: e.n, what: e.running ? (e.stopped ? 'process stopped' : 'process runs') : 'process ended', detail: e.pid ? `pid ${e.pid}` : '' };
+    case 'link': return { who: e.n, what: e.up ? 'connects' : 'loses a connection', detail: e.to ? `to ${e.to}` : '' };
     case 'gap': return { who: '', what: 'gap', detail: `${e.missed} events were missed` };
     default: return { who: e.n ?? '', what: e.k, detail: '' };
   }

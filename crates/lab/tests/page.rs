@@ -1,0 +1,194 @@
+//! The page in a real browser, on the simulator.
+
+mod browser;
+mod host;
+
+use browser::{Browser, Page};
+use host::Served;
+use serde_json::Value;
+
+const READY: &str = "document.getElementById('lab').dataset.ready && !document.getElementById('lab').ariaBusy";
+
+fn open(browser: &Browser, lab: &Served, fragment: &str) -> Page {
+    let mut page = browser.page(1440, 900);
+    page.open(&format!("{}{fragment}", lab.url));
+    page.wait_for("the page", READY);
+    page
+}
+
+fn said(page: &mut Page, what: &str) -> String {
+    let value = page.evaluate(&format!("document.getElementById('lab').dataset.{what}"));
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until a run other than `before` is shown, and returns its hash.
+fn other_run(page: &mut Page, before: &str) -> String {
+    let different = format!("{READY} && document.getElementById('lab').dataset.hash !== '{before}' && document.getElementById('lab').dataset.hash");
+    page.wait_for("another run", &different).as_str().expect("a hash").to_owned()
+}
+
+/// Lets the run play to its end at the highest speed.
+fn play_on(page: &mut Page) {
+    page.evaluate("(() => { const s = document.getElementById('speed'); s.value = '4000000000'; s.dispatchEvent(new Event('change')); })()");
+}
+
+#[test]
+fn the_first_run_loses_its_leader_plays_once_and_pauses_in_sight_of_the_next() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "");
+    let old = page.wait_for("a leader", "document.getElementById('lab').dataset.leader");
+    page.wait_for("its question", "document.querySelectorAll('.answer').length === 4");
+    page.picture("first");
+    page.wait_for("the crash", &format!("document.querySelector('[data-node={old}].crashed') !== null"));
+    let next = page.wait_for("the end of the first play", "document.getElementById('lab').dataset.playing === 'false' && document.getElementById('lab').dataset.leader");
+    assert_ne!(old, next);
+    let title = page.text("#story h1");
+    assert!(title.contains(next.as_str().expect("a name")), "{title}");
+    assert!(page.text("#summary").contains("leads term"));
+    page.picture("elected");
+    page.assert_clean();
+}
+
+#[test]
+fn a_click_on_the_leader_forks_history_and_the_address_brings_it_back() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "");
+    let first = said(&mut page, "hash");
+    page.press(" ");
+    page.wait_for("the pause", "document.getElementById('lab').dataset.playing === 'false'");
+    let old = page.wait_for("a leader", "document.getElementById('lab').dataset.leader");
+    let old = old.as_str().expect("a name").to_owned();
+    let address = page.evaluate("location.href");
+    page.click(&format!("[data-node={old}] .disc"));
+    let forked = other_run(&mut page, &first);
+    play_on(&mut page);
+    page.wait_for("the crash", &format!("document.querySelector('[data-node={old}].crashed') !== null"));
+    page.wait_for("another leader", &format!("document.getElementById('lab').dataset.leader !== '{old}' && document.getElementById('lab').dataset.leader"));
+    assert_ne!(page.evaluate("location.href"), address);
+    let script = page.evaluate("document.getElementById('script').value");
+    assert!(script.as_str().expect("a script").contains(&format!("crash {old}\n")), "{script}");
+
+    // The address alone brings the same run back.
+    page.reload();
+    page.wait_for("the page again", READY);
+    assert_eq!(said(&mut page, "hash"), forked);
+    assert!(page.evaluate("document.querySelector('.warning[role=alert]:not([hidden])')").is_null());
+
+    // And so does the way back.
+    page.evaluate("history.back()");
+    assert_eq!(other_run(&mut page, &forked), first);
+    page.assert_clean();
+}
+
+#[test]
+fn the_keyboard_alone_crashes_restarts_and_undoes() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "");
+    let first = said(&mut page, "hash");
+    page.press(" ");
+    page.press("3");
+    page.wait_for("the focus", "document.activeElement?.dataset?.node === 'n3'");
+    page.press("Enter");
+    let crashed = other_run(&mut page, &first);
+    page.press(" ");
+    page.wait_for("the crash", "document.querySelector('[data-node=n3].crashed') !== null");
+    page.press("m");
+    page.wait_for("its menu", "document.querySelector('.menu [role=menuitem]') === document.activeElement");
+    page.press("Escape");
+    page.wait_for("no menu", "document.querySelector('.menu') === null");
+    page.press("c");
+    let back = other_run(&mut page, &crashed);
+    page.wait_for("the restart", "document.querySelector('[data-node=n3]:not(.crashed)') !== null");
+    page.click("#undo");
+    assert_eq!(other_run(&mut page, &back), crashed);
+    page.assert_clean();
+}
+
+#[test]
+fn a_link_cut_by_a_click_shows_its_gap_and_heals() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "");
+    let first = said(&mut page, "hash");
+    page.press(" ");
+    page.evaluate("document.querySelector('.link .hit').dispatchEvent(new MouseEvent('click', { bubbles: true }))");
+    let cut = other_run(&mut page, &first);
+    page.wait_for("the gap", "document.querySelector('.link.cut .gap')?.getAttribute('d')");
+    page.evaluate("document.querySelector('.link.cut .hit').dispatchEvent(new MouseEvent('click', { bubbles: true }))");
+    other_run(&mut page, &cut);
+    page.wait_for("no gap", "document.querySelector('.link.cut') === null");
+    page.assert_clean();
+}
+
+#[test]
+fn a_script_that_does_not_parse_is_shown_with_its_line() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "");
+    page.click("#tab-script");
+    page.evaluate("document.getElementById('script').value = 'synod-script 1\\nprotocol raft\\nnodes many\\n'");
+    page.click("#run-script");
+    let error = page.wait_for("the error", "!document.getElementById('script-error').hidden && document.getElementById('script-error').textContent");
+    assert!(error.as_str().expect("a text").starts_with("Line 3: "), "{error}");
+    let selected = page.evaluate("(() => { const s = document.getElementById('script'); return s.value.slice(s.selectionStart, s.selectionEnd) })()");
+    assert_eq!(selected, "nodes many");
+}
+
+#[test]
+fn a_link_whose_run_came_out_differently_says_so() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "#sim&v=1&s=synod-script+1~protocol+raft~nodes+3~seed+9~for+4s&h=0123456789abcdef");
+    let warning = page.wait_for("the warning", "document.querySelector('.warning[role=alert]:not([hidden])')?.textContent");
+    assert!(warning.as_str().expect("a text").contains("0123456789abcdef"), "{warning}");
+    page.assert_clean();
+}
+
+#[test]
+fn scrubbing_moves_both_pictures_and_going_back_shows_the_same_again() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "");
+    page.press(" ");
+    let shown = "[...document.querySelectorAll('.node')].map((n) => n.getAttribute('class') + n.textContent + n.getAttribute('transform')).join()";
+    let at = |page: &mut Page| page.evaluate("document.querySelector('.over').getAttribute('aria-valuenow')");
+    let (then, picture): (Value, Value) = (at(&mut page), page.evaluate(shown));
+    for _ in 0..40 {
+        page.press(".");
+    }
+    assert_ne!(at(&mut page), then);
+    page.press("Home");
+    page.wait_for("the start", "document.querySelector('.over').getAttribute('aria-valuenow') === '0'");
+    let ms = then.as_str().expect("a number").to_owned();
+    page.evaluate(&format!("location.hash = location.hash.replace(/&t=\\d+/, '') + '&t={ms}'"));
+    page.wait_for("the moment", &format!("document.querySelector('.over').getAttribute('aria-valuenow') === '{ms}'"));
+    let names = |value: &Value| value.as_str().unwrap_or_default().matches("leader").count();
+    assert_eq!(names(&page.evaluate(shown)), names(&picture));
+    page.assert_clean();
+}
+
+#[test]
+fn on_a_phone_the_ring_stands_above_the_timeline_and_everything_can_be_touched() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = browser.page(390, 844);
+    page.prefer("prefers-color-scheme", "dark");
+    page.open(&lab.url);
+    page.wait_for("the page", READY);
+    let order = page.evaluate("document.querySelector('.ring').getBoundingClientRect().bottom <= document.querySelector('.spacetime').getBoundingClientRect().top + 1");
+    assert_eq!(order, true);
+    let overflow = page.evaluate("document.documentElement.scrollWidth");
+    assert!(overflow.as_u64().expect("a width") <= 390, "{overflow}");
+    let small = page.evaluate(
+        "[...document.querySelectorAll('button, select, .node .disc')].map((b) => [b.id || b.textContent || 'node', b.getBoundingClientRect()]) \
+         .filter(([, r]) => r.width && (r.height < 36 || r.width < 40)).map(([n, r]) => `${n} ${r.width}x${r.height}`).join()",
+    );
+    assert_eq!(small, "");
+    let ground = page.evaluate("getComputedStyle(document.body).backgroundColor");
+    assert_eq!(ground, "rgb(20, 24, 31)");
+    page.picture("phone");
+    page.assert_clean();
+}
