@@ -237,18 +237,16 @@ pub fn replay<P: ReplicatedLog>(
     }
     let mut error = None;
     let mut ended = false;
-    let mut records = std::iter::from_fn(|| match reader.next_record::<P>() {
-        _ if ended => None,
-        Ok(Some(record)) => Some(record),
-        Ok(None) => {
-            ended = true;
-            None
+    let mut records = std::iter::from_fn(|| {
+        if ended {
+            return None;
         }
-        Err(why) => {
+        let record = reader.next_record::<P>().unwrap_or_else(|why| {
             error = Some(why);
-            ended = true;
             None
-        }
+        });
+        ended = record.is_none();
+        record
     });
     let recovery = match life.kind {
         RecoveryKind::First => Recovery::First,

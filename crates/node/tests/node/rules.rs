@@ -112,7 +112,7 @@ fn a_full_disk_refuses_clients_is_tried_again_and_recovers() {
     let mut host = Host::running();
     host.disk.full = true;
     // More than the rest of the segment, so that a new one is needed.
-    host.say([Op::Note(3900), Op::Held(A, 1)]);
+    host.say([Op::Note(3990), Op::Held(A, 1)]);
     host.flush();
     host.disk();
     assert_eq!(host.node.process().faults, [StorageFault::Full]);
