@@ -54,8 +54,14 @@
 //!
 //! Snapshots to peers (InstallSnapshot) and cutting the log, changes of membership and leadership
 //! transfer: requests for them are refused as [`Refusal::Unsupported`], and a peer that needs
-//! entries from before the log's base waits. Lease reads. Repair of a damaged disk: a damaged
-//! member abstains altogether, since it may have forgotten a vote or an acknowledgement.
+//! entries from before the log's base waits. A member that joined is a learner for its first life
+//! only, since no entry says so yet: until there are changes of membership, it must not be among
+//! the founding members. Lease reads. Repair of a damaged disk: a damaged member abstains
+//! altogether, since it may have forgotten a vote or an acknowledgement.
+//!
+//! What no version of Raft can do: where the only member that reaches a quorum lacks entries that
+//! the others of that quorum hold, nobody can be elected before more connections heal (the
+//! constrained election of *OmniPaxos*, EuroSys 2023), because a candidate never fetches entries.
 
 mod election;
 mod log;
@@ -608,10 +614,10 @@ impl Raft {
     /// term is still the same, the log up to `index` is what the disk holds. If it is not, the
     /// next entry stored will tell.
     fn on_stored(&mut self, term: Term, index: Index, out: &mut Effects<Self>) {
-        if term != self.hard.term || index <= self.stored {
+        // (A leader that does take back its own entries is broken; what it took back is not ours.)
+        if term != self.hard.term || index <= self.stored || index > self.log.last() {
             return;
         }
-        assert!(index <= self.log.last(), "what was stored in this term is in the log");
         self.stored = index;
         if self.part == Part::Leader {
             self.maybe_commit(out);

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod explore;
+mod hostile;
 mod oracle;
 mod random;
 mod script;

@@ -75,7 +75,7 @@ fn cluster<P: ReplicatedLog>(seed: u64) -> Cluster<P> {
     let mut limits = LogLimits::default();
     if rng.chance(1, 2) {
         // Bounds so small that all of them are met.
-        limits.message_bytes_max = 200;
+        limits.message_bytes_max = if rng.chance(1, 2) { 1 } else { 200 };
         limits.window_bytes_max = 500;
         limits.window_messages_max = 4;
         limits.uncommitted_bytes_max = 2_000;
@@ -94,6 +94,8 @@ struct Weather {
     crash: u64,
     breaks: u64,
     cut: u64,
+    /// In hundredths of the other actions: how often a timer fires. Many make elections collide.
+    timers: u64,
 }
 
 fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Totals) {
@@ -105,6 +107,7 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
         crash: [0, 2, 10][rng.below(3) as usize],
         breaks: [0, 5][rng.below(2) as usize],
         cut: [0, 3][rng.below(2) as usize],
+        timers: [0, 0, 20, 40][rng.below(4) as usize],
     };
     for id in cluster.ids() {
         cluster.nodes[id.0 as usize - 1].manual = rng.chance(2, 3);
@@ -161,6 +164,10 @@ fn act<P: ReplicatedLog>(
     }
     if rng.chance(weather.cut, 1_000) && id != other {
         return if rng.chance(1, 3) { cluster.cut(id, other) } else { heal_wires(cluster) };
+    }
+    if rng.chance(weather.timers, 100) {
+        cluster.timeout(id);
+        return;
     }
     match rng.below(100) {
         0..60 => traffic(cluster, rng, weather, other, id),

@@ -1,0 +1,154 @@
+//! Peers that are broken in any way: whatever they send, a server neither panics nor forgets what
+//! it knows to be committed.
+
+use std::collections::VecDeque;
+use synod_protocols::log::{
+    Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Payload, ReplicatedLog,
+    Ticket, Timing,
+};
+use synod_protocols::raft::{
+    AppendEntries, AppendEntriesReply, Entry, Message, Outcome, Raft, RequestVote, TERM_MAX, Term,
+};
+use synod_protocols::types::{LinkSession, NodeId, Time};
+use synod_protocols::{Effects, Input, Process, Recovery, Rng, StorageFault};
+
+const SELF: NodeId = NodeId(1);
+
+#[test]
+fn hostile_messages_do_no_harm() {
+    let mut ignored = 0;
+    for seed in 0..60 {
+        ignored += harass(seed);
+    }
+    assert!(ignored > 1_000, "nothing was found to be hostile: {ignored}");
+}
+
+fn harass(seed: u64) -> u64 {
+    let mut rng = Rng::new(seed);
+    let mut now = Time::ZERO;
+    let mut out = Effects::<Raft>::new();
+    let limits = LogLimits { tail_bytes_max: 500, message_bytes_max: 200, ..LogLimits::default() };
+    let common = LogConfig {
+        id: SELF,
+        members: (1..=3).map(NodeId).collect(),
+        timing: Timing::default(),
+        limits,
+        seed,
+    };
+    let mut raft = Raft::recover(Raft::config(common), Recovery::First, LogBase::default(), now, &mut out);
+    let mut to_self = VecDeque::new();
+    let mut delivered = Index::ZERO;
+    let mut terms = Vec::new();
+    for _ in 0..3_000 {
+        let from = NodeId(2 + rng.below(3));
+        let input = match rng.below(10) {
+            0..6 => Input::Message { from, message: message(&mut rng, &raft) },
+            6 => Input::Timeout,
+            7 => match to_self.pop_front() {
+                Some(message) => Input::Message { from: SELF, message },
+                None => Input::Timeout,
+            },
+            8 => trouble(&mut rng, from),
+            _ => request(&mut rng, delivered),
+        };
+        if rng.chance(1, 3) {
+            now = Time(now.0 + rng.below(60_000_000));
+        }
+        raft.step(now, input, &mut out);
+        let own = out.sends.drain(..).filter(|send| send.to == SELF).map(|send| send.message);
+        to_self.extend(own);
+        for emit in out.events.drain(..) {
+            let LogEvent::Committed { entries } = emit.event else { continue };
+            for entry in entries {
+                assert_eq!(entry.index, delivered.next());
+                delivered = entry.index;
+                terms.push(entry.epoch);
+            }
+        }
+        let _: Vec<LogAsk> = out.asks.drain(..).collect();
+        out.clear();
+        let _ = (raft.deadline(), raft.describe(now));
+        let status = raft.status();
+        assert!(status.committed <= status.last && status.durable <= status.last);
+        for index in (status.first_in_memory.0..=delivered.0).map(Index) {
+            let held = raft.entry(index).map(|(epoch, _)| epoch);
+            assert_eq!(held, Some(terms[index.0 as usize - 1]), "{index} was committed and then replaced");
+        }
+    }
+    raft.status().ignored
+}
+
+/// A number near what the server knows, or far from everything.
+fn number(rng: &mut Rng, near: u64) -> u64 {
+    match rng.below(8) {
+        0..5 => (near + rng.below(4)).saturating_sub(2),
+        5 => rng.below(4),
+        6 => TERM_MAX.0,
+        _ => u64::MAX - rng.below(2),
+    }
+}
+
+fn message(rng: &mut Rng, raft: &Raft) -> Message {
+    let status = raft.status();
+    // A term that is out of all proportion would end the run: it comes rarely.
+    let near = status.epoch.0;
+    let term =
+        Term(if rng.chance(1, 500) { number(rng, near) } else { (near + rng.below(3)).saturating_sub(1) });
+    let index = |rng: &mut Rng| Index(number(rng, status.last.0));
+    match rng.below(8) {
+        0 => Message::RequestPreVote(RequestVote { term, last_index: index(rng), last_term: term }),
+        1 => Message::PreVote { term, granted: rng.chance(2, 3) },
+        2 => Message::RequestVote(RequestVote { term, last_index: index(rng), last_term: term }),
+        3 => Message::Vote { term, granted: rng.chance(2, 3) },
+        4 | 5 => {
+            let entry = |rng: &mut Rng| Entry {
+                term: Term(term.0.saturating_sub(rng.below(2))),
+                payload: Payload::Noop,
+            };
+            let count = rng.below(4);
+            let prev_index = index(rng);
+            let known = raft.entry(prev_index).map_or(0, |(epoch, _)| epoch.0);
+            Message::AppendEntries(AppendEntries {
+                term,
+                prev_index,
+                prev_term: Term(if rng.chance(3, 4) { known } else { number(rng, known) }),
+                commit: index(rng),
+                round: number(rng, 2),
+                reply: rng.chance(1, 2),
+                entries: (0..count).map(|_| entry(rng)).collect(),
+            })
+        }
+        6 => {
+            let outcome = match rng.below(3) {
+                0 => Outcome::Matched { index: index(rng) },
+                1 => Outcome::Rejected { prev_index: index(rng), hint_index: index(rng), hint_term: term },
+                _ => Outcome::Stale,
+            };
+            Message::AppendEntriesReply(AppendEntriesReply { term, round: number(rng, 2), outcome })
+        }
+        _ => match rng.below(3) {
+            0 => Message::ReadIndex { batch: rng.below(3) },
+            1 => Message::ReadIndexReply { batch: rng.below(3), index: Some(index(rng)) },
+            _ => Message::Stored { term, index: index(rng) },
+        },
+    }
+}
+
+fn trouble(rng: &mut Rng, peer: NodeId) -> Input<Raft> {
+    match rng.below(6) {
+        0 => Input::LinkUp { peer, session: LinkSession(rng.next()) },
+        1 => Input::LinkDown { peer },
+        2 => Input::StorageFault(StorageFault::Full),
+        3 | 4 => Input::StorageFault(StorageFault::Cleared),
+        _ => Input::Answer(LogAnswer::Entries { from: Index(rng.below(5)), records: Vec::new() }),
+    }
+}
+
+fn request(rng: &mut Rng, delivered: Index) -> Input<Raft> {
+    let ticket = Ticket(rng.next());
+    Input::Request(match rng.below(3) {
+        0 => LogRequest::Propose { ticket, commands: vec![bytes::Bytes::from_static(b"command"); 2] },
+        1 => LogRequest::Read { ticket },
+        _ => LogRequest::Applied { index: delivered },
+    })
+}
