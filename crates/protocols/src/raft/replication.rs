@@ -120,7 +120,7 @@ impl Progress {
 }
 
 /// Entries asked of the host for one purpose: one question at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostRead {
     Idle,
     Waiting {
@@ -155,6 +155,15 @@ impl HostRead {
         asked
     }
 
+    /// From where on entries were asked, if there was no answer yet.
+    pub(super) fn waiting(&self) -> Option<Index> {
+        match self {
+            HostRead::Waiting { from } => Some(*from),
+            HostRead::Idle | HostRead::Failed { .. } => None,
+        }
+    }
+
+    /// When a question that was answered with nothing may be asked again.
     pub(super) fn retry(&self) -> Option<Time> {
         match self {
             HostRead::Failed { retry } => Some(*retry),

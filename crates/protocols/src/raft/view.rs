@@ -111,11 +111,14 @@ impl Raft {
         (self.standing, self.hard, self.hard_recorded, self.storage_full).hash(digest);
         self.log.hash(digest);
         (self.stored, self.commit, self.delivered, self.applied).hash(digest);
-        (self.redelivery, self.catch_up, self.catch_up_wanted).hash(digest);
+        for asked in [self.redelivery, self.catch_up] {
+            (asked.waiting(), asked.retry().map(until)).hash(digest);
+        }
+        self.catch_up_wanted.hash(digest);
         (self.part, self.leader, until(self.silent_until)).hash(digest);
         // A contact older than the timeout is like none.
         let contact = self.leader_contact.map(ago).filter(|ago| *ago < election);
-        (contact, until(self.election_deadline), self.to_self.len()).hash(digest);
+        (contact, until(self.election_deadline), self.election_wait, self.to_self.len()).hash(digest);
         for (sent, count) in &self.to_self {
             (ago(*sent).min(election), count).hash(digest);
         }
