@@ -1,0 +1,225 @@
+//! The client API: etcd v3's services, as far as this version offers them. `docs/etcd-api.md` lists
+//! what is there, what is not, and where Synod differs.
+
+use crate::clock;
+use crate::grpc::Responder;
+use crate::machine::Query;
+use crate::member::{Event, Member};
+use bytes::Bytes;
+use prost::Message;
+use synod_node::Request;
+use synod_protocols::Time;
+use synod_protocols::log::ReplicatedLog;
+use synod_store::proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DefragmentResponse, HashKvRequest, Member as MemberInfo, MemberListResponse,
+    RangeRequest, ResponseHeader, StatusResponse, TxnRequest, alarm_request::AlarmAction, request_op,
+};
+use synod_store::{Code, Command, CommandKind, Limits, Refusal, Revision, validate, validate_range};
+
+/// The version of etcd's API that is spoken, with ours behind it. Clients compare the first two numbers.
+pub(crate) const VERSION: &str = concat!("3.4.0+synod.", env!("CARGO_PKG_VERSION"));
+
+/// What can be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Range,
+    Write(CommandKind),
+    MemberList,
+    Status,
+    Alarm,
+    Defragment,
+    HashKv,
+}
+
+/// What etcd offers and this version does not.
+const LATER: [(&str, &str); 6] = [
+    ("/etcdserverpb.Watch/", "watches"),
+    ("/etcdserverpb.Lease/", "leases"),
+    ("/etcdserverpb.Auth/", "users and roles"),
+    ("/etcdserverpb.Cluster/", "changes of the members"),
+    ("/v3lockpb.Lock/", "locks"),
+    ("/v3electionpb.Election/", "elections"),
+];
+
+impl Method {
+    /// What a path calls.
+    pub(crate) fn of(path: &str) -> Result<Method, Refusal> {
+        Ok(match path {
+            "/etcdserverpb.KV/Range" => Method::Range,
+            "/etcdserverpb.KV/Put" => Method::Write(CommandKind::Put),
+            "/etcdserverpb.KV/DeleteRange" => Method::Write(CommandKind::DeleteRange),
+            "/etcdserverpb.KV/Txn" => Method::Write(CommandKind::Txn),
+            "/etcdserverpb.KV/Compact" => Method::Write(CommandKind::Compact),
+            "/etcdserverpb.Cluster/MemberList" => Method::MemberList,
+            "/etcdserverpb.Maintenance/Status" => Method::Status,
+            "/etcdserverpb.Maintenance/Alarm" => Method::Alarm,
+            "/etcdserverpb.Maintenance/Defragment" => Method::Defragment,
+            "/etcdserverpb.Maintenance/HashKV" => Method::HashKv,
+            _ => return Err(unknown(path)),
+        })
+    }
+}
+
+fn unknown(path: &str) -> Refusal {
+    if let Some((_, what)) = LATER.iter().find(|(prefix, _)| path.starts_with(prefix)) {
+        let text = format!("{what} are not offered by this version of Synod: they come with a later one");
+        return Refusal::new(Code::Unimplemented, text);
+    }
+    let path: String = path.chars().take(200).collect();
+    Refusal::new(Code::Unimplemented, format!("{path} is not offered by this version of Synod"))
+}
+
+/// Answers a call, or hands it to the member.
+pub(crate) fn call<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    method: Method,
+    message: Bytes,
+    responder: Responder,
+    deadline: Option<Time>,
+) {
+    let request = match method {
+        Method::Range => range(member, message),
+        Method::Write(kind) => write(member, kind, message),
+        Method::HashKv => decode::<HashKvRequest>(message)
+            .map(|hash| Request::LocalRead(Query::Hash(Revision(hash.revision)))),
+        Method::MemberList => return responder.answer(&member_list(member)),
+        Method::Status => return responder.answer(&status(member)),
+        Method::Defragment => return responder.answer(&DefragmentResponse { header: Some(header(member)) }),
+        Method::Alarm => {
+            return match alarm(member, message) {
+                Ok(response) => responder.answer(&response),
+                Err(refusal) => responder.refuse(&refusal),
+            };
+        }
+    };
+    match request {
+        Ok(request) => {
+            let ticket = member.calls.borrow_mut().wait(clock::now(), responder, deadline);
+            member.tell(Event::Client { ticket, request });
+        }
+        Err(refusal) => {
+            member.calls.borrow_mut().figures.refused += 1;
+            responder.refuse(&refusal);
+        }
+    }
+}
+
+fn decode<M: Message + Default>(message: Bytes) -> Result<M, Refusal> {
+    M::decode(message)
+        .map_err(|error| Refusal::new(Code::InvalidArgument, format!("the request is malformed: {error}")))
+}
+
+fn limits<P: ReplicatedLog + 'static>(member: &Member<P>) -> Limits {
+    let bytes = usize::try_from(member.config.request_size_max).unwrap_or(usize::MAX);
+    Limits { request_bytes_max: bytes, value_bytes_max: bytes, txn_ops_max: member.config.txn_ops_max }
+}
+
+fn range<P: ReplicatedLog + 'static>(member: &Member<P>, message: Bytes) -> Result<Request<Query>, Refusal> {
+    let range: RangeRequest = decode(message)?;
+    validate_range(&range, &limits(member))?;
+    let local = range.serializable;
+    let query = Query::Range(range);
+    Ok(if local { Request::LocalRead(query) } else { Request::Read(query) })
+}
+
+fn write<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    kind: CommandKind,
+    message: Bytes,
+) -> Result<Request<Query>, Refusal> {
+    let command = Command::decode_request(kind, message.clone())?;
+    validate(&command, &limits(member))?;
+    match command {
+        Command::Txn(txn) if Command::Txn(txn.clone()).is_read_only() => {
+            let local = is_serializable(&txn);
+            let query = Query::Txn(txn);
+            Ok(if local { Request::LocalRead(query) } else { Request::Read(query) })
+        }
+        _ => Ok(Request::Command(Command::wrap(kind, &message))),
+    }
+}
+
+/// Whether all of a read-only transaction's reads may be old.
+fn is_serializable(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
+        Some(request_op::Request::RequestRange(range)) => range.serializable,
+        Some(request_op::Request::RequestTxn(nested)) => is_serializable(nested),
+        _ => false,
+    })
+}
+
+fn header<P: ReplicatedLog + 'static>(member: &Member<P>) -> ResponseHeader {
+    let core = member.core.borrow();
+    ResponseHeader {
+        cluster_id: member.config.cluster_id().0,
+        member_id: member.id.0,
+        revision: core.node.machine().store().revision().0,
+        raft_term: core.node.status().log.epoch.0,
+    }
+}
+
+fn member_list<P: ReplicatedLog + 'static>(member: &Member<P>) -> MemberListResponse {
+    let info = |address: &crate::MemberAddress| MemberInfo {
+        id: crate::config::parse_name(&address.name).unwrap_or_default().0,
+        name: address.name.clone(),
+        peer_urls: vec![format!("http://{}", address.peers)],
+        client_urls: address.clients.iter().map(|clients| format!("http://{clients}")).collect(),
+        is_learner: false,
+    };
+    MemberListResponse {
+        header: Some(header(member)),
+        members: member.config.members.iter().map(info).collect(),
+    }
+}
+
+fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> StatusResponse {
+    let status = member.status();
+    let (size, in_use) = member.core.borrow().node.machine().store().map().disk_bytes();
+    let errors =
+        if status.log.leader.is_none() { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() };
+    StatusResponse {
+        header: Some(header(member)),
+        version: VERSION.to_owned(),
+        db_size: i64::try_from(size).unwrap_or(i64::MAX),
+        leader: status.log.leader.unwrap_or_default().0,
+        raft_index: status.log.committed.0,
+        raft_term: status.log.epoch.0,
+        raft_applied_index: status.applied.0,
+        errors,
+        db_size_in_use: i64::try_from(in_use).unwrap_or(i64::MAX),
+        is_learner: false,
+    }
+}
+
+fn alarm<P: ReplicatedLog + 'static>(member: &Member<P>, message: Bytes) -> Result<AlarmResponse, Refusal> {
+    let request: AlarmRequest = decode(message)?;
+    match AlarmAction::try_from(request.action) {
+        Ok(AlarmAction::Get | AlarmAction::Deactivate) => {
+            Ok(AlarmResponse { header: Some(header(member)), alarms: Vec::new() })
+        }
+        _ => Err(Refusal::new(
+            Code::Unimplemented,
+            "alarms cannot be raised by hand here: a member with a full disk refuses writes until it has room",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_offered_is_named() {
+        assert_eq!(Method::of("/etcdserverpb.KV/Put"), Ok(Method::Write(CommandKind::Put)));
+        for (path, expected) in [
+            ("/etcdserverpb.Watch/Watch", "watches are not offered"),
+            ("/etcdserverpb.Cluster/MemberAdd", "changes of the members are not offered"),
+            ("/etcdserverpb.Maintenance/Snapshot", "/etcdserverpb.Maintenance/Snapshot is not offered"),
+            ("/nonsense", "/nonsense is not offered"),
+        ] {
+            let refusal = Method::of(path).expect_err("not offered");
+            assert_eq!(refusal.code, Code::Unimplemented);
+            assert!(refusal.message.contains(expected), "{refusal}");
+        }
+    }
+}

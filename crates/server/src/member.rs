@@ -1,0 +1,449 @@
+//! One running member: its node, and everything that feeds and obeys it.
+//!
+//! All of it lives on one thread. Tasks read sockets and leave what they read in the inbox; one task, the *turn*, takes
+//! everything that is there, steps the node through it, flushes once, and carries out what the node wants: disk
+//! commands to the disk's thread, frames to peers in one write each, answers into the clients' connections, which go
+//! out when those connections' own tasks run next. A turn that finds more has a larger batch; that is all the batching
+//! there is.
+
+use crate::calls::Calls;
+use crate::clock;
+use crate::config::Config;
+use crate::disk::DiskThread;
+use crate::engine::FileMap;
+use crate::error::Error;
+use crate::events::Events;
+use crate::frame::{Hello, Kind};
+use crate::machine::{Query, StoreMachine};
+use crate::peers::{Connection, Link, LinkFault};
+use crate::recorder::Recorder;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use synod_node::{DiskReply, Input, Node, NodeStatus, Notice, Outbox, PeerMessage, Request};
+use synod_protocols::log::{ReplicatedLog, Role, Ticket};
+use synod_protocols::{Incarnation, LinkSession, NodeId, Time, Wire};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+pub(crate) type Machine = StoreMachine<FileMap>;
+
+/// How long the same line about the same peer stays unsaid.
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// When nothing wants a timeout, the turn looks around this often.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What the tasks leave for the next turn.
+pub(crate) enum Event<P: ReplicatedLog> {
+    /// A message from a peer.
+    Peer {
+        peer: NodeId,
+        /// The connection that it came by: what an old one still delivers is dropped.
+        connection: u64,
+        /// The sender has shown it to its watchers.
+        shown: bool,
+        /// Its length.
+        bytes: usize,
+        message: PeerMessage<P::Message>,
+    },
+    /// The two sides of a new connection know each other.
+    LinkUp { peer: NodeId, connection: Connection },
+    /// A connection has ended, perhaps for a reason worth a line.
+    LinkDown { peer: NodeId, connection: u64, why: Option<String> },
+    /// The kernel takes more for a peer.
+    Writable { peer: NodeId, connection: u64 },
+    /// A client asks something.
+    Client { ticket: Ticket, request: Request<Query> },
+    /// What is done to a link on purpose.
+    Fault { peer: NodeId, fault: LinkFault },
+}
+
+/// Figures of this life.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) turns: Cell<u64>,
+    pub(crate) inputs: Cell<u64>,
+    pub(crate) client_connections: Cell<u64>,
+    pub(crate) elections: Cell<u64>,
+    pub(crate) leader_changes: Cell<u64>,
+}
+
+pub(crate) fn add(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get() + more);
+}
+
+/// A member and all that its tasks share.
+pub(crate) struct Member<P: ReplicatedLog> {
+    pub(crate) config: Config,
+    pub(crate) id: NodeId,
+    inbox: RefCell<Vec<Event<P>>>,
+    wake: Notify,
+    pub(crate) core: RefCell<Core<P>>,
+    pub(crate) calls: RefCell<Calls>,
+    pub(crate) counters: Counters,
+    connections: Cell<u64>,
+    incarnation: Incarnation,
+    said: RefCell<BTreeMap<(NodeId, String), Time>>,
+    log: Box<dyn Fn(&str)>,
+    stopping: Cell<bool>,
+}
+
+/// What only a turn changes.
+pub(crate) struct Core<P: ReplicatedLog> {
+    pub(crate) node: Node<P, Machine>,
+    pub(crate) links: BTreeMap<NodeId, Link>,
+    pub(crate) events: Events,
+    outbox: Outbox<P, Machine>,
+    disk: DiskThread,
+    recorder: Option<Recorder>,
+    sessions: u64,
+}
+
+impl<P: ReplicatedLog + 'static> Member<P> {
+    pub(crate) fn new(
+        config: Config,
+        node: Node<P, Machine>,
+        outbox: Outbox<P, Machine>,
+        disk: DiskThread,
+        recorder: Option<Recorder>,
+        log: Box<dyn Fn(&str)>,
+    ) -> Rc<Self> {
+        let id = config.id();
+        let incarnation = node.status().incarnation;
+        let links =
+            config.ids().into_iter().filter(|peer| *peer != id).map(|peer| (peer, Link::new(peer))).collect();
+        let events = Events::new(id);
+        let core = Core { node, links, events, outbox, disk, recorder, sessions: 0 };
+        Rc::new(Member {
+            calls: RefCell::new(Calls::new(&config)),
+            config,
+            id,
+            inbox: RefCell::default(),
+            wake: Notify::new(),
+            core: RefCell::new(core),
+            counters: Counters::default(),
+            connections: Cell::new(0),
+            incarnation,
+            said: RefCell::default(),
+            log,
+            stopping: Cell::new(false),
+        })
+    }
+
+    /// Leaves something for the next turn.
+    pub(crate) fn tell(&self, event: Event<P>) {
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.is_empty() {
+            self.wake.notify_one();
+        }
+        inbox.push(event);
+    }
+
+    /// Asks for a turn though nothing was left for it.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Says a line.
+    pub(crate) fn log(&self, line: &str) {
+        (self.log)(line);
+    }
+
+    /// Says a line about a peer, unless it was said a moment ago.
+    pub(crate) fn log_once(&self, peer: NodeId, line: String) {
+        let now = clock::now();
+        let mut said = self.said.borrow_mut();
+        said.retain(|_, when| now.since(*when) < LOG_AGAIN_AFTER);
+        let key = (peer, line);
+        // A stranger that varies its lines must not fill memory.
+        if said.len() < 1000 && !said.contains_key(&key) {
+            self.log(&key.1);
+            said.insert(key, now);
+        }
+    }
+
+    pub(crate) fn next_connection(&self) -> u64 {
+        add(&self.connections, 1);
+        self.connections.get()
+    }
+
+    /// What this member says of itself; `to` and `connection` are the caller's.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            cluster: self.config.cluster_id().0,
+            cluster_name: self.config.cluster.clone(),
+            from: self.id,
+            to: NodeId::default(),
+            incarnation: self.incarnation,
+            connection: 0,
+            protocol: P::NAME.to_owned(),
+            members: self.config.ids(),
+        }
+    }
+
+    /// Remembers the life in which a peer was met. One that has fewer lives behind it than before has lost its disk:
+    /// it may have forgotten votes and acknowledged entries, and must not be counted.
+    pub(crate) fn meet(&self, theirs: &Hello) -> Result<(), String> {
+        let mut core = self.core.borrow_mut();
+        let Some(link) = core.links.get_mut(&theirs.from) else { return Err("unknown".to_owned()) };
+        if theirs.incarnation < link.incarnation {
+            return Err(format!(
+                "{} comes back in life {} after life {}: it lost its disk. Restore its data directory; without it, it \
+                 could undo what it voted for and acknowledged",
+                theirs.from, theirs.incarnation.0, link.incarnation.0
+            ));
+        }
+        link.incarnation = theirs.incarnation;
+        Ok(())
+    }
+
+    pub(crate) fn is_blocked(&self, peer: NodeId) -> bool {
+        self.core.borrow().links.get(&peer).is_some_and(|link| link.fault.block_in || link.fault.block_out)
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        self.core.borrow().node.status()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Runs turns until asked to stop, or until the member must.
+    pub(crate) async fn run(
+        self: &Rc<Self>,
+        mut disk: mpsc::UnboundedReceiver<DiskReply>,
+        stop: &Notify,
+    ) -> Result<(), Error> {
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(sleep);
+        let mut armed = Time::ZERO;
+        let mut replies = Vec::new();
+        self.turn(&mut replies)?;
+        loop {
+            let now = clock::now();
+            let wanted = self.next_deadline().unwrap_or(now + IDLE);
+            // A timer that rings too early is cheaper than one that is set anew each turn.
+            if wanted < armed || armed <= now {
+                armed = wanted;
+                sleep.as_mut().reset(Instant::now() + wanted.since(now));
+            }
+            tokio::select! {
+                biased;
+                () = stop.notified() => return Ok(()),
+                reply = disk.recv() => match reply {
+                    Some(reply) => replies.push(reply),
+                    None => return Err(Error::Fatal("the disk's thread ended: see the lines above".to_owned())),
+                },
+                () = self.wake.notified() => {}
+                () = &mut sleep => {
+                    armed = Time::ZERO;
+                    // Sockets before timers: after a stall what arrived meanwhile may well be what the timer waited
+                    // for. Twice, because the first pass finds the sockets ready and the second has read them.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                }
+            }
+            while let Ok(reply) = disk.try_recv() {
+                replies.push(reply);
+            }
+            self.turn(&mut replies)?;
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let core = self.core.borrow();
+        let links = core.links.values().filter_map(Link::due);
+        let own = [core.node.deadline(), self.calls.borrow().deadline(), core.events.deadline()];
+        own.into_iter().flatten().chain(links).min()
+    }
+
+    fn turn(self: &Rc<Self>, disk: &mut Vec<DiskReply>) -> Result<(), Error> {
+        let now = clock::now();
+        let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
+        add(&self.counters.turns, 1);
+        add(&self.counters.inputs, (inbox.len() + disk.len()) as u64);
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        for reply in disk.drain(..) {
+            core.node.step(now, Input::Disk(reply), &mut core.outbox);
+        }
+        for event in inbox {
+            self.take(core, now, event);
+        }
+        if core.node.deadline().is_some_and(|deadline| deadline <= now) {
+            core.node.step(now, Input::Timeout, &mut core.outbox);
+        }
+        core.node.flush(now, &mut core.outbox);
+        self.calls.borrow_mut().expire(now);
+        self.carry_out(core, now)
+    }
+
+    fn take(self: &Rc<Self>, core: &mut Core<P>, now: Time, event: Event<P>) {
+        match event {
+            Event::Client { ticket, request } => {
+                core.node.step(now, Input::Client { ticket, request }, &mut core.outbox);
+            }
+            Event::Peer { peer, connection, shown, bytes, message } => {
+                let Some(link) = core.links.get_mut(&peer) else { return };
+                let Some(key) = link.connection.as_ref().filter(|c| c.number == connection).map(|c| c.key)
+                else {
+                    return;
+                };
+                link.bytes_received += bytes as u64;
+                if shown {
+                    link.shown.1 += 1;
+                    if !link.fault.block_in {
+                        core.events.received(now, peer, key, link.shown.1);
+                    }
+                }
+                if !link.fault.block_in {
+                    core.node.step(now, Input::Peer { from: peer, message }, &mut core.outbox);
+                }
+            }
+            Event::LinkUp { peer, mut connection } => {
+                self.disconnect(core, now, peer, None);
+                let Some(link) = core.links.get_mut(&peer) else { return };
+                self.start_reading(peer, &mut connection);
+                link.connect(Some(connection));
+                core.sessions += 1;
+                let session = LinkSession(core.sessions);
+                core.node.step(now, Input::LinkUp { peer, session }, &mut core.outbox);
+                core.events.note(now, &format!("connected to {peer}"));
+            }
+            Event::LinkDown { peer, connection, why } => {
+                let current = core.links.get(&peer).and_then(|link| link.connection.as_ref());
+                if current.is_some_and(|current| current.number == connection) {
+                    self.disconnect(core, now, peer, why);
+                }
+            }
+            Event::Writable { peer, connection } => {
+                if let Some(link) = core.links.get_mut(&peer)
+                    && link.connection.as_ref().is_some_and(|current| current.number == connection)
+                {
+                    link.unstick();
+                }
+            }
+            Event::Fault { peer, fault } => {
+                let Some(link) = core.links.get_mut(&peer) else { return };
+                let before = std::mem::replace(&mut link.fault, fault);
+                core.events.link_fault(now, peer, before, fault);
+                // What was dropped meanwhile leaves a gap, and a session has none: begin another.
+                if (before.block_in && !fault.block_in) || (before.block_out && !fault.block_out) {
+                    self.disconnect(core, now, peer, None);
+                }
+            }
+        }
+    }
+
+    fn disconnect(&self, core: &mut Core<P>, now: Time, peer: NodeId, why: Option<String>) {
+        let Some(link) = core.links.get_mut(&peer) else { return };
+        if link.connection.is_none() {
+            return;
+        }
+        if let Some(why) = why {
+            self.log_once(peer, format!("closed the connection with {peer}: {why}"));
+        }
+        link.connect(None);
+        core.node.step(now, Input::LinkDown { peer }, &mut core.outbox);
+        core.events.note(now, &format!("lost the connection to {peer}"));
+    }
+
+    /// Does what the node wants, in the order of the outbox's fields.
+    fn carry_out(self: &Rc<Self>, core: &mut Core<P>, now: Time) -> Result<(), Error> {
+        for command in core.outbox.disk.drain(..) {
+            core.disk.submit(command);
+        }
+        for (peer, message) in core.outbox.sends.drain(..) {
+            let Some(link) = core.links.get_mut(&peer) else { continue };
+            let key = link.connection.as_ref().map(|connection| connection.key);
+            let kind =
+                if core.events.shows(now, peer, key, link, &message) { Kind::Shown } else { Kind::Message };
+            link.send(now, kind, |out| message.encode(out));
+        }
+        let mut lost = Vec::new();
+        for (peer, link) in &mut core.links {
+            if let Err(error) = link.flush(now, self) {
+                lost.push((*peer, error.to_string()));
+            }
+        }
+        let status = core.node.status();
+        {
+            let mut calls = self.calls.borrow_mut();
+            for reply in core.outbox.replies.drain(..) {
+                calls.answer(reply, &status);
+            }
+        }
+        let notices = std::mem::take(&mut core.outbox.notices);
+        for notice in notices {
+            self.notice(core, now, notice)?;
+        }
+        if let Some(recorder) = &mut core.recorder
+            && let Some(line) = recorder.record(&mut core.outbox.tape)
+        {
+            self.log(&line);
+        }
+        core.outbox.tape.clear();
+        core.events.state(now, &core.node);
+        for (peer, why) in lost {
+            // Told as an event, so that the node's step comes in the next turn, in its order.
+            let number = core.links.get(&peer).and_then(|link| link.connection.as_ref()).map(|c| c.number);
+            if let Some(connection) = number {
+                self.tell(Event::LinkDown { peer, connection, why: Some(why) });
+            }
+        }
+        Ok(())
+    }
+
+    fn notice(&self, core: &mut Core<P>, now: Time, notice: Notice) -> Result<(), Error> {
+        match notice {
+            Notice::Role { role, epoch, leader } => {
+                match role {
+                    Role::Leader => {
+                        add(&self.counters.leader_changes, 1);
+                        self.log(&format!("leads in term {}", epoch.0));
+                    }
+                    Role::Candidate => add(&self.counters.elections, 1),
+                    Role::Follower => {
+                        if let Some(leader) = leader {
+                            add(&self.counters.leader_changes, 1);
+                            self.log(&format!("follows {leader} in term {}", epoch.0));
+                        }
+                    }
+                    Role::Learner | Role::Abstaining => self.log(&format!("takes part as {role:?}")),
+                }
+                Ok(())
+            }
+            Notice::Committed(entries) => {
+                core.events.committed(now, &entries);
+                Ok(())
+            }
+            Notice::DiskFull => {
+                self.log(
+                    "the disk is full: writes are refused until there is room; free some on its file system",
+                );
+                core.events.disk(now, "full");
+                Ok(())
+            }
+            Notice::DiskCleared => {
+                self.log("the disk has room again: writes are accepted");
+                core.events.disk(now, "clear");
+                Ok(())
+            }
+            Notice::Fatal(why) => Err(Error::Fatal(why)),
+        }
+    }
+
+    /// Tells every waiting client that the member stops, and hands the state to the operating system.
+    pub(crate) fn wind_up(&self) {
+        self.stopping.set(true);
+        self.calls.borrow_mut().stop();
+        let core = self.core.borrow();
+        if let Err(error) = core.node.machine().store().map().flush() {
+            self.log(&format!(
+                "the state could not be handed to the disk ({error}); the log will rebuild it"
+            ));
+        }
+    }
+}
