@@ -1,0 +1,446 @@
+//! The promises of a replicated log, checked after every step.
+//!
+//! Each check is incremental: it looks at what the step changed. For that the checkers keep their
+//! own picture of every member's log, of what was ever committed, and of what each disk really holds.
+//!
+//! | promise | what is checked |
+//! |---|---|
+//! | election safety | no two members lead the same epoch |
+//! | leader append-only | a leader's log does not shrink while it leads |
+//! | log matching | entries of one index and epoch are equal and follow on the same epoch, everywhere |
+//! | leader completeness | a new leader holds what was committed in earlier epochs |
+//! | state-machine safety | members apply the same entries at the same indexes, without gaps, and their states are equal then |
+//! | durability | what is committed is on the disks of a majority at that moment; a member comes back with all that its disk said to have synced |
+
+use crate::outcome::Violation;
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use synod_protocols::log::{CommittedEntry, Index, LogStatus, Payload, ReplicatedLog, Role};
+use synod_protocols::Fingerprint;
+
+/// Violations that a run reports at most; what follows the first is mostly its consequence.
+pub const VIOLATIONS_MAX: usize = 16;
+
+/// The picture of everything.
+#[derive(Debug)]
+pub(crate) struct Checkers {
+    leaders: BTreeMap<u64, u8>,
+    /// What was committed, from index 1.
+    chosen: Vec<Chosen>,
+    /// Every entry that ever stood at an index, from index 1.
+    known: Vec<Known>,
+    members: Vec<Shadow>,
+    /// The digest of the state after each index, 0 if nobody was seen there.
+    states: Vec<u64>,
+    pub(crate) violations: Vec<Violation>,
+    /// Leaders that came into office.
+    pub(crate) elections: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    epoch: u64,
+    digest: u64,
+    /// The epoch of the member that said so first.
+    committed_in: u64,
+}
+
+/// The entries that were seen at one index; nearly always one.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    first: Option<Seen>,
+    more: Vec<Seen>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    epoch: u64,
+    digest: u64,
+    previous: u64,
+}
+
+/// The picture of one member.
+#[derive(Clone, Debug, Default)]
+struct Shadow {
+    /// The epochs of its log, from index 1.
+    log: Vec<u64>,
+    role: Option<Role>,
+    epoch: u64,
+    last: u64,
+    last_epoch: u64,
+    committed: u64,
+    /// The last entry handed to its state machine.
+    delivered: u64,
+    /// The last entry on its disk, in truth.
+    durable: u64,
+    /// The last entry on its disk, as its disk said.
+    promised: u64,
+}
+
+impl Checkers {
+    pub(crate) fn new(nodes: u8) -> Checkers {
+        Checkers {
+            leaders: BTreeMap::new(),
+            chosen: Vec::new(),
+            known: Vec::new(),
+            members: vec![Shadow::default(); nodes.into()],
+            states: Vec::new(),
+            violations: Vec::new(),
+            elections: 0,
+        }
+    }
+
+    /// Entries committed so far.
+    pub(crate) fn committed(&self) -> u64 {
+        self.chosen.len() as u64
+    }
+
+    pub(crate) fn violation(&mut self, t: u64, promise: &'static str, detail: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(Violation { t, promise, detail });
+        }
+    }
+
+    /// A member has started; `applied` is what its state machine held.
+    pub(crate) fn on_start<P: ReplicatedLog>(
+        &mut self,
+        t: u64,
+        member: u8,
+        process: &P,
+        status: &LogStatus,
+        applied: Index,
+    ) {
+        let shadow = &mut self.members[usize::from(member)];
+        let Shadow { promised, .. } = *shadow;
+        *shadow = Shadow { delivered: applied.0, durable: status.last.0, promised: status.last.0, ..Shadow::default() };
+        if status.last.0 < promised {
+            let n = member + 1;
+            let detail = format!(
+                "n{n}'s disk had said to hold entries up to {promised}, and n{n} came back with {}",
+                status.last
+            );
+            self.violation(t, "durability", detail);
+        }
+        self.observe(t, member, process, status);
+    }
+
+    /// A member's disk was lost, and nobody expects anything of it.
+    pub(crate) fn on_wipe(&mut self, member: u8) {
+        let shadow = &mut self.members[usize::from(member)];
+        (shadow.durable, shadow.promised) = (0, 0);
+    }
+
+    /// A member's disk has synced records which end with this entry; a lie if not `truly`.
+    pub(crate) fn on_synced(&mut self, member: u8, last: u64, truly: bool) {
+        let shadow = &mut self.members[usize::from(member)];
+        shadow.promised = last;
+        if truly {
+            shadow.durable = last;
+        }
+    }
+
+    /// A member has made a step.
+    pub(crate) fn observe<P: ReplicatedLog>(&mut self, t: u64, member: u8, process: &P, status: &LogStatus) {
+        let shadow = &self.members[usize::from(member)];
+        let (last, last_epoch) = (status.last.0, status.last_epoch.0);
+        let moved = (last, last_epoch) != (shadow.last, shadow.last_epoch);
+        let elected = status.role == Role::Leader
+            && (shadow.role != Some(Role::Leader) || shadow.epoch != status.epoch.0);
+        let committed = status.committed.0;
+        if committed < shadow.committed {
+            let detail = format!("n{} took back its commit index from {} to {committed}", member + 1, shadow.committed);
+            self.violation(t, "state-machine safety", detail);
+        }
+        if moved {
+            self.observe_log(t, member, process, status);
+        }
+        let shadow = &mut self.members[usize::from(member)];
+        (shadow.role, shadow.epoch) = (Some(status.role), status.epoch.0);
+        (shadow.last, shadow.last_epoch, shadow.committed) = (last, last_epoch, committed);
+        if elected {
+            self.on_elected(t, member, status.epoch.0);
+        }
+    }
+
+    fn observe_log<P: ReplicatedLog>(&mut self, t: u64, member: u8, process: &P, status: &LogStatus) {
+        let n = member + 1;
+        let last = status.last.0;
+        let at = usize::from(member);
+        let shadow = &self.members[at];
+        let before = shadow.log.len() as u64;
+        if last < before {
+            let leads = status.role == Role::Leader && shadow.role == Some(Role::Leader) && shadow.epoch == status.epoch.0;
+            let known = shadow.committed.max(shadow.delivered);
+            if leads {
+                let detail = format!("n{n} leads epoch {} and shortened its log from {before} to {last}", status.epoch.0);
+                self.violation(t, "leader append-only", detail);
+            }
+            if last < known {
+                let detail = format!("n{n} knew that entries up to {known} are committed and cut its log to {last}");
+                self.violation(t, "leader completeness", detail);
+            }
+            self.members[at].log.truncate(last as usize);
+        }
+        // Back from the end to where the log is as it was.
+        let mut fresh = Vec::new();
+        let mut index = last;
+        while index > 0 {
+            let old = self.members[at].log.get(index as usize - 1).copied();
+            match process.entry(Index(index)) {
+                Some((epoch, _)) if old == Some(epoch.0) => break,
+                Some((epoch, payload)) => fresh.push((index, epoch.0, payload_digest(payload))),
+                // No longer in memory: it was seen when it was, or is what the disk held at the start.
+                None if old.is_some() => break,
+                None => fresh.push((index, 0, 0)),
+            }
+            index -= 1;
+        }
+        for (index, epoch, digest) in fresh.into_iter().rev() {
+            let log = &mut self.members[at].log;
+            let previous = if index > 1 { log[index as usize - 2] } else { 0 };
+            match log.get_mut(index as usize - 1) {
+                Some(old) => *old = epoch,
+                None => log.push(epoch),
+            }
+            if epoch > 0 {
+                self.learn(t, n, index, Seen { epoch, digest, previous });
+            }
+        }
+    }
+
+    /// Log matching, by induction on the index.
+    fn learn(&mut self, t: u64, n: u8, index: u64, seen: Seen) {
+        let at = index as usize - 1;
+        if self.known.len() <= at {
+            self.known.resize(at + 1, Known::default());
+        }
+        let known = &mut self.known[at];
+        let same = known.first.iter().chain(&known.more).find(|other| other.epoch == seen.epoch).copied();
+        match same {
+            Some(other) if other.digest != seen.digest => {
+                let detail = format!("entry {index} of epoch {} is not the same at n{n} as elsewhere", seen.epoch);
+                self.violation(t, "log matching", detail);
+            }
+            Some(other) if other.previous != seen.previous && other.previous > 0 && seen.previous > 0 => {
+                let detail = format!(
+                    "entry {index} of epoch {} follows on epoch {} at n{n}, and on epoch {} elsewhere",
+                    seen.epoch, seen.previous, other.previous
+                );
+                self.violation(t, "log matching", detail);
+            }
+            Some(_) => {}
+            None if known.first.is_none() => known.first = Some(seen),
+            None => known.more.push(seen),
+        }
+    }
+
+    fn on_elected(&mut self, t: u64, member: u8, epoch: u64) {
+        self.elections += 1;
+        let n = member + 1;
+        let first = *self.leaders.entry(epoch).or_insert(member);
+        if first != member {
+            self.violation(t, "election safety", format!("n{} and n{n} both lead epoch {epoch}", first + 1));
+        }
+        let log = &self.members[usize::from(member)].log;
+        let missing = self.chosen.iter().enumerate().find(|(i, chosen)| {
+            chosen.committed_in < epoch && log.get(*i).is_none_or(|found| *found != chosen.epoch && *found != 0)
+        });
+        if let Some((i, chosen)) = missing {
+            let held = log.get(i).map_or("nothing".to_owned(), |epoch| format!("an entry of epoch {epoch}"));
+            let detail = format!(
+                "n{n} leads epoch {epoch} and holds {held} at {}, where an entry of epoch {} was committed",
+                i + 1,
+                chosen.epoch
+            );
+            self.violation(t, "leader completeness", detail);
+        }
+    }
+
+    /// A member's state machine was given these entries.
+    pub(crate) fn on_committed(&mut self, t: u64, member: u8, entries: &[CommittedEntry], status: &LogStatus) {
+        let n = member + 1;
+        let before = self.chosen.len();
+        for entry in entries {
+            let index = entry.index.0;
+            let shadow = &mut self.members[usize::from(member)];
+            let expected = shadow.delivered + 1;
+            shadow.delivered = index;
+            if index != expected {
+                let detail = format!("n{n} applied entry {index} where entry {expected} was next");
+                self.violation(t, "state-machine safety", detail);
+            }
+            let found = Chosen {
+                epoch: entry.epoch.0,
+                digest: payload_digest(&entry.payload),
+                committed_in: status.epoch.0,
+            };
+            match self.chosen.get(index as usize - 1) {
+                Some(chosen) if (chosen.epoch, chosen.digest) != (found.epoch, found.digest) => {
+                    let detail = format!(
+                        "n{n} applied an entry of epoch {} at {index}, where another of epoch {} was applied before",
+                        found.epoch, chosen.epoch
+                    );
+                    self.violation(t, "state-machine safety", detail);
+                }
+                None if index as usize == self.chosen.len() + 1 => self.chosen.push(found),
+                _ => {}
+            }
+        }
+        if self.chosen.len() > before {
+            self.check_quorum(t, self.chosen.len() as u64);
+        }
+    }
+
+    /// What was just committed is on the disks of a majority.
+    fn check_quorum(&mut self, t: u64, index: u64) {
+        let epoch = self.chosen[index as usize - 1].epoch;
+        let holds = |shadow: &Shadow| shadow.durable >= index && shadow.log.get(index as usize - 1) == Some(&epoch);
+        let holders: Vec<String> = (1..).zip(&self.members).filter(|(_, s)| holds(s)).map(|(n, _)| format!("n{n}")).collect();
+        if holders.len() <= self.members.len() / 2 {
+            let who = if holders.is_empty() { "no member".to_owned() } else { holders.join(", ") };
+            let detail = format!("entry {index} of epoch {epoch} counts as committed, and {who} alone has it on disk");
+            self.violation(t, "durability", detail);
+        }
+    }
+
+    /// A client was told that its command was applied there.
+    pub(crate) fn on_acknowledged(&mut self, t: u64, member: u8, index: u64) {
+        if index > self.committed() {
+            let detail = format!("n{} acknowledged entry {index}, and entries are committed up to {}", member + 1, self.committed());
+            self.violation(t, "durability", detail);
+        }
+    }
+
+    /// A member's state machine is in this state, which it came to by applying up to `applied`.
+    pub(crate) fn on_state(&mut self, t: u64, member: u8, applied: u64, digest: u64) {
+        if applied == 0 {
+            return;
+        }
+        let at = applied as usize - 1;
+        if self.states.len() <= at {
+            self.states.resize(at + 1, 0);
+        }
+        // Zero is the one digest that means nothing.
+        let digest = digest.max(1);
+        match self.states[at] {
+            0 => self.states[at] = digest,
+            other if other == digest => {}
+            _ => {
+                let detail = format!("n{}'s state after entry {applied} is not that of another member", member + 1);
+                self.violation(t, "state-machine safety", detail);
+                self.states[at] = digest;
+            }
+        }
+    }
+}
+
+fn payload_digest(payload: &Payload) -> u64 {
+    let mut digest = Fingerprint::new();
+    payload.hash(&mut digest);
+    digest.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use synod_protocols::log::Epoch;
+
+    fn entry(index: u64, epoch: u64, command: &'static str) -> CommittedEntry {
+        CommittedEntry { index: Index(index), epoch: Epoch(epoch), payload: Payload::Command(command.into()) }
+    }
+
+    fn status(role: Role, epoch: u64) -> LogStatus {
+        LogStatus {
+            role,
+            epoch: Epoch(epoch),
+            voted_for: None,
+            leader: None,
+            last: Index(0),
+            last_epoch: Epoch(0),
+            durable: Index(0),
+            committed: Index(0),
+            first_in_memory: Index(1),
+            ignored: 0,
+        }
+    }
+
+    /// Three members that hold and have synced two entries of epoch 1.
+    fn checkers() -> Checkers {
+        let mut checkers = Checkers::new(3);
+        for member in 0..3 {
+            checkers.members[usize::from(member)].log = vec![1, 1];
+            checkers.on_synced(member, 2, true);
+        }
+        checkers
+    }
+
+    fn promises(checkers: &Checkers) -> Vec<&'static str> {
+        checkers.violations.iter().map(|violation| violation.promise).collect()
+    }
+
+    #[test]
+    fn two_leaders_of_one_epoch_are_found() {
+        let mut checkers = checkers();
+        checkers.on_elected(1, 0, 3);
+        checkers.on_elected(2, 0, 3);
+        assert_eq!(promises(&checkers), [""; 0]);
+        checkers.on_elected(3, 1, 3);
+        assert_eq!(promises(&checkers), ["election safety"]);
+    }
+
+    #[test]
+    fn a_leader_without_a_committed_entry_is_found_but_an_old_one_may_lack_it() {
+        let mut checkers = checkers();
+        checkers.on_committed(1, 0, &[entry(1, 1, "a")], &status(Role::Leader, 4));
+        checkers.members[2].log.clear();
+        checkers.on_elected(2, 2, 3);
+        assert_eq!(promises(&checkers), [""; 0]);
+        checkers.on_elected(3, 2, 5);
+        assert_eq!(promises(&checkers), ["leader completeness"]);
+    }
+
+    #[test]
+    fn a_commit_without_a_majority_of_disks_is_found() {
+        let mut checkers = Checkers::new(3);
+        for member in 0..3 {
+            checkers.members[usize::from(member)].log = vec![1];
+            checkers.on_synced(member, 1, member == 0);
+        }
+        checkers.on_committed(1, 0, &[entry(1, 1, "a")], &status(Role::Leader, 1));
+        assert_eq!(promises(&checkers), ["durability"]);
+        assert!(checkers.violations[0].detail.contains("n1 alone"), "{}", checkers.violations[0].detail);
+    }
+
+    #[test]
+    fn different_entries_gaps_and_states_are_found() {
+        let mut checkers = checkers();
+        let leader = status(Role::Leader, 1);
+        checkers.on_committed(1, 0, &[entry(1, 1, "a"), entry(2, 1, "b")], &leader);
+        checkers.on_committed(2, 1, &[entry(1, 1, "a")], &leader);
+        assert_eq!(promises(&checkers), [""; 0]);
+        checkers.on_committed(3, 2, &[entry(1, 1, "x")], &leader);
+        checkers.on_committed(4, 1, &[entry(3, 1, "c")], &leader);
+        checkers.on_state(5, 0, 2, 77);
+        checkers.on_state(6, 1, 2, 78);
+        assert_eq!(promises(&checkers), ["state-machine safety"; 3]);
+    }
+
+    #[test]
+    fn entries_of_one_index_and_epoch_are_one() {
+        let mut checkers = checkers();
+        checkers.learn(1, 1, 2, Seen { epoch: 2, digest: 5, previous: 1 });
+        checkers.learn(1, 2, 2, Seen { epoch: 3, digest: 6, previous: 1 });
+        checkers.learn(1, 3, 2, Seen { epoch: 2, digest: 5, previous: 1 });
+        assert_eq!(promises(&checkers), [""; 0]);
+        checkers.learn(1, 3, 2, Seen { epoch: 3, digest: 5, previous: 1 });
+        checkers.learn(1, 3, 2, Seen { epoch: 3, digest: 6, previous: 2 });
+        assert_eq!(promises(&checkers), ["log matching"; 2]);
+    }
+
+    #[test]
+    fn an_acknowledgement_needs_a_commit() {
+        let mut checkers = checkers();
+        checkers.on_acknowledged(1, 0, 1);
+        assert_eq!(promises(&checkers), ["durability"]);
+    }
+}

@@ -1,0 +1,238 @@
+//! One member in the world: its node, its disk, its clock, and how they fail.
+
+use crate::clients::Machine;
+use crate::clock::Clock;
+use crate::dice::{Place, dice};
+use crate::disk::SimDisk;
+use crate::event::NodeState;
+use crate::machine::SimMap;
+use crate::script::Script;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::time::Duration;
+use synod_node::frame::{FRAME_HEADER_BYTES, FrameKind, SEGMENT_HEADER_BYTES, has_frame_magic, peek_frame_header};
+use synod_node::{
+    Bootstrap, ClusterId, Disk, DiskCommand, DiskFault, DiskReply, Input, Node, NodeConfig, NodeLimits, Outbox,
+    StartError,
+};
+use synod_protocols::log::{LogLimits, ReplicatedLog, Timing};
+use synod_protocols::{NodeId, Reader, Time, Wire};
+
+/// Election timeouts that a client's request may wait inside a member.
+const REQUEST_ELECTIONS: u32 = 10;
+/// No timer is set.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// A member.
+pub(crate) struct Member<P: ReplicatedLog> {
+    /// None while it is down.
+    pub(crate) node: Option<Node<P, Machine>>,
+    /// What its state machine's storage holds while it is down.
+    map: SimMap,
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: Clock,
+    pub(crate) paused: bool,
+    /// What arrived while it was paused.
+    pub(crate) inbox: VecDeque<Input<P, Machine>>,
+    /// How often it was started; what was under way in an earlier life is void.
+    pub(crate) life: u32,
+    /// The virtual time of the timer in the queue.
+    pub(crate) timer_at: u64,
+    /// Commands of the disk under way.
+    io: Vec<Option<Io>>,
+    /// How many commands the disk was given.
+    pub(crate) io_count: u64,
+    /// The disk does nothing before this virtual time.
+    pub(crate) stalled_until: u64,
+    /// Whether a sync ever reported success: then an empty disk is a lost one.
+    lived: bool,
+    /// Steps and bytes of earlier lives.
+    pub(crate) steps_before: u64,
+    pub(crate) bytes_before: u64,
+    /// Its state as last shown.
+    pub(crate) shown: NodeState,
+    /// The deadline as last shown, and when it was set.
+    pub(crate) deadline: (Option<Time>, u64),
+}
+
+/// A command of the disk under way.
+struct Io {
+    command: DiskCommand,
+    /// What writing gave; the sync follows when it is done.
+    written: Result<(), DiskFault>,
+    /// The last log position that the records in it hold.
+    last: Option<u64>,
+}
+
+/// What became of a command of the disk.
+pub(crate) struct IoDone {
+    pub(crate) reply: DiskReply,
+    /// Bytes that were synced.
+    pub(crate) synced: Option<u64>,
+    /// The last log position that was synced with them.
+    pub(crate) last: Option<u64>,
+}
+
+impl<P: ReplicatedLog> Member<P> {
+    pub(crate) fn new(script: &Script, index: u8) -> Member<P> {
+        // Machines that were switched on within an hour of each other.
+        let origin = dice(script.seed, Place::ClockOrigin, index.into(), 0, 0).below(3600 * crate::units::SECOND);
+        Member {
+            node: None,
+            map: SimMap::new(),
+            disk: SimDisk::new(),
+            clock: Clock::new(origin),
+            paused: false,
+            inbox: VecDeque::new(),
+            life: 0,
+            timer_at: NEVER,
+            io: Vec::new(),
+            io_count: 0,
+            stalled_until: 0,
+            lived: false,
+            steps_before: 0,
+            bytes_before: 0,
+            shown: NodeState { role: "down", ..NodeState::default() },
+            deadline: (None, 0),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    pub(crate) fn start(
+        &mut self,
+        script: &Script,
+        index: u8,
+        now: u64,
+        out: &mut Outbox<P, Machine>,
+    ) -> Result<(), StartError> {
+        assert!(self.node.is_none(), "a member is started while it runs");
+        self.life += 1;
+        let millis = |span: crate::units::Span| Duration::from_nanos(span.0);
+        let election = millis(script.election);
+        let config = NodeConfig {
+            cluster: ClusterId(1),
+            id: NodeId(u64::from(index) + 1),
+            members: (1..=u64::from(script.nodes)).map(NodeId).collect(),
+            bootstrap: if self.lived { Bootstrap::Existing } else { Bootstrap::Found },
+            timing: Timing { heartbeat: millis(script.heartbeat), election },
+            log: LogLimits::default(),
+            limits: NodeLimits {
+                request_timeout: election * REQUEST_ELECTIONS,
+                segment_bytes: script.segment,
+                ..NodeLimits::default()
+            },
+            seed: dice(script.seed, Place::Life, index.into(), 0, self.life.into()).next(),
+            record: false,
+        };
+        let machine = Machine::open(std::mem::take(&mut self.map))
+            .map_err(|error| StartError::Machine(error.to_string()))?;
+        let map = machine.store().map().clone();
+        match Node::start(config, &mut self.disk, machine, self.clock.at(now), out) {
+            Ok(node) => {
+                self.node = Some(node);
+                Ok(())
+            }
+            Err(error) => {
+                self.map = map;
+                Err(error)
+            }
+        }
+    }
+
+    /// The power goes. Nothing remains but what the disk kept.
+    pub(crate) fn crash(&mut self, script: &Script, index: u8) -> crate::disk::CrashReport {
+        let mut rng = dice(script.seed, Place::Crash, index.into(), 0, self.life.into());
+        let lied = self.disk.has_lied();
+        if let Some(node) = self.node.take() {
+            let status = node.status();
+            self.steps_before += status.steps;
+            self.bytes_before += status.bytes_written;
+            self.map = node.into_machine().into_map();
+            self.map.crash(&mut rng);
+        }
+        if lied {
+            // What lies about the log lies about the state, too.
+            self.map = SimMap::new();
+        }
+        self.paused = false;
+        self.inbox.clear();
+        self.io.clear();
+        self.timer_at = NEVER;
+        self.disk.crash(&mut rng)
+    }
+
+    /// The machine's disk is lost, log and state.
+    pub(crate) fn wipe(&mut self) {
+        assert!(self.node.is_none(), "a disk is lost while its member runs");
+        self.disk.wipe();
+        self.map = SimMap::new();
+    }
+
+    /// Writes what a command wants written, and keeps it until it is done. `each` sees the records.
+    pub(crate) fn issue(&mut self, command: DiskCommand, each: impl FnMut(P::Record)) -> u32 {
+        self.io_count += 1;
+        let (written, last) = match &command {
+            DiskCommand::Append { segment, create, offset, bytes, .. } => {
+                let created = create.map_or(Ok(()), |size| self.disk.create(*segment, size));
+                let last = last_position::<P>(bytes, *offset == 0, each);
+                (created.and_then(|()| self.disk.write(*segment, *offset, bytes)), last)
+            }
+            DiskCommand::Read { .. } => (Ok(()), None),
+        };
+        let io = Some(Io { command, written, last });
+        match self.io.iter().position(Option::is_none) {
+            Some(free) => {
+                self.io[free] = io;
+                free as u32
+            }
+            None => {
+                self.io.push(io);
+                (self.io.len() - 1) as u32
+            }
+        }
+    }
+
+    /// A command's time has come.
+    pub(crate) fn complete(&mut self, slot: u32) -> IoDone {
+        let io = self.io[slot as usize].take().expect("a command of the disk is done once");
+        match io.command {
+            DiskCommand::Append { ticket, segment, bytes, sync, .. } => {
+                let result = io.written.and_then(|()| if sync { self.disk.sync(segment) } else { Ok(()) });
+                let synced = (sync && result.is_ok()).then_some(bytes.len() as u64);
+                self.lived |= synced.is_some();
+                let last = io.last.filter(|_| synced.is_some());
+                IoDone { reply: DiskReply::Appended { ticket, result }, synced, last }
+            }
+            DiskCommand::Read { ticket, segment, offset, len } => {
+                let result = self.disk.read(segment, offset, len);
+                IoDone { reply: DiskReply::Read { ticket, result }, synced: None, last: None }
+            }
+        }
+    }
+}
+
+/// Reads the records in what is being appended: what the disk holds is judged by what was written
+/// to it, and not by what the member believes. Returns the last log position that they hold.
+fn last_position<P: ReplicatedLog>(bytes: &Bytes, header: bool, mut each: impl FnMut(P::Record)) -> Option<u64> {
+    let mut at = if header { SEGMENT_HEADER_BYTES } else { 0 };
+    let mut last = None;
+    while let Some(header) = bytes.get(at..).filter(|rest| has_frame_magic(rest)).and_then(|rest| peek_frame_header(rest).ok())
+    {
+        if header.kind == FrameKind::Records {
+            let start = at + FRAME_HEADER_BYTES;
+            let mut reader = Reader::new(bytes.slice(start..start + header.body_len));
+            while reader.remaining() > 0 {
+                let record = P::Record::decode(&mut reader).expect("a node writes whole records");
+                if let Some((_, end)) = P::span(&record) {
+                    last = Some(end.0);
+                }
+                each(record);
+            }
+        }
+        at += header.frame_len();
+    }
+    last
+}

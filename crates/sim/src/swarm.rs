@@ -1,0 +1,411 @@
+//! Scripts from seeds, swarm-style (Groce et al., "Swarm testing", ISSTA'12): each seed switches a random
+//! subset of faults on, with random rates, so that some runs are dense with one kind of fault and
+//! free of those that would hide its effects. All faults end before the run does, and then
+//! progress is expected.
+//!
+//! Every script stays within the budget of a protocol that tolerates the loss of a minority:
+//! disks are lost or rot on a minority of members only, and none lies about a sync.
+
+use crate::dice::{Place, dice};
+use crate::script::{
+    Action, ClockFault, Delay, DiskAction, Member, Mix, NetworkChange, OneWay, Progress, Script, Target, Timed,
+    Topology, Transport, Workload,
+};
+use crate::units::{Factor, Share, Span};
+use synod_protocols::Rng;
+
+/// What the scripts of a swarm have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swarm {
+    /// The protocol.
+    pub protocol: String,
+    /// Members, from 1 to [`crate::script::NODES_MAX`].
+    pub nodes: u8,
+    /// The length of each run. Under two seconds there is no room for faults that matter.
+    pub until: Span,
+}
+
+impl Default for Swarm {
+    fn default() -> Self {
+        Swarm { protocol: "raft".into(), nodes: 5, until: Span::secs(10) }
+    }
+}
+
+/// Election timeouts within which a write must succeed after all faults ended.
+const PROGRESS_ELECTIONS: u32 = 20;
+/// Election timeouts between the end of the faults and the end of the run.
+const SETTLE_ELECTIONS: u64 = 25;
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Crash,
+    CrashLeader,
+    CrashTwice,
+    CrashAll,
+    Pause,
+    Cut,
+    OneWayCut,
+    Isolate,
+    Partition,
+    Topology,
+    Weather,
+    Latency,
+    ClockRate,
+    ClockJump,
+    Timeout,
+    Stall,
+    Tear,
+    LoseUnsynced,
+    FailSync,
+    Full,
+    Rot,
+    Wipe,
+}
+
+const KINDS: [Kind; 22] = [
+    Kind::Crash,
+    Kind::CrashLeader,
+    Kind::CrashTwice,
+    Kind::CrashAll,
+    Kind::Pause,
+    Kind::Cut,
+    Kind::OneWayCut,
+    Kind::Isolate,
+    Kind::Partition,
+    Kind::Topology,
+    Kind::Weather,
+    Kind::Latency,
+    Kind::ClockRate,
+    Kind::ClockJump,
+    Kind::Timeout,
+    Kind::Stall,
+    Kind::Tear,
+    Kind::LoseUnsynced,
+    Kind::FailSync,
+    Kind::Full,
+    Kind::Rot,
+    Kind::Wipe,
+];
+
+/// The script of a seed.
+pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
+    let mut rng = dice(seed, Place::Swarm, 0, 0, 0);
+    let election = Span::millis([50, 100, 100, 150, 200, 300][rng.below(6) as usize]);
+    let transport = if rng.chance(1, 3) { Transport::Datagrams } else { Transport::Streams };
+    let mut script = Script {
+        protocol: swarm.protocol.clone(),
+        nodes: swarm.nodes,
+        seed,
+        until: swarm.until,
+        transport,
+        latency: latency(&mut rng, election),
+        detect: Delay::Uniform(Span(election.0 / 10), Span(election.0 * rng.between(1, 3))),
+        disk: disk(&mut rng, election),
+        election,
+        heartbeat: Span(election.0 / rng.between(3, 6)),
+        segment: [4 << 10, 16 << 10, 64 << 10, 256 << 10][rng.below(4) as usize],
+        clients: Some(workload(&mut rng, election)),
+        progress: Some(Progress { elections: PROGRESS_ELECTIONS }),
+        ..Script::default()
+    };
+    let end = swarm.until.0.saturating_sub(SETTLE_ELECTIONS * election.0).max(swarm.until.0 / 4);
+    if swarm.until.0 - end < u64::from(PROGRESS_ELECTIONS) * election.0 {
+        script.progress = None;
+    }
+    let mut faults = Faults::new(rng, &script, end);
+    faults.draw();
+    let mut actions = faults.actions;
+    actions.push(Timed { at: Span(end), action: Action::Recover });
+    actions.sort_by_key(|timed| timed.at);
+    script.actions = actions;
+    script
+}
+
+/// Mostly fast for the election timeout, as a network must be for a leader to stay; sometimes not.
+fn latency(rng: &mut Rng, election: Span) -> Delay {
+    let low = election.0 / rng.between(100, 1000);
+    match rng.below(4) {
+        0 => Delay::Fixed(Span(low)),
+        1 => Delay::LogNormal { median: Span(election.0 / 50), factor: Factor(rng.between(1_500_000, 2_500_000)) },
+        _ => Delay::Uniform(Span(low), Span(low + election.0 / rng.between(10, 60))),
+    }
+}
+
+fn disk(rng: &mut Rng, election: Span) -> Delay {
+    let low = election.0 / rng.between(100, 2000);
+    match rng.below(4) {
+        0 => Delay::Fixed(Span(low)),
+        1 => Delay::LogNormal { median: Span(election.0 / 40), factor: Factor(rng.between(1_500_000, 2_500_000)) },
+        _ => Delay::Uniform(Span(low), Span(low + election.0 / rng.between(5, 60))),
+    }
+}
+
+fn workload(rng: &mut Rng, election: Span) -> Workload {
+    let mix = Mix {
+        put: rng.between(1, 6) as u32,
+        get: rng.below(6) as u32,
+        cas: rng.below(3) as u32,
+        delete: rng.below(2) as u32,
+    };
+    let clients = rng.between(1, 6) as u16;
+    Workload { clients, every: Span(election.0 / rng.between(2, 20)), keys: rng.between(1, 4) as u32, mix }
+}
+
+/// The faults of one script in the making.
+struct Faults {
+    rng: Rng,
+    nodes: u8,
+    election: u64,
+    datagrams: bool,
+    fair: Delay,
+    end: u64,
+    kinds: Vec<Kind>,
+    /// Members whose disks may be lost or rot; never a majority.
+    victims: Vec<Member>,
+    actions: Vec<Timed>,
+}
+
+impl Faults {
+    fn new(mut rng: Rng, script: &Script, end: u64) -> Faults {
+        let share = rng.between(1, 4);
+        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| rng.chance(1, share)).collect();
+        if kinds.is_empty() {
+            kinds.push(KINDS[rng.below(KINDS.len() as u64) as usize]);
+        }
+        let mut victims: Vec<Member> = script.members().collect();
+        let count = rng.below(u64::from(script.nodes.div_ceil(2))) as usize;
+        while victims.len() > count {
+            let at = rng.below(victims.len() as u64) as usize;
+            victims.remove(at);
+        }
+        Faults {
+            rng,
+            nodes: script.nodes,
+            election: script.election.0,
+            datagrams: script.transport == Transport::Datagrams,
+            fair: script.latency,
+            end,
+            kinds,
+            victims,
+            actions: Vec::new(),
+        }
+    }
+
+    /// From one fault to the next until the end.
+    fn draw(&mut self) {
+        let pace = self.election * self.rng.between(1, 6);
+        let mut at = self.election * 2;
+        loop {
+            at += self.rng.between(pace / 4, pace * 2);
+            if at >= self.end {
+                return;
+            }
+            let kind = self.kinds[self.rng.below(self.kinds.len() as u64) as usize];
+            self.add(at, kind);
+        }
+    }
+
+    fn add(&mut self, at: u64, kind: Kind) {
+        let one = Target::Node(self.member());
+        let leader_or_one = if self.rng.chance(1, 2) { Target::Leader } else { one };
+        match kind {
+            Kind::Crash => self.crash(at, one),
+            Kind::CrashLeader => {
+                self.push(at, Action::Crash(Target::Leader));
+                let later = at + self.span(4);
+                self.push(later, Action::Restart(Target::All));
+            }
+            Kind::CrashTwice => {
+                let soon = at + self.rng.between(self.election / 50, self.election / 2);
+                self.crash(at, one);
+                self.push(soon, Action::Restart(one));
+                let again = soon + self.rng.between(self.election / 100, self.election / 4);
+                self.crash(again, one);
+            }
+            Kind::CrashAll => {
+                self.push(at, Action::Crash(Target::All));
+                let later = at + self.rng.between(self.election / 10, self.election);
+                self.push(later, Action::Restart(Target::All));
+            }
+            Kind::Pause => {
+                self.push(at, Action::Pause(leader_or_one));
+                let later = at + self.span(5);
+                self.push(later, Action::Resume(Target::All));
+            }
+            Kind::Cut | Kind::OneWayCut => {
+                let (a, b) = self.pair();
+                let one_way = if kind == Kind::Cut { OneWay::No } else { OneWay::Yes };
+                self.push(at, Action::Cut(a, b, one_way));
+                self.heal(at, Action::Heal(a, b, one_way));
+            }
+            Kind::Isolate => {
+                self.push(at, Action::Isolate(leader_or_one));
+                self.heal(at, Action::HealAll);
+            }
+            Kind::Partition => {
+                let groups = self.groups();
+                self.push(at, Action::Partition(groups));
+                self.heal(at, Action::HealAll);
+            }
+            Kind::Topology => {
+                let hub = self.member();
+                let topology =
+                    [Topology::QuorumLoss(hub), Topology::Constrained(hub), Topology::Chained][self.rng.below(3) as usize];
+                self.push(at, Action::Topology(topology));
+                self.heal(at, Action::HealAll);
+            }
+            Kind::Weather | Kind::Latency => self.weather(at, kind),
+            Kind::ClockRate => {
+                let rate = Factor(self.rng.between(500_000, 2_000_000));
+                self.push(at, Action::Clock(one, ClockFault::Rate(rate)));
+            }
+            Kind::ClockJump => {
+                let jump = Span(self.span(4));
+                self.push(at, Action::Clock(one, ClockFault::Jump(jump)));
+            }
+            Kind::Timeout => {
+                let target = if self.rng.chance(1, 2) { one } else { Target::Follower };
+                self.push(at, Action::Timeout(target));
+            }
+            Kind::Stall | Kind::Tear | Kind::LoseUnsynced | Kind::FailSync | Kind::Full | Kind::Rot | Kind::Wipe => {
+                self.harm_disk(at, kind, leader_or_one);
+            }
+        }
+    }
+
+    fn weather(&mut self, at: u64, kind: Kind) {
+        let share = Share(self.rng.between(1_000, 200_000) as u32);
+        let (worse, better) = match self.rng.below(3) {
+            _ if kind == Kind::Latency => {
+                let slow = Delay::Uniform(Span(self.election / 20), Span(self.election * self.rng.between(1, 4) / 2));
+                (NetworkChange::Latency(slow), NetworkChange::Latency(self.fair))
+            }
+            1 if self.datagrams => (NetworkChange::Duplicate(share), NetworkChange::Duplicate(Share(0))),
+            2 if self.datagrams => (NetworkChange::Reorder(share), NetworkChange::Reorder(Share(0))),
+            _ => (NetworkChange::Loss(share), NetworkChange::Loss(Share(0))),
+        };
+        self.push(at, Action::Network(worse));
+        let later = at + self.span(10);
+        self.push(later, Action::Network(better));
+    }
+
+    fn harm_disk(&mut self, at: u64, kind: Kind, target: Target) {
+        let victim = match self.victims.len() as u64 {
+            0 => None,
+            n => Some(Target::Node(self.victims[self.rng.below(n) as usize])),
+        };
+        match kind {
+            Kind::Stall => {
+                let stall = Span(self.span(3));
+                self.push(at, Action::Disk(target, DiskAction::Stall(stall)));
+            }
+            Kind::Tear | Kind::LoseUnsynced => {
+                let armed = if kind == Kind::Tear { DiskAction::Tear } else { DiskAction::LoseUnsynced };
+                self.push(at, Action::Disk(target, armed));
+                self.crash(at, target);
+            }
+            Kind::FailSync => {
+                self.push(at, Action::Disk(target, DiskAction::Fail));
+                let later = at + self.span(6);
+                self.push(later, Action::Restart(Target::All));
+            }
+            Kind::Full => {
+                self.push(at, Action::Disk(target, DiskAction::Full));
+                let later = at + self.span(8);
+                self.push(later, Action::Disk(Target::All, DiskAction::Clear));
+            }
+            Kind::Rot => {
+                if let Some(victim) = victim {
+                    self.push(at, Action::Disk(victim, DiskAction::Rot));
+                    self.crash(at, victim);
+                }
+            }
+            _ => {
+                if let Some(victim) = victim {
+                    self.push(at, Action::Disk(victim, DiskAction::Wipe));
+                }
+            }
+        }
+    }
+
+    fn crash(&mut self, at: u64, target: Target) {
+        self.push(at, Action::Crash(target));
+        let later = at + self.span(6);
+        let again = if matches!(target, Target::Node(_)) { target } else { Target::All };
+        self.push(later, Action::Restart(again));
+    }
+
+    fn heal(&mut self, at: u64, action: Action) {
+        let later = at + self.span(12);
+        self.push(later, action);
+    }
+
+    /// Up to so many election timeouts; short ones are as likely as long ones.
+    fn span(&mut self, elections: u64) -> u64 {
+        let top = self.election * elections;
+        (top >> self.rng.below(6)).max(self.election / 20) - self.rng.below(self.election / 50)
+    }
+
+    fn member(&mut self) -> Member {
+        Member(self.rng.between(1, self.nodes.into()) as u8)
+    }
+
+    fn pair(&mut self) -> (Member, Member) {
+        let a = self.member();
+        let step = self.rng.between(1, u64::from(self.nodes).max(2) - 1) as u8;
+        (a, Member((a.0 - 1 + step) % self.nodes + 1))
+    }
+
+    /// Two groups, or three; sometimes members are in none.
+    fn groups(&mut self) -> Vec<Vec<Member>> {
+        let count = self.rng.between(2, 3);
+        let mut groups = vec![Vec::new(); count as usize];
+        for n in 1..=self.nodes {
+            if !self.rng.chance(1, 10) {
+                groups[self.rng.below(count) as usize].push(Member(n));
+            }
+        }
+        groups.retain(|group| !group.is_empty());
+        if groups.is_empty() {
+            groups.push(vec![Member(1)]);
+        }
+        groups
+    }
+
+    /// What would come after the end is left out: all faults end then.
+    fn push(&mut self, at: u64, action: Action) {
+        // A cluster of one has no links.
+        let links = matches!(action, Action::Cut(..) | Action::Heal(..));
+        if at < self.end && !(links && self.nodes == 1) && self.actions.len() < crate::script::ACTIONS_MAX - 1 {
+            self.actions.push(Timed { at: Span(at), action });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_swarm_script_is_a_script() {
+        for seed in 0..2000 {
+            let nodes = (seed % 15) as u8 + 1;
+            let script = swarm(seed, &Swarm { nodes, ..Swarm::default() });
+            assert_eq!(script.to_string().parse().as_ref(), Ok(&script), "{script}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_drawn() {
+        let text: String = (0..300).map(|seed| swarm(seed, &Swarm::default()).to_string()).collect();
+        for part in [
+            "crash n", "crash leader", "crash all", "restart", "pause", "resume", "cut n", " -> ", "isolate", "partition",
+            "quorum-loss", "constrained", "chained", "latency", "loss", "duplicate", "reorder", "rate", "jump", "timeout",
+            "stall", "full", "clear", "lose-unsynced", "tear", "rot", "fail", "wipe", "recover", "datagrams",
+        ] {
+            assert!(text.contains(part), "{part}");
+        }
+        assert!(!text.contains(" lie"), "a disk that lies is beyond every budget");
+    }
+}
