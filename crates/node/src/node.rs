@@ -204,21 +204,21 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     /// Ends a batch of inputs: proposes what clients asked, commits the state machine, starts a
     /// disk write if none is in flight.
     pub fn flush(&mut self, now: Time, out: &mut Outbox<P, S>) {
-        if self.stopped {
-            return;
+        if !self.stopped {
+            self.expire(now, out);
+            let status = self.process.status();
+            self.follow_leader(&status);
+            if status.role == Role::Leader {
+                self.propose(now, out);
+            } else {
+                self.refuse_inbox(status.leader, out);
+                self.forward(now, status.leader, out);
+            }
+            self.ask_reads(now, out);
+            self.store(now, out);
+            self.append(now, out);
         }
-        self.expire(now, out);
-        let status = self.process.status();
-        self.follow_leader(&status);
-        if status.role == Role::Leader {
-            self.propose(now, out);
-        } else {
-            self.refuse_inbox(status.leader, out);
-            self.forward(now, status.leader, out);
-        }
-        self.ask_reads(now, out);
-        self.store(now, out);
-        self.append(now, out);
+        // Also of a member that stopped: its last inputs are the ones worth having.
         if let Some(tape) = &mut self.tape {
             tape.drain_into(&mut out.tape);
         }
