@@ -205,6 +205,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     /// disk write if none is in flight.
     pub fn flush(&mut self, now: Time, out: &mut Outbox<P, S>) {
         if !self.stopped {
+            self.end_waits(now);
             self.expire(now, out);
             let status = self.process.status();
             self.follow_leader(&status);
@@ -465,14 +466,21 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         }
     }
 
+    /// Lets elapsed waits end, whether or not there is a leader to send to: a deadline in the past
+    /// would keep the host busy for nothing.
+    fn end_waits(&mut self, now: Time) {
+        let elapsed = |wait: &mut Option<Time>| wait.take_if(|at| *at <= now).is_some();
+        elapsed(&mut self.send_at);
+        elapsed(&mut self.read_at);
+        if elapsed(&mut self.resend_at) {
+            self.outgoing.rewind();
+        }
+    }
+
     /// Whether commands of this life may be sent now.
     fn may_send(&mut self, now: Time) -> bool {
-        if self.writer.durable() < self.started || self.send_at.is_some_and(|at| at > now) {
+        if self.writer.durable() < self.started || self.send_at.is_some() {
             return false;
-        }
-        self.send_at = None;
-        if self.resend_at.is_some_and(|at| at <= now) && self.outgoing.is_outstanding() {
-            self.outgoing.rewind();
         }
         if self.outgoing.has_more() && !self.outgoing.is_outstanding() {
             self.resend_at = Some(now + self.resend_after);
@@ -580,10 +588,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     }
 
     fn ask_reads(&mut self, now: Time, out: &mut Outbox<P, S>) {
-        if !self.reads.has_queued() || self.read_at.is_some_and(|at| at > now) {
+        if !self.reads.has_queued() || self.read_at.is_some() {
             return;
         }
-        self.read_at = None;
         let ticket = self.ticket();
         self.reads.ask(ticket);
         self.drive(now, Step::Request(LogRequest::Read { ticket }), out);

@@ -127,6 +127,21 @@ fn a_command_that_every_proposal_of_was_refused_is_known_not_to_be_done() {
 }
 
 #[test]
+fn a_wait_that_is_over_leaves_no_deadline_behind() {
+    let mut host = Host::running();
+    host.say([Op::Refuse(true)]);
+    host.put("one");
+    host.ask(Request::Read(()));
+    host.settle();
+    host.say([Op::Follow(1, NOBODY)]);
+    for _ in 0..100 {
+        host.wait(Duration::from_millis(30));
+        let deadline = host.node.deadline().expect("clients wait");
+        assert!(deadline > host.now, "the host is kept busy for nothing");
+    }
+}
+
+#[test]
 fn limits_are_told_apart() {
     let mut config = config();
     config.limits.command_bytes_max = 10;

@@ -321,6 +321,11 @@ impl World {
                 self.advance(Duration::from_millis(10));
             }
         }
+        for member in &self.members {
+            let node = member.node.as_ref().expect("all run");
+            println!("{:?} deadline {:?} {:?}", self.now, node.deadline(), node.status());
+            println!("{} commands, {:?}", node.machine().commands.len(), node.process().describe(self.now));
+        }
         panic!("seed {}: {} clients were never answered", self.seed, self.asked.len());
     }
 
