@@ -15,8 +15,8 @@ mod server;
 mod trace;
 
 pub use live::{
-    LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription,
-    LiveNode, LiveVerb,
+    LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveNode,
+    LiveVerb,
 };
 pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError};
 pub use server::{BoundLab, SCRIPT_BYTES_MAX};

@@ -135,6 +135,12 @@ impl Past {
             && let Some(node) = event["n"].as_str()
         {
             self.states.insert(node.to_owned(), event["s"].take());
+        } else if event["k"] == "process"
+            && let Some(state) = event["n"].as_str().and_then(|node| self.states.get_mut(node))
+        {
+            // A process that ended or stands still cannot say so itself.
+            state["up"] = event["running"].take();
+            state["paused"] = event["stopped"].take();
         } else if event["k"] == "fault" && event["cuts"].is_array() {
             self.cuts = Some(event["cuts"].take());
         }

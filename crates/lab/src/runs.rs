@@ -85,8 +85,9 @@ impl Runs {
 
 /// Runs a script in the simulator.
 fn simulate(text: &str) -> Result<Trace, ScriptError> {
-    let script: Script =
-        text.parse().map_err(|error: synod_sim::ScriptError| ScriptError { error: error.problem, line: error.line })?;
+    let script: Script = text
+        .parse()
+        .map_err(|error: synod_sim::ScriptError| ScriptError { error: error.problem, line: error.line })?;
     if script.until > RUN_TIME_MAX {
         let error = format!(
             "the page shows runs of up to {RUN_TIME_MAX}, and this one takes {}: `synod sim` runs longer ones",
@@ -98,7 +99,8 @@ fn simulate(text: &str) -> Result<Trace, ScriptError> {
     let outcome = synod_sim::run(&script, &mut events)
         .map_err(|error| ScriptError { error: error.to_string(), line: line_of(text, "protocol") })?;
     let lines = events.lines().lines().map(Box::from);
-    Trace::new(events.header(&outcome), lines).map_err(|error| ScriptError { error: error.to_string(), line: 0 })
+    Trace::new(events.header(&outcome), lines)
+        .map_err(|error| ScriptError { error: error.to_string(), line: 0 })
 }
 
 /// The line that starts with this word, counted from 1; 0 if there is none.

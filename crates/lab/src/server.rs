@@ -186,10 +186,7 @@ async fn run(State(shared): App, body: Bytes) -> Response {
 async fn recorded(State(shared): App) -> Response {
     match &shared.recorded {
         Some(trace) => Json(trace.header()).into_response(),
-        None => refuse(
-            StatusCode::NOT_FOUND,
-            "no recording was given: open one with `synod replay <file>`",
-        ),
+        None => refuse(StatusCode::NOT_FOUND, "no recording was given: open one with `synod replay <file>`"),
     }
 }
 

@@ -84,6 +84,8 @@ struct Facts {
     #[serde(default)]
     phase: Option<String>,
     #[serde(default)]
+    lost: Option<String>,
+    #[serde(default)]
     cuts: Option<Vec<(String, String)>>,
 }
 
@@ -99,7 +101,8 @@ struct Moment {
 impl Moment {
     fn advance(&mut self, position: usize, facts: &Facts) {
         match (facts.k.as_str(), facts.m) {
-            ("send", Some(message)) => {
+            // What is lost as it is sent never flies.
+            ("send", Some(message)) if facts.lost.is_none() => {
                 self.flying.insert(message, position);
             }
             ("recv" | "drop", Some(message)) => {
@@ -152,10 +155,7 @@ impl Trace {
     ///
     /// # Errors
     /// [`TraceError`] when the header or an event does not have the form of the trace format.
-    pub fn new(
-        header: Value,
-        events: impl IntoIterator<Item = Box<str>>,
-    ) -> Result<Trace, TraceError> {
+    pub fn new(header: Value, events: impl IntoIterator<Item = Box<str>>) -> Result<Trace, TraceError> {
         let (hash, until) = read_header(&header)?;
         let mut trace = Trace {
             header,
@@ -183,8 +183,8 @@ impl Trace {
             .next()
             .ok_or_else(|| TraceError::NotATrace("it is empty".into()))?
             .map_err(TraceError::Io)?;
-        let header: Value = serde_json::from_str(&first)
-            .map_err(|error| TraceError::NotATrace(error.to_string()))?;
+        let header: Value =
+            serde_json::from_str(&first).map_err(|error| TraceError::NotATrace(error.to_string()))?;
         let (hash, until) = read_header(&header)?;
         let mut trace = Trace {
             header,

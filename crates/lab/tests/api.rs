@@ -8,7 +8,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use synod_lab::{Lab, LabError, LiveAction, LiveCluster, LiveDescription, LiveNode, LiveVerb, SCRIPT_BYTES_MAX, Trace, TraceError};
+use synod_lab::{
+    Lab, LabError, LiveAction, LiveCluster, LiveDescription, LiveNode, LiveVerb, SCRIPT_BYTES_MAX, Trace,
+    TraceError,
+};
 use tokio::sync::broadcast;
 
 const SCRIPT: &str = "synod-script 1\nprotocol raft\nnodes 3\nseed 4\nfor 3s\nclients 2 every 200ms keys 2 mix put:1,get:1\nat 1s crash leader\n";
@@ -16,7 +19,12 @@ const SCRIPT: &str = "synod-script 1\nprotocol raft\nnodes 3\nseed 4\nfor 3s\ncl
 #[test]
 fn the_page_and_its_files_come_with_their_types_and_a_policy() {
     let lab = Served::start();
-    for (path, kind) in [("/", "text/html; charset=utf-8"), ("/main.js", "text/javascript; charset=utf-8"), ("/style.css", "text/css; charset=utf-8"), ("/icon.svg", "image/svg+xml")] {
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/main.js", "text/javascript; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
         let answer = lab.get(path);
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.head.contains(&format!("content-type: {kind}")), "{path}: {}", answer.head);
@@ -57,7 +65,11 @@ fn a_script_is_run_once_and_its_windows_meet() {
     assert_eq!(whole["events"].as_array().map(Vec::len), header["events"].as_u64().map(|n| n as usize));
     assert_eq!([events(&early), events(&late)].concat(), events(&whole));
     for node in ["n1", "n2", "n3"] {
-        let last = events(&early).iter().filter(|e| e["k"] == "state" && e["n"] == node).next_back().map(|e| e["s"].clone());
+        let last = events(&early)
+            .iter()
+            .filter(|e| e["k"] == "state" && e["n"] == node)
+            .next_back()
+            .map(|e| e["s"].clone());
         assert_eq!(last.as_ref(), late["keyframe"]["states"].get(node), "{node}");
     }
 }
@@ -128,8 +140,14 @@ fn a_file_that_is_no_trace_is_refused_with_the_reason() {
     assert!(matches!(refusal(""), TraceError::NotATrace(_)));
     assert!(matches!(refusal("PK\u{3}\u{4}"), TraceError::NotATrace(_)));
     assert!(matches!(refusal("{\"synod-trace\":99}"), TraceError::Version(99)));
-    assert!(matches!(refusal(&format!("{header}{{\"t\":1,\"k\":\"note\"}}\n{{\"t\":1,")), TraceError::Event { line: 3, .. }));
-    assert!(matches!(refusal(&format!("{header}{{\"t\":2,\"k\":\"note\"}}\n{{\"t\":1,\"k\":\"note\"}}")), TraceError::Event { line: 3, .. }));
+    assert!(matches!(
+        refusal(&format!("{header}{{\"t\":1,\"k\":\"note\"}}\n{{\"t\":1,")),
+        TraceError::Event { line: 3, .. }
+    ));
+    assert!(matches!(
+        refusal(&format!("{header}{{\"t\":2,\"k\":\"note\"}}\n{{\"t\":1,\"k\":\"note\"}}")),
+        TraceError::Event { line: 3, .. }
+    ));
 }
 
 #[test]
@@ -216,17 +234,25 @@ fn a_page_that_opens_late_hears_the_past_and_then_the_present() {
     while puppet.events.receiver_count() == 0 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    puppet.events.send(Arc::from("{\"t\":1,\"k\":\"note\",\"text\":\"past\"}")).expect("the laboratory listens");
+    puppet
+        .events
+        .send(Arc::from("{\"t\":1,\"k\":\"note\",\"text\":\"past\"}"))
+        .expect("the laboratory listens");
     std::thread::sleep(Duration::from_millis(100));
     let mut stream = TcpStream::connect(lab.addr).expect("the laboratory listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
     write!(stream, "GET /api/live HTTP/1.1\r\nHost: {}\r\n\r\n", lab.addr).expect("the request is taken");
     let mut lines = BufReader::new(stream).lines().map(|line| line.expect("the stream goes on"));
-    let mut until = |wanted: &str| lines.by_ref().find(|line| line.contains(wanted)).unwrap_or_else(|| panic!("{wanted} comes"));
+    let mut until = |wanted: &str| {
+        lines.by_ref().find(|line| line.contains(wanted)).unwrap_or_else(|| panic!("{wanted} comes"))
+    };
     assert!(until("event:").ends_with("hello"));
     assert!(until("data:").contains("\"actions\":[\"kill\",\"start\"]"));
     until("keyframe");
     until("past");
-    puppet.events.send(Arc::from("{\"t\":2,\"k\":\"note\",\"text\":\"present\"}")).expect("the laboratory listens");
+    puppet
+        .events
+        .send(Arc::from("{\"t\":2,\"k\":\"note\",\"text\":\"present\"}"))
+        .expect("the laboratory listens");
     until("present");
 }

@@ -5,9 +5,13 @@ mod host;
 
 use browser::{Browser, Page};
 use host::Served;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use synod_lab::{LiveAction, LiveCluster, LiveDescription, LiveNode, LiveVerb};
+use tokio::sync::broadcast;
 
-const READY: &str = "document.getElementById('lab').dataset.ready && !document.getElementById('lab').ariaBusy";
+const READY: &str =
+    "document.getElementById('lab').dataset.ready && !document.getElementById('lab').ariaBusy";
 
 fn open(browser: &Browser, lab: &Served, fragment: &str) -> Page {
     let mut page = browser.page(1440, 900);
@@ -23,7 +27,9 @@ fn said(page: &mut Page, what: &str) -> String {
 
 /// Waits until a run other than `before` is shown, and returns its hash.
 fn other_run(page: &mut Page, before: &str) -> String {
-    let different = format!("{READY} && document.getElementById('lab').dataset.hash !== '{before}' && document.getElementById('lab').dataset.hash");
+    let different = format!(
+        "{READY} && document.getElementById('lab').dataset.hash !== '{before}' && document.getElementById('lab').dataset.hash"
+    );
     page.wait_for("another run", &different).as_str().expect("a hash").to_owned()
 }
 
@@ -114,10 +120,14 @@ fn a_link_cut_by_a_click_shows_its_gap_and_heals() {
     let mut page = open(&browser, &lab, "");
     let first = said(&mut page, "hash");
     page.press(" ");
-    page.evaluate("document.querySelector('.link .hit').dispatchEvent(new MouseEvent('click', { bubbles: true }))");
+    page.evaluate(
+        "document.querySelector('.link .hit').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
+    );
     let cut = other_run(&mut page, &first);
     page.wait_for("the gap", "document.querySelector('.link.cut .gap')?.getAttribute('d')");
-    page.evaluate("document.querySelector('.link.cut .hit').dispatchEvent(new MouseEvent('click', { bubbles: true }))");
+    page.evaluate(
+        "document.querySelector('.link.cut .hit').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
+    );
     other_run(&mut page, &cut);
     page.wait_for("no gap", "document.querySelector('.link.cut') === null");
     page.assert_clean();
@@ -129,7 +139,9 @@ fn a_script_that_does_not_parse_is_shown_with_its_line() {
     let lab = Served::start();
     let mut page = open(&browser, &lab, "");
     page.click("#tab-script");
-    page.evaluate("document.getElementById('script').value = 'synod-script 1\\nprotocol raft\\nnodes many\\n'");
+    page.evaluate(
+        "document.getElementById('script').value = 'synod-script 1\\nprotocol raft\\nnodes many\\n'",
+    );
     page.click("#run-script");
     let error = page.wait_for("the error", "!document.getElementById('script-error').hidden && document.getElementById('script-error').textContent");
     assert!(error.as_str().expect("a text").starts_with("Line 3: "), "{error}");
@@ -141,8 +153,13 @@ fn a_script_that_does_not_parse_is_shown_with_its_line() {
 fn a_link_whose_run_came_out_differently_says_so() {
     let Some(browser) = Browser::start() else { return };
     let lab = Served::start();
-    let mut page = open(&browser, &lab, "#sim&v=1&s=synod-script+1~protocol+raft~nodes+3~seed+9~for+4s&h=0123456789abcdef");
-    let warning = page.wait_for("the warning", "document.querySelector('.warning[role=alert]:not([hidden])')?.textContent");
+    let mut page = open(
+        &browser,
+        &lab,
+        "#sim&v=1&s=synod-script+1~protocol+raft~nodes+3~seed+9~for+4s&h=0123456789abcdef",
+    );
+    let warning = page
+        .wait_for("the warning", "document.querySelector('.warning[role=alert]:not([hidden])')?.textContent");
     assert!(warning.as_str().expect("a text").contains("0123456789abcdef"), "{warning}");
     page.assert_clean();
 }
@@ -162,9 +179,13 @@ fn scrubbing_moves_both_pictures_and_going_back_shows_the_same_again() {
     assert_ne!(at(&mut page), then);
     page.press("Home");
     page.wait_for("the start", "document.querySelector('.over').getAttribute('aria-valuenow') === '0'");
+    page.wait_for("the address of the start", "location.hash.endsWith('&t=0')");
     let ms = then.as_str().expect("a number").to_owned();
     page.evaluate(&format!("location.hash = location.hash.replace(/&t=\\d+/, '') + '&t={ms}'"));
-    page.wait_for("the moment", &format!("document.querySelector('.over').getAttribute('aria-valuenow') === '{ms}'"));
+    page.wait_for(
+        "the moment",
+        &format!("document.querySelector('.over').getAttribute('aria-valuenow') === '{ms}'"),
+    );
     let names = |value: &Value| value.as_str().unwrap_or_default().matches("leader").count();
     assert_eq!(names(&page.evaluate(shown)), names(&picture));
     page.assert_clean();
@@ -190,5 +211,90 @@ fn on_a_phone_the_ring_stands_above_the_timeline_and_everything_can_be_touched()
     let ground = page.evaluate("getComputedStyle(document.body).backgroundColor");
     assert_eq!(ground, "rgb(20, 24, 31)");
     page.picture("phone");
+    page.assert_clean();
+}
+
+/// Three processes that only seem to run: the first leads, and whoever is killed is gone.
+struct Puppet {
+    events: broadcast::Sender<Arc<str>>,
+    done: Mutex<Vec<LiveAction>>,
+}
+
+impl Puppet {
+    fn say(&self, event: Value) {
+        self.events.send(Arc::from(event.to_string())).expect("the laboratory listens");
+    }
+
+    fn state(&self, t: u64, node: &str, role: &str, epoch: u64) {
+        let state = json!({"up": true, "paused": false, "role": role, "epoch": epoch, "voted": "n1", "leader": "n1",
+            "last": 1, "lastEpoch": 1, "durable": 1, "committed": 1, "applied": 1, "deadline": null,
+            "deadlineFrom": 0, "log": [[1, 1, "noop"]], "fields": [["part", role]]});
+        self.say(json!({"t": t, "k": "state", "n": node, "s": state}));
+    }
+}
+
+impl LiveCluster for Puppet {
+    fn describe(&self) -> LiveDescription {
+        let node = |i: u32| LiveNode {
+            name: format!("n{i}"),
+            pid: Some(4000 + i),
+            stopped: false,
+            client: format!("127.0.0.1:{}", 2000 + i),
+            peer: format!("127.0.0.1:{}", 3000 + i),
+            data: "data".into(),
+        };
+        LiveDescription {
+            protocol: "raft".into(),
+            nodes: (1..=3).map(node).collect(),
+            actions: vec![LiveVerb::Kill, LiveVerb::Stop, LiveVerb::Cont, LiveVerb::Start],
+            note: Some("Links can be cut once fault injection is on.".into()),
+            t: 2_000_000_000,
+        }
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.events.subscribe()
+    }
+
+    fn act(&self, action: &LiveAction) -> Result<(), String> {
+        self.done.lock().expect("no panic").push(action.clone());
+        let node = action.node.clone().unwrap_or_default();
+        self.say(json!({"t": 3_000_000_000u64, "k": "process", "n": node, "pid": null, "running": false, "stopped": false}));
+        self.state(3_500_000_000, "n2", "leader", 2);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_live_view_shows_the_processes_kills_one_and_follows_the_present() {
+    let Some(browser) = Browser::start() else { return };
+    let puppet = Arc::new(Puppet { events: broadcast::channel(64).0, done: Mutex::default() });
+    let cluster: Arc<dyn LiveCluster> = puppet.clone();
+    let lab = Served::with(move |lab| lab.with_live(cluster));
+    while puppet.events.receiver_count() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for (node, role) in [("n1", "leader"), ("n2", "follower"), ("n3", "follower")] {
+        puppet.state(1_000_000_000, node, role, 1);
+    }
+    let mut page = browser.page(1440, 900);
+    page.open(&format!("{}#live", lab.url));
+    page.wait_for("the leader", "document.getElementById('lab').dataset.leader === 'n1'");
+    page.wait_for(
+        "a process id",
+        "document.querySelector('[data-process=n3] .pid').textContent === 'pid 4003'",
+    );
+    let story = page.text("#story");
+    assert!(story.contains("Links can be cut once fault injection is on."), "{story}");
+    page.click("[data-process=n1] [data-do=kill]");
+    page.wait_for("its end", "document.querySelector('[data-node=n1].crashed') && document.querySelector('[data-process=n1] [data-do=start]')");
+    page.wait_for("the next leader", "document.getElementById('lab').dataset.leader === 'n2'");
+    let done = puppet.done.lock().expect("no panic").clone();
+    assert_eq!(done, [LiveAction { verb: LiveVerb::Kill, node: Some("n1".into()), peer: None }]);
+    page.picture("live");
+    page.press("Home");
+    page.wait_for("the past", "document.getElementById('lab').dataset.leader === 'n1'");
+    page.press("End");
+    page.wait_for("the present", "document.getElementById('lab').dataset.leader === 'n2'");
     page.assert_clean();
 }

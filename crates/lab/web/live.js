@@ -2,6 +2,7 @@
 /** A cluster of real processes: its events as they come in, and the panel that breaks it. */
 
 import { Chunk, Moment } from './trace.js';
+import { BLANK } from './view.js';
 import { h } from './dom.js';
 import { epochWord } from './words.js';
 
@@ -9,6 +10,8 @@ import { epochWord } from './words.js';
 const CHUNK_EVENTS = 1500;
 const CHUNKS_MAX = 40;
 const MARKS_MAX = 400;
+/** After this a message that nobody has received is forgotten, in nanoseconds. */
+const FLIGHT_MAX_NS = 5e9;
 
 /** Has the same surface as `Trace`, and grows. */
 export class LiveTrace {
@@ -62,13 +65,18 @@ export class LiveTrace {
     if (e.k === 'process') this.#process(e);
     let chunk = this.list[this.list.length - 1];
     if (!chunk || chunk.events.length >= CHUNK_EVENTS) {
-      chunk = new Chunk(chunk ? chunk.to : e.t, chunk?.now ?? this.keyframe, this.header.nodes);
+      const start = chunk?.now ?? this.keyframe;
+      // Of a message to a process that died nobody will hear again.
+      for (const [m, sent] of start.flying) if (sent.t < e.t - FLIGHT_MAX_NS) start.flying.delete(m);
+      chunk = new Chunk(chunk ? chunk.to : e.t, start, this.header.nodes);
       this.list.push(chunk);
       this.#evict();
     }
     // Events of several processes may come in a little out of order; time on the page does not go back.
     e.t = Math.max(e.t, chunk.to);
     e.i = ++this.header.events;
+    // What a supervisor did to a link, its ends report as well.
+    if (e.k === 'fault' && !e.cuts) e.echo = true;
     this.#mark(e, chunk);
     if (e.k === 'recv' || e.k === 'drop') this.ends.set(e.m, e);
     if (e.c && !this.header.clients.includes(e.c) && this.header.clients.length < 3) this.header.clients.push(e.c);
@@ -83,6 +91,11 @@ export class LiveTrace {
     const node = this.cluster?.nodes.find((/** @type {any} */ n) => n.name === e.n);
     if (node) { node.pid = e.running ? e.pid : null; node.stopped = !!e.stopped; }
     this.onchange();
+    // A process that ended or stands still cannot say so itself.
+    const known = this.list[this.list.length - 1]?.now.states.get(e.n);
+    const s = { ...BLANK, ...known, up: e.running, paused: !!e.stopped };
+    if (!e.running || !known?.up) Object.assign(s, { role: 'follower', leader: null, deadline: null });
+    this.#event({ k: 'state', t: e.t, n: e.n, s });
   }
 
   /** @param {any} e @param {Chunk} chunk */
@@ -91,7 +104,7 @@ export class LiveTrace {
     if (e.k === 'state' && e.s.role === 'leader' && e.s.up) {
       const before = chunk.now.states.get(e.n);
       if (before?.role !== 'leader' || before.epoch !== e.s.epoch) add(`${e.n} leads ${epochWord(this.header.protocol)} ${e.s.epoch}`, 'leader');
-    } else if (e.k === 'fault') add(e.text ?? e.what, e.what);
+    } else if (e.k === 'fault' && !e.echo) add(e.text ?? e.what, e.what);
     else if (e.k === 'violation') add(e.promise, 'violation');
   }
 

@@ -39,6 +39,7 @@ const state = {
   speed: 200e6,
   present: false,
   selected: '',
+  /** Whether somebody has picked a node; until then the leader is shown. */ picked: false,
   /** @type {string|null} */ warning: null,
   dirty: true,
   loading: 0,
@@ -170,7 +171,7 @@ function advance(now, passed) {
 
 function draw() {
   const { trace, t } = state, v = view(trace, t), protocol = trace.header.protocol;
-  if (!v.byId.has(state.selected)) state.selected = leaderOf(v)?.id ?? trace.header.nodes[0] ?? '';
+  if (!v.byId.has(state.selected) || !state.picked) state.selected = leaderOf(v)?.id ?? (v.byId.has(state.selected) ? state.selected : trace.header.nodes[0] ?? '');
   ring.selected = state.selected;
   ring.draw(v, protocol);
   spacetime.moveTo(t);
@@ -194,6 +195,7 @@ function draw() {
 
 /** @param {string} id */
 function select(id) {
+  state.picked = true;
   if (id === state.selected) return;
   state.selected = id;
   state.dirty = true;
@@ -362,6 +364,7 @@ settle.now = () => {
 };
 
 async function navigate() {
+  clearTimeout(settling);
   const address = readAddress(location.hash);
   closeMenu(false);
   if (address.place === 'live') { openLive(); return; }

@@ -36,7 +36,7 @@ export class Ring {
     box.append(this.svg);
     /** @type {Map<string, any>} */ this.nodes = new Map();
     /** @type {Map<string, any>} */ this.links = new Map();
-    /** @type {Map<number, any>} */ this.messages = new Map();
+    /** @type {Map<string, any>} */ this.messages = new Map();
     /** @type {string[]} */ this.ids = [];
     /** @type {any} */ this.dragged = null;
     this.selected = '';
@@ -261,7 +261,7 @@ export class Ring {
       put(cell.g, { class: entry ? `entry${entry[0] <= n.committed ? ' committed' : ''}${entry[0] <= n.durable ? ' durable' : ''}` : 'none', transform: `translate(${left + i * step} 8)` });
       if (entry) put(cell.text, { text: entry[1], x: 7.5, y: 11.2 });
     }
-    put(parts.more, { text: this.narrow ? '' : n.last ? `${n.committed} of ${n.last} committed` : 'log empty', y: 39 });
+    put(parts.more, { text: this.narrow ? '' : !n.last ? 'log empty' : n.up ? `${n.committed} of ${n.last} committed` : `${n.durable} on disk`, y: 39 });
   }
 
   /** @param {import('./view.js').View} v */
@@ -270,7 +270,7 @@ export class Ring {
     for (const m of v.messages) {
       const a = this.nodes.get(m.from), b = this.nodes.get(m.to);
       if (!a || !b || a === b) continue;
-      const key = m.dying ? -m.m : m.m;
+      const key = `${m.m ?? m.sent}/${m.dying}`;
       present.add(key);
       let el = this.messages.get(key);
       if (!el) { el = this.#message(m); this.messages.set(key, el); }

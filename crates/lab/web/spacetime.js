@@ -8,13 +8,15 @@
  */
 
 import { h, palette } from './dom.js';
-import { messageKind } from './view.js';
+import { lostAt, messageKind } from './view.js';
 import { clock, duration, epochWord } from './words.js';
 
 const GUTTER = 58;
 const AXIS = 24;
 const CLIENT_ROW = 19;
 const SPAN_MIN = 5e6;
+/** How long an arrow is drawn for a message that was lost as it was sent. */
+const STUB_NS = 12e6;
 /** Nanoseconds of a live run under the whole width at first. */
 export const LIVE_SPAN = 6e9;
 /** Messages that can still be told apart in one picture. */
@@ -158,7 +160,9 @@ export class SpaceTime {
   }
 
   #rows() {
-    const clients = this.trace.header.clients ?? [], nodes = this.trace.header.nodes;
+    // The nodes come first: of many clients only as many are drawn as leave them room.
+    const clientRows = Math.max(2, Math.floor(((this.h ?? 200) * 0.3) / CLIENT_ROW));
+    const clients = (this.trace.header.clients ?? []).slice(0, clientRows), nodes = this.trace.header.nodes;
     const top = clients.length ? 8 + clients.length * CLIENT_ROW + 4 : 6;
     const room = (this.h ?? 200) - AXIS - top, row = room / nodes.length;
     return {
@@ -260,8 +264,8 @@ export class SpaceTime {
     const seen = new Set(), found = [];
     for (const chunk of chunks) {
       for (const e of chunk.sends) {
-        const end = this.trace.ends.get(e.m), until = end?.t ?? e.at ?? this.trace.until;
-        if (e.t > this.to || until < this.from || seen.has(e.m)) continue;
+        const end = this.trace.ends.get(e.m), until = end?.t ?? e.at ?? (e.lost ? e.t + STUB_NS : this.trace.live ? e.t : this.trace.until);
+        if (e.t > this.to || until < this.from || e.from === e.to || (e.m !== null && seen.has(e.m))) continue;
         seen.add(e.m);
         found.push({ e, end, until, kind: messageKind(e.name, e.detail) });
       }
@@ -278,7 +282,7 @@ export class SpaceTime {
   #arrow(g, c, rows, { e, end, until, kind }, dense) {
     const lost = end?.k === 'drop' || e.lost, x1 = this.x(e.t), y1 = rows.node(e.from);
     let x2 = this.x(until), y2 = rows.node(e.to);
-    if (lost && e.lost) { x2 = x1 + (x2 - x1) * 0.5 + 2; y2 = y1 + (y2 - y1) * 0.5; }
+    if (e.lost) y2 = y1 + (y2 - y1) * Math.max(0.2, lostAt(e.lost));
     const style = ARROW[kind] ?? ARROW.other;
     g.strokeStyle = lost ? c.violation : c[style.colour];
     g.lineWidth = style.width;
@@ -298,7 +302,7 @@ export class SpaceTime {
   #faults(g, c, rows, chunks, height) {
     const after = (/** @type {any} */ e) => e.what !== 'crash' && e.what !== 'restart' && e.what !== 'pause' && e.what !== 'resume';
     for (const chunk of chunks) for (const e of chunk.marks) {
-      if (e.k !== 'fault' || e.t < this.from || e.t > this.to) continue;
+      if (e.k !== 'fault' || e.echo || e.t < this.from || e.t > this.to) continue;
       const x = Math.round(this.x(e.t)) + 0.5;
       g.strokeStyle = c.violation; g.globalAlpha = 0.35; g.lineWidth = 1; g.setLineDash([2, 3]);
       g.beginPath(); g.moveTo(x, 0); g.lineTo(x, height - AXIS); g.stroke();
@@ -323,24 +327,15 @@ export class SpaceTime {
         g.fillStyle = c.bg; g.strokeStyle = c.candidate; g.lineWidth = 1.6;
         g.beginPath(); g.moveTo(x, y - 6); g.lineTo(x + 6, y); g.lineTo(x, y + 6); g.lineTo(x - 6, y); g.closePath(); g.fill(); g.stroke();
         this.spots?.push({ x, y, text: `${e.n} votes for ${e.s.voted} in ${epochWord(this.trace.header.protocol)} ${e.s.epoch}` });
-      } else if (e.k === 'timeout' && this.#stands(chunk, e)) {
+      } else if (e.k === 'stand') {
         g.fillStyle = c.bg; g.strokeStyle = c.candidate; g.lineWidth = 1.8;
         g.beginPath(); g.arc(x, y, 4.5, 0, 7); g.fill(); g.stroke();
-        this.spots?.push({ x, y, text: `${e.n}'s timer runs out at ${clock(e.t)}` });
-      } else if (e.k === 'disk' && e.op !== 'sync-begin' && e.op !== 'sync-end') {
+        this.spots?.push({ x, y, text: `${e.n} stands for election at ${clock(e.t)}` });
+      } else if (e.k === 'disk') {
         g.fillStyle = c.violation; g.fillRect(x - 3, y - 3, 6, 6);
         this.spots?.push({ x, y, text: `${e.n}'s disk: ${e.op}` });
       }
     }
-  }
-
-  /** A leader's timer only beats; a follower's is the start of an election. @param {any} chunk @param {any} e */
-  #stands(chunk, e) {
-    for (let i = chunk.segments.length - 1; i >= 0; i--) {
-      const seg = chunk.segments[i];
-      if (seg.n === e.n && seg.t <= e.t) return seg.role !== 'leader';
-    }
-    return true;
   }
 
   /** @param {any} g @param {any} c @param {any} rows @param {any[]} chunks */
@@ -354,6 +349,7 @@ export class SpaceTime {
     g.font = `11px ${FONT}`;
     for (const { begin, end } of found.values()) {
       const first = begin ?? end, y = rows.client(first.c);
+      if (!rows.clients.includes(first.c)) continue;
       const x1 = begin ? this.x(begin.t) : GUTTER - 6, open = !end || end.phase === 'unknown';
       const x2 = open ? Math.min((this.w ?? 0), this.x(this.trace.until)) : this.x(end.t);
       if (x2 < GUTTER || x1 > (this.w ?? 0)) continue;

@@ -41,7 +41,7 @@ export function why(trace, e) {
   const said = [], word = epochWord(trace.header.protocol);
   const stands = [];
   for (const chunk of trace.between(e.at, e.won)) {
-    for (const x of chunk.events) if (x.k === 'timeout' && x.t >= e.at && x.t <= e.won && x.n !== e.lost) stands.push(x);
+    for (const x of chunk.marks) if (x.k === 'stand' && x.t >= e.at && x.t <= e.won && x.n !== e.lost) stands.push(x);
   }
   const own = stands.filter((x) => x.n === e.winner), first = stands[0], stood = own[own.length - 1];
   if (stood) {

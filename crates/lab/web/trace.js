@@ -51,7 +51,8 @@ export class Moment {
         this.states.set(e.n, e.s);
         if (!e.s.up) this.syncing.delete(e.n);
         break;
-      case 'send': this.flying.set(e.m, e); break;
+      // What is lost as it is sent never flies.
+      case 'send': if (!e.lost) this.flying.set(e.m, e); break;
       case 'recv': case 'drop': this.flying.delete(e.m); break;
       case 'disk':
         if (e.op === 'sync-begin') this.syncing.set(e.n, e.t);
@@ -81,7 +82,10 @@ function applyCuts(cuts, e, nodes) {
   };
   if (e.what === 'cut' && e.a && e.b) {
     if (/->/.test(e.text ?? '')) cuts.add(`${e.a}>${e.b}`); else both(e.a, e.b);
-  } else if (e.what === 'heal' && e.a && e.b) both(e.a, e.b, false);
+  } else if (e.what === 'heal' && e.a && e.b) {
+    if (/->/.test(e.text ?? '')) cuts.delete(`${e.a}>${e.b}`); else both(e.a, e.b, false);
+  }
+  else if (e.what === 'delay') return;
   else if (e.what === 'heal-all' || e.what === 'heal') cuts.clear();
   else if (e.what === 'isolate' && e.a) nodes.forEach((n) => n !== e.a && both(e.a, n));
   else if (e.what === 'partition') {
@@ -131,11 +135,14 @@ export class Chunk {
     switch (e.k) {
       case 'state':
         this.#segment(e.n, e.t, e.s);
-        if (e.s.voted && e.s.voted !== before?.voted && e.s.up) this.marks.push({ ...e, k: 'vote' });
+        if (e.s.voted && e.s.up && (e.s.voted !== before?.voted || e.s.epoch !== before?.epoch)) this.marks.push({ ...e, k: 'vote' });
+        // Many timers only end a batch; the one that matters makes a candidate.
+        if (e.s.role === 'candidate' && before?.role !== 'candidate') this.marks.push({ ...e, k: 'stand' });
         break;
       case 'send': this.sends.push(e); break;
       case 'op': this.ops.push(e); break;
-      case 'commit': case 'timeout': case 'fault': case 'violation': case 'disk': this.marks.push(e); break;
+      case 'commit': case 'fault': case 'violation': this.marks.push(e); break;
+      case 'disk': if (!/^(write|read|sync-.*)$/.test(e.op)) this.marks.push(e); break;
     }
   }
 

@@ -32,7 +32,7 @@ export class Transport {
       this.end);
     this.now = h('output', { class: 'now', 'aria-label': 'Time in the run' });
     this.speed = h('select', { id: 'speed', 'aria-label': 'Speed', onchange: () => does.speed(Number(this.speed.value)) });
-    for (const ns of SPEEDS) this.speed.append(h('option', { value: ns, text: innerWidth < 600 ? `1 s = ${amount(ns)}` : `1 s here = ${amount(ns)} there` }));
+    for (const ns of SPEEDS) this.speed.append(h('option', { value: ns, text: innerWidth < 600 ? `${amount(ns)}/s` : `1 s here = ${amount(ns)} there` }));
     this.rate = h('span', { class: 'rate' }, this.speed);
     this.marks = h('div', { class: 'track-marks' });
     this.window = h('div', { class: 'track-window' });

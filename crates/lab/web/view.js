@@ -5,7 +5,7 @@
  *
  * @typedef {import('./trace.js').NodeState & {id:string, known:boolean, syncing:boolean, votes:string[],
  *   pre:boolean, granted:string[]}} NodeView
- * @typedef {{m:number, from:string, to:string, name:string, detail:string, kind:string, progress:number,
+ * @typedef {{m:number|string, from:string, to:string, name:string, detail:string, kind:string, progress:number,
  *   sent:number, end:number|null, dying:boolean, why:string}} MessageView
  * @typedef {{t:number, known:boolean, nodes:NodeView[], byId:Map<string,NodeView>, messages:MessageView[],
  *   cuts:Set<string>, ops:any[], quorum:number}} View
@@ -18,7 +18,8 @@ const DYING_NS = 60e6;
 const LIVE_SHOWN_NS = 350e6;
 const LIVE_SHOWN_MAX = 40;
 
-const BLANK = {
+/** A node of which nothing is known. */
+export const BLANK = {
   up: true, paused: false, role: 'follower', epoch: 0, voted: null, leader: null, last: 0, lastEpoch: 0,
   durable: 0, committed: 0, applied: 0, deadline: null, deadlineFrom: null, log: [], fields: [],
 };
@@ -71,16 +72,20 @@ function messages(trace, chunk, moment, t) {
     const end = e.at ?? trace.ends.get(e.m)?.t ?? null;
     const span = Math.max(1, (end ?? e.t + DYING_NS) - e.t);
     const progress = Math.min(1, (t - e.t) / span);
-    const doomed = !!e.lost;
-    shown.push(message(e, doomed ? progress * 0.5 : progress, end, false, e.lost ?? ''));
+    shown.push(message(e, progress, end, false, ''));
   }
   // What died a moment ago is still shown, where it died.
   for (let i = chunk.after(t) - 1; i >= 0 && chunk.events[i].t > t - DYING_NS; i--) {
     const e = chunk.events[i];
-    if (e.k !== 'drop') continue;
-    if (e.sent) shown.push(message(e.sent, e.sent.lost ? 0.5 : 1, e.t, true, e.why ?? ''));
+    if (e.k === 'drop' && e.sent) shown.push(message(e.sent, /cut/.test(e.why ?? '') ? 0.5 : 1, e.t, true, e.why ?? ''));
+    else if (e.k === 'send' && e.lost) shown.push(message(e, lostAt(e.lost), e.t, true, e.lost));
   }
   return shown;
+}
+
+/** How far a message comes that is lost as it is sent: over a link that is known to be dead, hardly out of the door. @param {string} why */
+export function lostAt(why) {
+  return /connection/.test(why) ? 0.06 : 0.5;
 }
 
 /**

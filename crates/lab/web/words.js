@@ -103,7 +103,7 @@ export function waits(v, id, protocol) {
       const holders = v.nodes.filter((x) => x.up && x.durable >= open && x.epoch <= n.epoch).length;
       return `${id} leads ${word} ${n.epoch}. Entry ${open} is on the disks of ${holders} of ${v.nodes.length}; it commits when ${v.quorum} have told ${id} so.`;
     }
-    return `${id} leads ${word} ${n.epoch}. All ${n.last} entries are committed; it sends heartbeats so that nobody else stands.`;
+    return `${id} leads ${word} ${n.epoch}. ${n.last === 1 ? 'Its one entry is' : `All ${n.last} entries are`} committed; it sends heartbeats so that nobody else stands.`;
   }
   if (n.role === 'learner') return `${id} receives the log and does not vote.`;
   if (n.role === 'abstaining') return `${id} abstains: its disk is damaged, and it may not vote on what it may have forgotten.`;

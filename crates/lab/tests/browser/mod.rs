@@ -40,7 +40,8 @@ impl Browser {
             eprintln!("\n*** SKIPPED: no Chromium found. Install it, or name it in SYNOD_CHROMIUM. ***\n");
             return None;
         };
-        let profile = std::env::temp_dir().join(format!("synod-chromium-{}-{}", std::process::id(), unique()));
+        let profile =
+            std::env::temp_dir().join(format!("synod-chromium-{}-{}", std::process::id(), unique()));
         std::fs::create_dir_all(&profile).expect("a folder for the profile");
         let mut child = Command::new(program)
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
@@ -129,7 +130,8 @@ impl Page {
         }
         self.socket.send(Message::text(command.to_string())).expect("DevTools listen");
         loop {
-            let message = self.socket.read().unwrap_or_else(|error| panic!("{method} is not answered: {error}"));
+            let message =
+                self.socket.read().unwrap_or_else(|error| panic!("{method} is not answered: {error}"));
             let Message::Text(text) = message else { continue };
             let mut message: Value = serde_json::from_str(&text).expect("JSON");
             if message["id"] == json!(id) {
@@ -144,14 +146,18 @@ impl Page {
         let params = &event["params"];
         match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => {
-                self.faults.push(format!("uncaught: {}", params["exceptionDetails"]["exception"]["description"]));
+                self.faults
+                    .push(format!("uncaught: {}", params["exceptionDetails"]["exception"]["description"]));
             }
             Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
                 self.faults.push(format!("{} {}", params["entry"]["text"], params["entry"]["url"]));
             }
             Some("Network.requestWillBeSent") => {
                 let url = params["request"]["url"].as_str().unwrap_or_default();
-                if !["http://127.0.0.1:", "http://localhost:", "data:", "about:"].iter().any(|own| url.starts_with(own)) {
+                if !["http://127.0.0.1:", "http://localhost:", "data:", "about:"]
+                    .iter()
+                    .any(|own| url.starts_with(own))
+                {
                     self.faults.push(format!("a request to another machine: {url}"));
                 }
             }
@@ -202,7 +208,10 @@ impl Page {
             }
             if start.elapsed() > PATIENCE {
                 let text = self.evaluate("document.body.innerText.slice(0, 3000)");
-                panic!("waited in vain for {what} ({expression}); the page shows:\n{}", text.as_str().unwrap_or_default());
+                panic!(
+                    "waited in vain for {what} ({expression}); the page shows:\n{}",
+                    text.as_str().unwrap_or_default()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -236,9 +245,16 @@ impl Page {
 
     /// Presses and releases a key, by its name in `KeyboardEvent.key`.
     pub fn press(&mut self, key: &str) {
-        let text = if key.chars().count() == 1 { key } else if key == "Enter" { "\r" } else { "" };
+        let text = if key.chars().count() == 1 {
+            key
+        } else if key == "Enter" {
+            "\r"
+        } else {
+            ""
+        };
         for kind in ["keyDown", "keyUp"] {
-            let event = json!({ "type": kind, "key": key, "text": if kind == "keyDown" { text } else { "" } });
+            let event =
+                json!({ "type": kind, "key": key, "text": if kind == "keyDown" { text } else { "" } });
             self.call("Input.dispatchKeyEvent", event);
         }
     }

@@ -28,7 +28,11 @@ impl Served {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, bound) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async move {
                 let lab = fill(Lab::new((Ipv4Addr::LOCALHOST, 0).into())).bind().await.expect("a free port");
                 ready.send((lab.url(), lab.local_addr())).expect("the test waits");
@@ -43,7 +47,8 @@ impl Served {
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut stream = TcpStream::connect(self.addr).expect("the laboratory listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("Host: {}\r\n", self.addr);
         }
