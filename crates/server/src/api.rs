@@ -3,11 +3,11 @@
 
 use crate::clock;
 use crate::grpc::Responder;
-use crate::machine::Query;
 use crate::member::{Event, Member};
 use bytes::Bytes;
 use prost::Message;
 use synod_node::Request;
+use synod_node::kv::Query;
 use synod_protocols::Time;
 use synod_protocols::log::ReplicatedLog;
 use synod_store::proto::etcdserverpb::{

@@ -2,16 +2,15 @@
 
 use crate::config::Config;
 use crate::grpc::{self, Responder};
-use crate::machine::Answer;
 use crate::member::Machine;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use synod_node::node::Outcome;
-use synod_node::{ClientError, ClusterId, NodeStatus, Reply};
+use synod_node::kv::Answer;
+use synod_node::{ClientError, ClusterId, NodeStatus, Outcome, Reply};
 use synod_protocols::log::Ticket;
 use synod_protocols::{NodeId, Time};
 use synod_store::proto::etcdserverpb::ResponseHeader;
-use synod_store::{Code, Refusal};
+use synod_store::{Code, Refusal, Revision};
 
 /// Calls under way, by the ticket that the node returns with its answer.
 pub(crate) struct Calls {
@@ -87,7 +86,7 @@ impl Calls {
     }
 
     /// Answers a call. The node may answer one that has expired meanwhile.
-    pub(crate) fn answer(&mut self, reply: Reply<Machine>, status: &NodeStatus) {
+    pub(crate) fn answer(&mut self, reply: Reply<Machine>, status: &NodeStatus, revision: Revision) {
         let Some(call) = self.waiting.remove(&reply.ticket) else { return };
         if let Some(deadline) = call.deadline {
             self.deadlines.remove(&(deadline, reply.ticket));
@@ -116,7 +115,9 @@ impl Calls {
                         call.responder.answer(&response);
                     }
                     Answer::Hash(mut response) => {
-                        header(response.header.get_or_insert_default());
+                        let its_header = response.header.get_or_insert_default();
+                        header(its_header);
+                        its_header.revision = revision.0;
                         call.responder.answer(&response);
                     }
                 }

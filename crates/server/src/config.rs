@@ -114,7 +114,7 @@ pub struct Config {
     /// The size of one segment of the log. Default 16 MiB.
     #[serde(deserialize_with = "size")]
     pub segment_size: u64,
-    /// Memory for cached blocks of the state. Default 8 MiB.
+    /// Memory for cached blocks of the state. Default 32 MiB.
     #[serde(deserialize_with = "size")]
     pub state_cache: u64,
     /// Whether `POST /fault` may cut and delay this member's links. Never in production. Default no.
@@ -149,7 +149,7 @@ impl Default for Config {
             client_connections_max: 10_000,
             client_streams_max: 4_096,
             segment_size: 16 << 20,
-            state_cache: 8 << 20,
+            state_cache: 32 << 20,
             fault_injection: false,
             flight_recorder: None,
             flight_recorder_size_max: 256 << 20,
@@ -269,7 +269,12 @@ impl Config {
         within("request-size-max", self.request_size_max, 1 << 10, REQUEST_BYTES_MAX_MAX as u64);
         within("txn-ops-max", self.txn_ops_max as u64, 1, 1 << 16);
         within("requests-max", self.requests_max as u64, 1, 1 << 24);
-        within("request-buffer", self.request_buffer, self.request_size_max, 1 << 34);
+        within(
+            "request-buffer",
+            self.request_buffer,
+            self.request_size_max.min(REQUEST_BYTES_MAX_MAX as u64),
+            1 << 34,
+        );
         within("client-connections-max", self.client_connections_max as u64, 1, 1 << 20);
         within("client-streams-max", u64::from(self.client_streams_max), 1, 1 << 20);
         within("segment-size", self.segment_size, 64 << 10, 1 << 30);

@@ -6,18 +6,20 @@
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use synod_store::{OrderedMap, WriteBatch};
 
 /// Memory for writes that are not in a file yet; at the bound they go to a file in the background.
-const MEMTABLE_BYTES: u64 = 4 << 20;
-/// The engine's own journal at the most, before it writes tables; the least that it takes.
-const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+const MEMTABLE_BYTES: u64 = 32 << 20;
+/// The engine's own journal at the most, before it writes tables.
+const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// Threads that write tables and merge them.
 const WORKERS: usize = 1;
 
 /// An ordered map in files.
 pub(crate) struct FileMap {
+    path: PathBuf,
     database: Database,
     pairs: Keyspace,
 }
@@ -35,19 +37,33 @@ impl FileMap {
             KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true)
         };
         let pairs = database.keyspace("pairs", options)?;
-        Ok(FileMap { database, pairs })
+        Ok(FileMap { path: path.to_owned(), database, pairs })
     }
 
-    /// Bytes that it takes on disk, and how many of them hold tables of pairs rather than journal.
+    /// Bytes that it takes on disk, and how many of them hold pairs rather than journal. It looks at every file.
     pub(crate) fn disk_bytes(&self) -> (u64, u64) {
-        let tables = self.pairs.disk_space();
-        (tables + self.database.journal_disk_space().unwrap_or(0), tables)
+        // The journal is made long beforehand and mostly a hole, so that its length says nothing.
+        (allocated(&self.path), self.pairs.disk_space())
     }
 
     /// Hands what is buffered to the operating system.
     pub(crate) fn flush(&self) -> Result<(), fjall::Error> {
         self.database.persist(fjall::PersistMode::Buffer)
     }
+}
+
+/// Bytes that the files below `path` occupy. What vanishes meanwhile counts for nothing.
+fn allocated(path: &Path) -> u64 {
+    const BLOCK_BYTES: u64 = 512;
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => allocated(&entry.path()),
+            Ok(metadata) => metadata.blocks() * BLOCK_BYTES,
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 impl OrderedMap for FileMap {

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use synod_node::{Node, PeerMessage};
+use synod_node::{Node, PeerMessage, sessions};
 use synod_protocols::log::{CommittedEntry, LogStatus, Payload, ReplicatedLog, Role};
 use synod_protocols::{Describe, NodeId, Time};
+use synod_store::Command;
 use tokio::sync::mpsc;
 
 /// Watchers at most.
@@ -26,6 +27,8 @@ const SHOWN_EVERY: Duration = Duration::from_millis(50);
 const STATE_EVERY: Duration = Duration::from_millis(50);
 /// Entries at the log's end that a state shows.
 const ENTRIES_SHOWN: u64 = 12;
+/// Characters of a key that an entry's label shows.
+const KEY_CHARS_SHOWN: usize = 24;
 
 /// The watchers of one member, and what they have seen.
 pub(crate) struct Events {
@@ -242,10 +245,30 @@ pub(crate) fn role_name(role: Role) -> &'static str {
     }
 }
 
+/// What an entry holds, in a few words.
 fn label(payload: &Payload) -> String {
-    match payload {
-        Payload::Noop => "noop".to_owned(),
-        Payload::Membership(_) => "members".to_owned(),
-        Payload::Command(bytes) => format!("{} B", bytes.len()),
+    let envelope = match payload {
+        Payload::Noop => return "noop".to_owned(),
+        Payload::Membership(_) => return "members".to_owned(),
+        Payload::Command(envelope) => envelope,
+    };
+    let command =
+        sessions::open(envelope.clone()).ok().and_then(|(_, command)| Command::decode(command).ok());
+    match command {
+        Some(Command::Put(put)) => format!("put {}", shorten(&put.key)),
+        Some(Command::DeleteRange(delete)) => format!("del {}", shorten(&delete.key)),
+        Some(Command::Txn(txn)) => format!("txn of {}", txn.success.len().max(txn.failure.len())),
+        Some(Command::Compact(compaction)) => format!("compact {}", compaction.revision),
+        None => format!("{} bytes", envelope.len()),
     }
+}
+
+fn shorten(key: &[u8]) -> String {
+    let text = String::from_utf8_lossy(key);
+    let mut short: String =
+        text.chars().take(KEY_CHARS_SHOWN).map(|c| if c.is_control() { '\u{b7}' } else { c }).collect();
+    if text.chars().count() > KEY_CHARS_SHOWN {
+        short.push('\u{2026}');
+    }
+    short
 }

@@ -314,7 +314,7 @@ mod tests {
         put_frame(&mut bytes, Kind::Hello, |out| hello().encode(out));
         assert_eq!(
             bytes,
-            [17, 0, 0, 0, 231, 134, 36, 14, 0, 7, 1, b'a', 2, 1, 3, 4, 4, b'r', b'a', b'f', b't', 3, 1, 2, 3]
+            [16, 0, 0, 0, 57, 95, 32, 3, 0, 7, 1, b'a', 2, 1, 3, 4, 4, b'r', b'a', b'f', b't', 3, 1, 2, 3]
         );
         assert_eq!(Hello::from_bytes(Bytes::copy_from_slice(&bytes[9..])), Ok(hello()));
         let mut body = Vec::new();

@@ -37,7 +37,6 @@ mod events;
 mod frame;
 mod grpc;
 mod http1;
-mod machine;
 mod member;
 mod peers;
 mod recorder;

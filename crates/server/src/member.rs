@@ -14,20 +14,20 @@ use crate::engine::FileMap;
 use crate::error::Error;
 use crate::events::Events;
 use crate::frame::{Hello, Kind};
-use crate::machine::{Query, StoreMachine};
 use crate::peers::{Connection, Link, LinkFault};
 use crate::recorder::Recorder;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use synod_node::{DiskReply, Input, Node, NodeStatus, Notice, Outbox, PeerMessage, Request};
+use synod_node::kv::Query;
+use synod_node::{DiskReply, Input, KvMachine, Node, NodeStatus, Notice, Outbox, PeerMessage, Request};
 use synod_protocols::log::{ReplicatedLog, Role, Ticket};
 use synod_protocols::{Incarnation, LinkSession, NodeId, Time, Wire};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-pub(crate) type Machine = StoreMachine<FileMap>;
+pub(crate) type Machine = KvMachine<FileMap>;
 
 /// How long the same line about the same peer stays unsaid.
 const LOG_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -368,11 +368,12 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                 lost.push((*peer, error.to_string()));
             }
         }
-        let status = core.node.status();
-        {
+        if !core.outbox.replies.is_empty() {
+            let status = core.node.status();
+            let revision = core.node.machine().store().revision();
             let mut calls = self.calls.borrow_mut();
             for reply in core.outbox.replies.drain(..) {
-                calls.answer(reply, &status);
+                calls.answer(reply, &status, revision);
             }
         }
         let notices = std::mem::take(&mut core.outbox.notices);

@@ -6,7 +6,6 @@ use crate::directory::Directory;
 use crate::disk::{DiskThread, FileDisk};
 use crate::engine::FileMap;
 use crate::error::Error;
-use crate::machine::StoreMachine;
 use crate::member::{Machine, Member};
 use crate::recorder::Recorder;
 use crate::{grpc, http1};
@@ -16,7 +15,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use synod_node::{Node, NodeConfig, NodeLimits, Outbox, StartError};
+use synod_node::{KvMachine, Node, NodeConfig, NodeLimits, Outbox, StartError};
 use synod_protocols::log::{LogLimits, ReplicatedLog, Timing};
 use synod_protocols::raft::Raft;
 use tokio::net::{TcpListener, TcpStream};
@@ -229,7 +228,7 @@ fn open_state(config: &Config, directory: &Directory) -> Result<Machine, Error> 
     let refused = |why: String| Error::State { path: directory.state(), why };
     let map =
         FileMap::open(&directory.state(), config.state_cache).map_err(|error| refused(error.to_string()))?;
-    StoreMachine::open(map).map_err(|error| refused(error.to_string()))
+    KvMachine::open(map).map_err(|error| refused(error.to_string()))
 }
 
 fn node_config(config: &Config, directory: &Directory) -> Result<NodeConfig, Error> {
