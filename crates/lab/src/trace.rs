@@ -212,7 +212,7 @@ impl Trace {
         if self.times.last().is_some_and(|last| *last > facts.t) {
             return Err(bad(format!("its time {} lies before its predecessor's", facts.t)));
         }
-        if position % CHECKPOINT_EVERY == 0 {
+        if position.is_multiple_of(CHECKPOINT_EVERY) {
             self.checkpoints.push(moment.clone());
         }
         self.bytes += event.len();

@@ -65,12 +65,9 @@ fn a_script_is_run_once_and_its_windows_meet() {
     assert_eq!(whole["events"].as_array().map(Vec::len), header["events"].as_u64().map(|n| n as usize));
     assert_eq!([events(&early), events(&late)].concat(), events(&whole));
     for node in ["n1", "n2", "n3"] {
-        let last = events(&early)
-            .iter()
-            .filter(|e| e["k"] == "state" && e["n"] == node)
-            .next_back()
-            .map(|e| e["s"].clone());
-        assert_eq!(last.as_ref(), late["keyframe"]["states"].get(node), "{node}");
+        let states = events(&early);
+        let last = states.iter().rfind(|e| e["k"] == "state" && e["n"] == node).map(|e| &e["s"]);
+        assert_eq!(last, late["keyframe"]["states"].get(node), "{node}");
     }
 }
 

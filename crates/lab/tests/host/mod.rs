@@ -10,21 +10,21 @@ use std::time::Duration;
 use synod_lab::Lab;
 
 /// A laboratory that is served until this is dropped.
-pub struct Served {
-    pub url: String,
-    pub addr: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) url: String,
+    pub(crate) addr: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Served {
     /// The laboratory of simulated clusters alone.
-    pub fn start() -> Served {
+    pub(crate) fn start() -> Served {
         Served::with(|lab| lab)
     }
 
     /// A laboratory with more in it.
-    pub fn with(fill: impl FnOnce(Lab) -> Lab + Send + 'static) -> Served {
+    pub(crate) fn with(fill: impl FnOnce(Lab) -> Lab + Send + 'static) -> Served {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, bound) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -44,7 +44,7 @@ impl Served {
     }
 
     /// Sends a request with these headers besides `Host`, and returns status, head and body.
-    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut stream = TcpStream::connect(self.addr).expect("the laboratory listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
         let mut head =
@@ -64,11 +64,11 @@ impl Served {
         Answer { status, head: head.to_ascii_lowercase(), body: unchunk(head, body) }
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[], "")
     }
 
-    pub fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         self.request("POST", path, &[], body)
     }
 }
@@ -83,15 +83,15 @@ impl Drop for Served {
 }
 
 /// What came back.
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// In lower case.
-    pub head: String,
-    pub body: String,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }
