@@ -44,7 +44,7 @@ fn the_first_run_loses_its_leader_plays_once_and_pauses_in_sight_of_the_next() {
     let lab = Served::start();
     let mut page = open(&browser, &lab, "");
     let old = page.wait_for("a leader", "document.getElementById('lab').dataset.leader");
-    page.wait_for("its question", "document.querySelectorAll('.answer').length === 4");
+    page.wait_for("its question", "document.querySelectorAll('.answer').length === 5");
     page.picture("first");
     page.wait_for("the crash", &format!("document.querySelector('[data-node={old}].crashed') !== null"));
     let next = page.wait_for("the end of the first play", "document.getElementById('lab').dataset.playing === 'false' && document.getElementById('lab').dataset.leader");

@@ -6,7 +6,7 @@ import { h, s } from './dom.js';
 const KEYS = [
   ['Space', 'play, pause'], [', and .', 'one event back, on'], ['[ and ]', 'to what is worth seeing'], ['← →', 'move time; with Shift, further'],
   ['Home, End', 'start and end; live: the present'], ['+ −', 'zoom time'], ['1 to 9', 'go to a node'], ['arrows, on a node', 'to the next node'],
-  ['Enter, or C', 'crash or restart the node'], ['M, or the menu key', 'everything else that can happen to it'], ['Ctrl+Z, Ctrl+Shift+Z', 'undo, redo'], ['?', 'this'],
+  ['Enter, or C', 'crash or restart the node'], ['M, or the menu key', 'everything else that can happen to it'], ['Ctrl+Z', 'undo; with Shift, redo'], ['?', 'this'],
 ];
 
 const SIGNS = [

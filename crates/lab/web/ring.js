@@ -344,7 +344,7 @@ function roleText(n) {
   if (n.paused) return 'paused';
   if (n.role === 'leader') return 'leader';
   if (n.role === 'candidate') return n.pre ? 'asking first' : 'candidate';
-  if (n.voted && !n.leader) return `voted for ${n.voted}`;
+  if (n.voted && n.voted !== n.id && !n.leader) return `voted for ${n.voted}`;
   return n.role;
 }
 

@@ -5,16 +5,16 @@
  */
 
 import { h } from './dom.js';
-import { leaderOf, view } from './view.js';
+import { leaderOf, reach, view } from './view.js';
 import { clock, duration, epochWord, list } from './words.js';
 
 /** How long before the loss of a leader its question is asked. */
 const ASK_BEFORE_NS = 2e9;
 
 /**
- * The loss of a leader nearest to a moment, and who came after it.
+ * The loss of a leader nearest to a moment, and who came after it: nobody, if nobody did before the end.
  * @param {any} trace @param {number} t
- * @returns {{lost:string|null, at:number, winner:string, won:number}|null}
+ * @returns {{lost:string|null, at:number, winner:string|null, won:number}|null}
  */
 export function election(trace, t) {
   const marks = trace.header.marks, leaders = marks.filter((/** @type {any} */ m) => m.kind === 'leader');
@@ -22,11 +22,13 @@ export function election(trace, t) {
   for (const m of marks) {
     if (!/^(crash|pause|partition|cut|isolate|timeout)/.test(m.kind)) continue;
     const before = leaders.filter((/** @type {any} */ l) => l.t <= m.t).pop(), after = leaders.find((/** @type {any} */ l) => l.t > m.t);
-    if (!before || !after) continue;
-    const lost = leadName(before), winner = leadName(after);
+    if (!before) continue;
+    const lost = leadName(before), winner = after ? leadName(after) : null;
     // Only a fault that touches the leader asks the question.
-    if (!winner || (lost && !m.label.includes(lost) && !/leader|all/.test(m.label))) continue;
-    if (m.t - ASK_BEFORE_NS <= t) found = { lost, at: m.t, winner, won: after.t };
+    if (lost && !m.label.includes(lost) && !/leader|all/.test(m.label)) continue;
+    // Without an heir only a crash is surely the end of a leader.
+    if (!after && m.kind !== 'crash') continue;
+    if (m.t - ASK_BEFORE_NS <= t) found = { lost, at: m.t, winner, won: after?.t ?? trace.until };
   }
   return found;
 }
@@ -39,6 +41,11 @@ function leadName(mark) {
 /** Why the winner won: whose timer ran out, who voted. @param {any} trace @param {any} e @returns {string[]} */
 export function why(trace, e) {
   const said = [], word = epochWord(trace.header.protocol);
+  if (!e.winner) {
+    const end = view(trace, e.won);
+    const best = Math.max(...end.nodes.filter((n) => n.up).map((n) => reach(end, n.id).length));
+    return [best < end.quorum ? `No node reaches more than ${best} of ${end.nodes.length}, itself included, and ${end.quorum} votes are needed.` : 'No candidate gathered a majority before the run ended. Let it run longer: a "for" line of the script says how long it takes.'];
+  }
   const stands = [];
   for (const chunk of trace.between(e.at, e.won)) {
     for (const x of chunk.marks) if (x.k === 'stand' && x.t >= e.at && x.t <= e.won && x.n !== e.lost) stands.push(x);
@@ -94,13 +101,15 @@ export class Story {
     if (!e) {
       lede.push(h('h1', { text: 'A cluster at work' }), h('p', { text: 'One node leads and puts every change into one order; the others follow and stand ready. Break something and see what holds.' }));
     } else {
-      const title = phase === 'before' ? 'A cluster about to lose its leader' : phase === 'during' ? 'The leader is gone' : `${e.winner} leads now`;
+      const title = phase === 'before' ? 'A cluster about to lose its leader' : phase === 'during' ? 'The leader is gone' : e.winner ? `${e.winner} leads now` : 'Nobody leads';
       const text = phase === 'before'
         ? `${number(nodes.length)} servers keep one log. ${e.lost ?? 'One of them'} leads: it alone puts new entries into order. At ${clock(e.at, 2)} it is lost.`
         : phase === 'during'
           ? 'No more heartbeats arrive. Each follower waits until its own timer, the arc around it, has run down; then it asks the others for their votes.'
-          : `Nobody can write for ${duration(e.won - e.at)}. No committed entry was lost, because whoever wins must have a log as good as its voters’.`;
-      lede.push(h('h1', { text: title }), h('p', { text: phase === 'after' ? text.replace('Nobody can write', 'Nobody could write') : text }));
+          : e.winner
+            ? `Nobody could write for ${duration(e.won - e.at)}. No committed entry was lost, because whoever wins must have a log as good as its voters’.`
+            : 'This run ends without another leader. What was committed is still safe on a majority of the disks; it only cannot grow.';
+      lede.push(h('h1', { text: title }), h('p', { text }));
     }
     return lede;
   }
@@ -110,13 +119,13 @@ export class Story {
     if (phase === 'after') {
       const reasons = why(trace, e);
       return h('div', { class: 'question' },
-        guess && h('p', { class: 'guess' }, h('strong', { text: guess === e.winner ? `You said ${guess}. Right.` : `You said ${guess}; it was ${e.winner}.` })),
-        h('h2', { text: `Why ${e.winner}?` }), ...reasons.map((text) => h('p', { text })));
+        guess && h('p', { class: 'guess' }, h('strong', { text: guess === (e.winner ?? 'nobody') ? `You said ${guess}. Right.` : `You said ${guess}; it was ${e.winner ?? 'nobody'}.` })),
+        h('h2', { text: `Why ${e.winner ?? 'nobody'}?` }), ...reasons.map((text) => h('p', { text })));
     }
     const box = h('div', { class: 'question' }, h('h2', { text: 'Who will lead next?' }), h('div', { class: 'answers', role: 'group', 'aria-label': 'Your guess' },
-      ...v.nodes.filter((n) => n.id !== e.lost).map((n) => h('button', {
-        type: 'button', class: 'answer', text: n.id, 'aria-pressed': String(guess === n.id),
-        onclick: () => { this.guesses.set(`${trace.header.seed}/${e.at}`, n.id); this.key = ''; this.does.guess(n.id); },
+      ...[...v.nodes.map((n) => n.id).filter((id) => id !== e.lost), 'nobody'].map((id) => h('button', {
+        type: 'button', class: 'answer', text: id, 'aria-pressed': String(guess === id),
+        onclick: () => { this.guesses.set(`${trace.header.seed}/${e.at}`, id); this.key = ''; this.does.guess(id); },
       }))));
     box.append(h('p', { class: 'quiet-text', text: guess ? `You say ${guess}. Watch the arcs.` : 'Guess, or just watch: the arc around each node is its timer.' }));
     return box;

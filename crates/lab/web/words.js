@@ -76,7 +76,8 @@ function leads(v, leader, word) {
 
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView} n @param {string} word */
 function standing(v, n, word) {
-  const has = `${n.granted.length} of ${v.nodes.length}`;
+  const has = `${n.granted.length} of ${v.nodes.length}`, near = reach(v, n.id).length;
+  if (near < v.quorum) return `it needs ${v.quorum} of ${v.nodes.length}, and reaches only ${near}, itself included: it cannot win.`;
   if (n.pre) return `before it calls for votes, it asks who would give it one in ${word} ${n.epoch + 1}; ${has} would so far, and it needs ${v.quorum}.`;
   return `in ${word} ${n.epoch} it has ${has} votes and needs ${v.quorum}.`;
 }
