@@ -206,8 +206,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     pub fn flush(&mut self, now: Time, out: &mut Outbox<P, S>) {
         if !self.stopped {
             self.end_waits(now);
-            self.expire(now, out);
             let status = self.process.status();
+            self.expire(now, status.leader, out);
             self.follow_leader(&status);
             if status.role == Role::Leader {
                 self.propose(now, out);
@@ -380,7 +380,11 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             return;
         }
         match self.refused.get(&from) {
-            Some((life, since)) if *life == incarnation && first > *since => {
+            // Unless what was refused has been applied after all, from a copy sent before.
+            Some((life, since))
+                if *life == incarnation
+                    && first > self.metadata.sessions.next(from, incarnation).max(*since) =>
+            {
                 let why = Refusal::Busy;
                 out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
                 return;
@@ -440,8 +444,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         }
     }
 
-    fn expire(&mut self, now: Time, out: &mut Outbox<P, S>) {
-        let leader = self.process.status().leader;
+    fn expire(&mut self, now: Time, leader: Option<NodeId>, out: &mut Outbox<P, S>) {
         let reachable = leader.is_some_and(|leader| leader == self.id || self.links.contains(&leader));
         let withdrawn = if reachable { ClientError::Busy } else { ClientError::NoLeader };
         self.outgoing.expire(now, |expired| match expired {

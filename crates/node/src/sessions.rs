@@ -77,6 +77,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// The sequence number that applies next for this life of a member.
+    pub fn next(&self, member: NodeId, incarnation: Incarnation) -> u64 {
+        match self.lines.binary_search_by_key(&member, |line| line.0) {
+            Ok(at) if self.lines[at].1 == incarnation => self.lines[at].2 + 1,
+            _ => 1,
+        }
+    }
+
     /// Judges a committed command, and notes it if it applies.
     pub fn admit(&mut self, sender: Sender) -> Verdict {
         let at = match self.lines.binary_search_by_key(&sender.member, |line| line.0) {

@@ -321,6 +321,22 @@ fn after_a_refusal_a_leader_refuses_what_follows_until_the_gap_is_filled() {
 }
 
 #[test]
+fn a_refusal_is_forgotten_when_what_was_refused_applies_from_another_copy() {
+    let mut host = Host::running();
+    host.say([Op::Stall(true)]);
+    host.step(Input::Peer { from: A, message: forward_of(A, 1..=2) });
+    host.settle();
+    host.say([Op::Refuse(true)]);
+    host.step(Input::Peer { from: A, message: forward_of(A, 1..=2) });
+    host.settle();
+    host.say([Op::Refuse(false), Op::Stall(false)]);
+    host.settle();
+    host.step(Input::Peer { from: A, message: forward_of(A, 3..=4) });
+    host.settle();
+    assert_eq!(host.node.machine().commands.len(), 4, "the sender has nothing earlier to send");
+}
+
+#[test]
 fn one_that_does_not_lead_says_so_and_who_does() {
     let mut host = follower();
     host.step(Input::Peer { from: B, message: forward_of(B, 1..=1) });
