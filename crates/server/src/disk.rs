@@ -133,7 +133,7 @@ impl Disk for FileDisk {
             file.read_exact_at(&mut bytes, offset)?;
             Ok(bytes.freeze())
         };
-        self.file(segment).and_then(|file| read(file)).map_err(fault("reading"))
+        self.file(segment).and_then(read).map_err(fault("reading"))
     }
 
     fn create(&mut self, segment: SegmentId, bytes: u64) -> Result<(), DiskFault> {

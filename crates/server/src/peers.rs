@@ -139,7 +139,8 @@ impl Link {
         now: Time,
         member: &Rc<Member<P>>,
     ) -> io::Result<()> {
-        while let Some((_, frame)) = self.delayed.pop_front_if(|(due, _)| *due <= now) {
+        while self.due().is_some_and(|due| due <= now) {
+            let Some((_, frame)) = self.delayed.pop_front() else { break };
             self.out.extend_from_slice(&frame);
         }
         let Some(connection) = &mut self.connection else { return Ok(()) };
