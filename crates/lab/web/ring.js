@@ -135,7 +135,7 @@ export class Ring {
     put(this.svg, { viewBox: `0 0 ${w} ${height}` });
     this.r = this.narrow ? 29 : Math.max(32, Math.min(44, height / 11));
     const n = this.ids.length, side = this.narrow ? 56 : this.r + 20 + SIDE_LABEL;
-    const above = this.narrow ? 54 : 68, below = this.narrow ? 60 : 72;
+    const above = this.narrow ? 64 : 68, below = this.narrow ? 60 : 72;
     const room = height - 2 * this.r - above - below, rx = Math.min(w / 2 - side, height * 0.52);
     // A ring of an odd number is lower than it is high: what it leaves free below goes to its radius.
     const lowest = Math.max(...this.ids.map((_, i) => Math.sin(-Math.PI / 2 + (i * 2 * Math.PI) / n)));

@@ -185,7 +185,9 @@ export function drawVerdict(box, chips, trace, jump) {
   }
   const kind = { yes: 'good', no: 'bad' }[/** @type {string} */ (verdict.linearizable)] ?? 'open';
   const says = { yes: 'Linearizable.', no: 'Not linearizable.' }[/** @type {string} */ (verdict.linearizable)] ?? 'Linearizable? Unknown.';
-  if (verdict.linearizable) parts.push(line(kind, { good: '✓', bad: '✗', open: '?' }[kind] ?? '?', says, verdict.detail ?? ''));
+  // The detail speaks of the promises too, which stand above.
+  const detail = (verdict.detail ?? '').split('; ').filter((/** @type {string} */ part) => !/^every promise/.test(part)).join('; ');
+  if (verdict.linearizable) parts.push(line(kind, { good: '✓', bad: '✗', open: '?' }[kind] ?? '?', says, detail.charAt(0).toUpperCase() + detail.slice(1)));
   if (counts) {
     const short = (/** @type {number|undefined} */ n) => (n ?? 0).toLocaleString('en');
     parts.push(h('p', { class: 'counts', text: `${short(counts.messages)} messages, ${short(counts.syncs)} disk syncs, ${short(counts.elections)} elections, ${short(counts.commits)} commits` }));
