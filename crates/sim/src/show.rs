@@ -3,7 +3,7 @@
 use crate::event::{Event, LOG_SHOWN, NodeState};
 use crate::world::{World, member};
 use synod_node::sessions;
-use synod_protocols::log::{Index, Payload, ReplicatedLog, Role};
+use synod_protocols::log::{Index, LogStatus, Payload, ReplicatedLog, Role};
 use synod_store::Command;
 
 impl<P: ReplicatedLog> World<'_, P> {
@@ -37,38 +37,20 @@ impl<P: ReplicatedLog> World<'_, P> {
             };
         };
         let status = node.status();
-        let deadline = node.deadline();
+        // The protocol's own timer: what the node waits for besides, such as the end of a batch,
+        // would hide how long an election is still away.
+        let deadline = node.process().deadline();
         if at.deadline.0 != deadline {
             at.deadline = (deadline, now);
         }
-        let process = node.process();
-        let last = status.log.last.0;
-        let log = (last.saturating_sub(LOG_SHOWN) + 1..=last).filter_map(|index| {
-            let (epoch, payload) = process.entry(Index(index))?;
-            Some((index, epoch.0, label(payload)))
-        });
         NodeState {
             up: true,
             paused: at.paused,
-            role: match status.log.role {
-                Role::Leader => "leader",
-                Role::Candidate => "candidate",
-                Role::Follower => "follower",
-                Role::Learner => "learner",
-                Role::Abstaining => "abstaining",
-            },
-            epoch: status.log.epoch.0,
-            voted: status.log.voted_for.map(|id| id.to_string()),
-            leader: status.log.leader.map(|id| id.to_string()),
-            last,
-            last_epoch: status.log.last_epoch.0,
-            durable: status.log.durable.0,
-            committed: status.log.committed.0,
             applied: status.applied.0,
             deadline: deadline.map(|deadline| at.clock.when(deadline)),
             deadline_from: at.deadline.1,
-            log: log.collect(),
-            fields: process.describe(at.clock.at(now)),
+            fields: node.process().describe(at.clock.at(now)),
+            ..log_state(node.process(), &status.log)
         }
     }
 
@@ -99,6 +81,33 @@ impl<P: ReplicatedLog> World<'_, P> {
             error,
         };
         self.show(&event);
+    }
+}
+
+/// What the protocol itself says of its member's state.
+pub(crate) fn log_state<P: ReplicatedLog>(process: &P, status: &LogStatus) -> NodeState {
+    let last = status.last.0;
+    let log = (last.saturating_sub(LOG_SHOWN) + 1..=last).filter_map(|index| {
+        let (epoch, payload) = process.entry(Index(index))?;
+        Some((index, epoch.0, label(payload)))
+    });
+    NodeState {
+        role: match status.role {
+            Role::Leader => "leader",
+            Role::Candidate => "candidate",
+            Role::Follower => "follower",
+            Role::Learner => "learner",
+            Role::Abstaining => "abstaining",
+        },
+        epoch: status.epoch.0,
+        voted: status.voted_for.map(|id| id.to_string()),
+        leader: status.leader.map(|id| id.to_string()),
+        last,
+        last_epoch: status.last_epoch.0,
+        durable: status.durable.0,
+        committed: status.committed.0,
+        log: log.collect(),
+        ..NodeState::default()
     }
 }
 

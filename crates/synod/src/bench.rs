@@ -7,7 +7,10 @@ use synod_bench::{Error, Limit, Mix, Options, Phase, Report, Row, Table, run as 
 
 pub fn run(options: &Bench) -> Done {
     if options.reads > 100 {
-        return Err(Failure::Usage(format!("--reads {}: a share in a hundred is at most 100", options.reads)));
+        return Err(Failure::Usage(format!(
+            "--reads {}: a share in a hundred is at most 100",
+            options.reads
+        )));
     }
     let base = Options {
         endpoints: options.endpoints.clone(),

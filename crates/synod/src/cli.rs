@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use synod_server::parse_duration;
+use synod_sim::Shard;
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
 pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
@@ -12,9 +14,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  it ran, and the answer is no: a violation was found, a key does not exist, a request was refused
-  2  the command line, a configuration or a script is wrong
+  2  the command line, a configuration or a script is wrong, or an address is taken
   3  the cluster could not be reached, or did not answer in time
-  4  a data directory cannot be used: foreign, damaged, locked or failing";
+  4  a data directory cannot be used: foreign, damaged, locked or failing
+  5  a member had to stop by itself: its disk failed";
 
 /// Consensus and consistency that you can watch, run and prove.
 ///
@@ -141,7 +144,12 @@ pub struct Serve {
     #[arg(long, env = "SYNOD_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// A member's addresses, for peers and for clients; once for each, this one included
-    #[arg(long = "member", env = "SYNOD_MEMBERS", value_delimiter = ' ', value_name = "NAME=PEERS[,CLIENTS]")]
+    #[arg(
+        long = "member",
+        env = "SYNOD_MEMBERS",
+        value_delimiter = ' ',
+        value_name = "NAME=PEERS[,CLIENTS]"
+    )]
     pub members: Vec<String>,
     /// Listen here for clients [default: this member's address for clients]
     #[arg(long, env = "SYNOD_LISTEN_CLIENTS", value_name = "HOST:PORT")]
@@ -195,18 +203,21 @@ pub struct Sim {
     /// The seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How much virtual time, such as 60s or 1500ms
-    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub span: Duration,
+    /// How much virtual time, such as 60s or 1500ms [default: 60s, and 10s under faults]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub span: Option<Duration>,
     /// Draw faults from the seed: crashes, partitions, bad disks, drifting clocks
     #[arg(long)]
     pub swarm: bool,
     /// Run a campaign: this many seeds from --seed on, each under faults of its own
     #[arg(long, value_name = "COUNT")]
     pub seeds: Option<u64>,
-    /// Of a campaign's seeds run every n-th, starting with the i-th (from 0)
-    #[arg(long, value_name = "I/N", default_value = "0/1", value_parser = shard)]
-    pub shard: (u64, u64),
+    /// Of a campaign's seeds run the i-th of n parts only, so that n machines share the work
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    pub shard: Shard,
+    /// Go on with a campaign after a failure
+    #[arg(long)]
+    pub keep_going: bool,
     /// Threads of a campaign [default: one a core]
     #[arg(long)]
     pub threads: Option<usize>,
@@ -247,7 +258,7 @@ pub struct Cluster {
     #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
     pub endpoints: Vec<String>,
     /// How long to wait for each
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Print JSON
     #[arg(long)]
@@ -322,10 +333,10 @@ pub struct Bench {
     #[arg(long, default_value_t = 1)]
     pub outstanding: usize,
     /// How long each row is measured
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub span: Duration,
     /// How long each row warms up first
-    #[arg(long, default_value = "1s", value_parser = duration)]
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub warmup: Duration,
     /// Bytes of a key
     #[arg(long, default_value_t = 8)]
@@ -358,30 +369,6 @@ pub struct Failover {
     pub json: bool,
 }
 
-/// A span of time: a number with ms, s, m or h.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let wrong = || format!("`{text}` is not a span of time: say 500ms, 10s, 5m or 1h");
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "us" => number / 1e6,
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(wrong()),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-}
-
-fn shard(text: &str) -> Result<(u64, u64), String> {
-    let wrong = || format!("`{text}` is not a shard: say 0/4, 1/4, 2/4 or 3/4 for the quarters of a campaign");
-    let (i, n) = text.split_once('/').ok_or_else(wrong)?;
-    let (i, n) = (i.parse().map_err(|_| wrong())?, n.parse().map_err(|_| wrong())?);
-    if i < n { Ok((i, n)) } else { Err(wrong()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,19 +377,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn spans_are_read_with_their_unit() {
-        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
-        assert!(duration("60").is_err() && duration("s").is_err() && duration("-1s").is_err());
-    }
-
-    #[test]
-    fn a_shard_lies_within_its_count() {
-        assert_eq!(shard("3/4"), Ok((3, 4)));
-        assert!(shard("4/4").is_err() && shard("1").is_err() && shard("a/b").is_err());
     }
 }

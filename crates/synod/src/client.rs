@@ -129,9 +129,10 @@ fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let escaped = tail.get(..2).filter(|_| *first == b'%').and_then(|hex| {
-            u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
-        });
+        let escaped = tail
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
         out.push(escaped.unwrap_or(*first));
         rest = if escaped.is_some() { &tail[2..] } else { tail };
     }
@@ -151,6 +152,9 @@ mod tests {
     fn an_answer_cut_short_is_an_error() {
         assert!(unframe(Bytes::from_static(&[0, 0, 0, 0, 9, 1])).is_err());
         assert!(unframe(Bytes::from_static(&[1, 0, 0, 0, 0])).is_err());
-        assert_eq!(unframe(Bytes::from_static(&[0, 0, 0, 0, 1, 7])).expect("whole"), Bytes::from_static(&[7]));
+        assert_eq!(
+            unframe(Bytes::from_static(&[0, 0, 0, 0, 1, 7])).expect("whole"),
+            Bytes::from_static(&[7])
+        );
     }
 }

@@ -36,9 +36,10 @@ pub fn run(options: &Failover) -> Done {
 }
 
 async fn measure(options: &Failover) -> Done {
-    let folder = options.data_dir.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("synod-failover-{}", std::process::id()))
-    });
+    let folder = options
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("synod-failover-{}", std::process::id())));
     let supervisor = Supervisor::start(&folder, 3, Ports::Any).await.map_err(Failure::Storage)?;
     let outcome = rows(options, &supervisor).await;
     supervisor.stop().await;
@@ -50,9 +51,14 @@ async fn measure(options: &Failover) -> Done {
 
 async fn rows(options: &Failover, supervisor: &Supervisor) -> Done {
     let bar = ProgressBar::with_draw_target(Some(3 * options.runs), ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("the template is well formed"));
+    bar.set_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("the template is well formed"),
+    );
     if !options.json {
-        println!("{:<34} {:>6} {:>10} {:>10} {:>10}", "longest pause of writes after", "runs", "median ms", "least ms", "most ms");
+        println!(
+            "{:<34} {:>6} {:>10} {:>10} {:>10}",
+            "longest pause of writes after", "runs", "median ms", "least ms", "most ms"
+        );
     }
     for (fault, name) in [
         (Fault::Kill, "kill -9 of the leader"),
@@ -70,7 +76,9 @@ async fn rows(options: &Failover, supervisor: &Supervisor) -> Done {
         if options.json {
             println!("{}", json!({"fault": name, "gaps-ms": gaps}));
         } else {
-            bar.suspend(|| println!("{name:<34} {:>6} {median:>10.0} {least:>10.0} {most:>10.0}", gaps.len()));
+            bar.suspend(|| {
+                println!("{name:<34} {:>6} {median:>10.0} {least:>10.0} {most:>10.0}", gaps.len())
+            });
         }
     }
     bar.finish_and_clear();
@@ -100,7 +108,8 @@ async fn strike(supervisor: &Supervisor, fault: Fault) -> Result<f64, Failure> {
         Fault::Stop => act(LiveVerb::Stop, &leader, None)?,
         Fault::Partition => others.iter().try_for_each(|other| act(LiveVerb::Cut, &leader, Some(other)))?,
     }
-    let report = load.await.map_err(|e| Failure::No(e.to_string()))?.map_err(|e| Failure::No(e.to_string()))?;
+    let report =
+        load.await.map_err(|e| Failure::No(e.to_string()))?.map_err(|e| Failure::No(e.to_string()))?;
     match fault {
         Fault::Kill => act(LiveVerb::Start, &leader, None)?,
         Fault::Stop => act(LiveVerb::Cont, &leader, None)?,

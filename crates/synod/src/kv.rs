@@ -40,11 +40,18 @@ pub fn get(options: &Get) -> Done {
     let answer: RangeResponse = call(&options.cluster, "/etcdserverpb.KV/Range", &request)?;
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     if options.cluster.json {
-        let pairs: Vec<_> = answer.kvs.iter().map(|kv| {
-            json!({"key": text(&kv.key), "value": text(&kv.value), "create-revision": kv.create_revision,
+        let pairs: Vec<_> = answer
+            .kvs
+            .iter()
+            .map(|kv| {
+                json!({"key": text(&kv.key), "value": text(&kv.value), "create-revision": kv.create_revision,
                 "mod-revision": kv.mod_revision, "version": kv.version})
-        }).collect();
-        println!("{}", json!({"revision": answer.header.unwrap_or_default().revision, "count": answer.count, "kvs": pairs}));
+            })
+            .collect();
+        println!(
+            "{}",
+            json!({"revision": answer.header.unwrap_or_default().revision, "count": answer.count, "kvs": pairs})
+        );
     } else if options.prefix {
         answer.kvs.iter().for_each(|kv| println!("{} = {}", text(&kv.key), text(&kv.value)));
     } else {
@@ -80,7 +87,8 @@ pub fn status(options: &Status) -> Done {
         members.map(|m| m.members).unwrap_or_default().into_iter().map(|m| (m.id, m.name)).collect();
     let name = |id: u64| {
         let found = names.iter().find(|(member, _)| *member == id);
-        found.map_or_else(|| if id == 0 { "none".into() } else { format!("{id:x}") }, |(_, name)| name.clone())
+        found
+            .map_or_else(|| if id == 0 { "none".into() } else { format!("{id:x}") }, |(_, name)| name.clone())
     };
     let (mut rows, mut failures) = (Vec::new(), 0);
     for endpoint in &cluster.endpoints {
@@ -101,7 +109,9 @@ pub fn status(options: &Status) -> Done {
             Err(error) => {
                 failures += 1;
                 let why = match error {
-                    CallError::Unreachable(tried) => tried.into_iter().next().map(|(_, why)| why).unwrap_or_default(),
+                    CallError::Unreachable(tried) => {
+                        tried.into_iter().next().map(|(_, why)| why).unwrap_or_default()
+                    }
                     refused => refused.to_string(),
                 };
                 rows.push(json!({"endpoint": endpoint, "error": why}));
@@ -120,16 +130,27 @@ pub fn status(options: &Status) -> Done {
 }
 
 fn print_status(rows: &[serde_json::Value]) {
-    println!("{:<22} {:<6} {:<9} {:<7} {:>6} {:>10} {:>10} {:>10}",
-        "endpoint", "name", "role", "leader", "term", "log", "applied", "revision");
+    println!(
+        "{:<22} {:<6} {:<9} {:<7} {:>6} {:>10} {:>10} {:>10}",
+        "endpoint", "name", "role", "leader", "term", "log", "applied", "revision"
+    );
     for row in rows {
         let text = |field: &str| match &row[field] {
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
         if row["error"].is_null() {
-            println!("{:<22} {:<6} {:<9} {:<7} {:>6} {:>10} {:>10} {:>10}", text("endpoint"), text("name"),
-                text("role"), text("leader"), text("term"), text("log"), text("applied"), text("revision"));
+            println!(
+                "{:<22} {:<6} {:<9} {:<7} {:>6} {:>10} {:>10} {:>10}",
+                text("endpoint"),
+                text("name"),
+                text("role"),
+                text("leader"),
+                text("term"),
+                text("log"),
+                text("applied"),
+                text("revision")
+            );
         } else {
             println!("{:<22} does not answer: {}", text("endpoint"), text("error"));
         }
@@ -141,13 +162,15 @@ fn call<Request: prost::Message, Answer: prost::Message + Default>(
     method: &str,
     request: &Request,
 ) -> Result<Answer, Failure> {
-    block_on(client::call(&cluster.endpoints, cluster.timeout, method, request)).map_err(|error| match error {
-        // Nobody could be asked, or those who could not serve: no leader, no quorum, out of time.
-        CallError::Unreachable(_) | CallError::Refused { code: client::UNAVAILABLE, .. } => {
-            Failure::Unreachable(error.to_string())
-        }
-        CallError::Refused { .. } => Failure::No(error.to_string()),
-    })
+    block_on(client::call(&cluster.endpoints, cluster.timeout, method, request)).map_err(
+        |error| match error {
+            // Nobody could be asked, or those who could not serve: no leader, no quorum, out of time.
+            CallError::Unreachable(_) | CallError::Refused { code: client::UNAVAILABLE, .. } => {
+                Failure::Unreachable(error.to_string())
+            }
+            CallError::Refused { .. } => Failure::No(error.to_string()),
+        },
+    )
 }
 
 /// The first key after all that begin with `prefix`; etcd's `"\0"`, all keys from there on, when

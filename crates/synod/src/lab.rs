@@ -8,15 +8,30 @@ pub fn run(options: &cli::Lab) -> Done {
     serve(Lab::new(options.page), "")
 }
 
+pub fn replay(options: &cli::Replay) -> Done {
+    let path = options.recording.display();
+    let bytes =
+        std::fs::read(&options.recording).map_err(|e| Failure::Usage(format!("cannot read {path}: {e}")))?;
+    let mut events = synod_sim::Trace::new();
+    let replayed =
+        synod_sim::replay(bytes.into(), &mut events).map_err(|e| Failure::Usage(format!("{path}: {e}")))?;
+    if options.text {
+        println!("{}", replayed.header);
+        print!("{}", events.lines());
+        return Ok(());
+    }
+    println!("member     {}, {} inputs", replayed.member, replayed.inputs);
+    let lines = events.lines().lines().map(Box::from);
+    let trace =
+        synod_lab::Trace::new(replayed.header, lines).map_err(|e| Failure::Usage(format!("{path}: {e}")))?;
+    serve(Lab::new(options.page).with_trace(trace), "#replay")
+}
+
 fn serve(lab: Lab, view: &str) -> Done {
     block_on(async {
         let page = lab.bind().await.map_err(|e| Failure::Usage(e.to_string()))?;
-        println!("page  {}{view}", page.url());
-        println!("stop  Ctrl-C");
-        page.serve(asked_to_stop()).await.map_err(|e| Failure::No(e.to_string()))
+        println!("page       {}{view}", page.url());
+        println!("stop       Ctrl-C");
+        page.serve(asked_to_stop()).await.map_err(|e| Failure::Stopped(e.to_string()))
     })
-}
-
-pub fn replay(_options: &cli::Replay) -> Done {
-    Ok(())
 }

@@ -26,6 +26,8 @@ pub enum Failure {
     Unreachable(String),
     /// A data directory cannot be used.
     Storage(String),
+    /// A member had to stop by itself.
+    Stopped(String),
 }
 
 impl Failure {
@@ -35,12 +37,17 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
             Failure::Storage(_) => 4,
+            Failure::Stopped(_) => 5,
         }
     }
 
     fn text(&self) -> &str {
         match self {
-            Failure::No(text) | Failure::Usage(text) | Failure::Unreachable(text) | Failure::Storage(text) => text,
+            Failure::No(text)
+            | Failure::Usage(text)
+            | Failure::Unreachable(text)
+            | Failure::Storage(text)
+            | Failure::Stopped(text) => text,
         }
     }
 }

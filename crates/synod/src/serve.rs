@@ -1,15 +1,58 @@
 //! `synod serve`: one member, configured by flags, environment and file.
 
 use crate::cli::Serve;
-use crate::{Done, Failure, asked_to_stop};
-use synod_server::{Config, MemberAddress};
+use crate::{Done, Failure, asked_to_stop, block_on};
+use std::io::Read;
+use std::time::Duration;
+use synod_server::{Config, Error, MemberAddress, Server};
+use tokio::sync::oneshot;
 use toml::{Table, Value};
+
+/// How often it is looked whether the member had to end by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub fn run(options: &Serve) -> Done {
     let config = configuration(options)?;
-    config.validate().map_err(|problems| Failure::Usage(problems.join("\n  ")))?;
-    let _ = (config, asked_to_stop);
-    Ok(())
+    let name = config.name.clone();
+    let server = Server::start(config).map_err(failure)?;
+    eprintln!("{name}: clients at {}, peers at {}", server.client_address(), server.peer_address());
+    block_on(async {
+        tokio::select! {
+            () = asked_to_stop() => {}
+            () = leash(options.until_stdin_closes) => {}
+            () = end_of(&server) => {}
+        }
+    });
+    server.stop().map_err(failure)
+}
+
+/// Resolves when the member has ended by itself.
+async fn end_of(server: &Server) {
+    while server.is_running() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Resolves when standard input closes, if that matters: whoever holds its other end is gone.
+async fn leash(matters: bool) {
+    let (tell, told) = oneshot::channel::<()>();
+    if !matters {
+        return std::future::pending().await;
+    }
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        drop(tell);
+    });
+    let _ = told.await;
+}
+
+fn failure(error: Error) -> Failure {
+    let text = error.to_string();
+    match error {
+        Error::Config(_) | Error::Listen { .. } => Failure::Usage(text),
+        Error::Fatal(_) | Error::System { .. } => Failure::Stopped(text),
+        _ => Failure::Storage(text),
+    }
 }
 
 /// The file's table with the flags (and variables) laid over it, read as a configuration.
@@ -61,7 +104,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("synod-serve-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temporary folder");
         let file = folder.join("n1.toml");
-        let text = "name = \"n2\"\nheartbeat = \"70ms\"\nmembers = [{ name = \"n2\", peers = \"127.0.0.1:1\" }]";
+        let text =
+            "name = \"n2\"\nheartbeat = \"70ms\"\nmembers = [{ name = \"n2\", peers = \"127.0.0.1:1\" }]";
         std::fs::write(&file, text).expect("written");
         let options = Serve { config: Some(file), name: Some("n1".into()), ..Serve::default() };
         let config = configuration(&options).expect("a configuration");

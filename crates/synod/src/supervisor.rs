@@ -70,7 +70,10 @@ impl Supervisor {
     /// Starts `count` members below `folder` and waits until each of them accepts clients.
     pub async fn start(folder: &Path, count: u64, ports: Ports) -> Result<Supervisor, String> {
         let (clients, peers) = match ports {
-            Ports::Usual => (free_ports(CLIENT_PORT..CLIENT_PORT + 90, count)?, free_ports(PEER_PORT..PEER_PORT + 90, count)?),
+            Ports::Usual => (
+                free_ports(CLIENT_PORT..CLIENT_PORT + 90, count)?,
+                free_ports(PEER_PORT..PEER_PORT + 90, count)?,
+            ),
             Ports::Any => {
                 let mut clients = free_ports(std::iter::repeat(0), 2 * count)?;
                 let peers = clients.split_off(count as usize);
@@ -78,7 +81,8 @@ impl Supervisor {
             }
         };
         let addresses = peers.iter().zip(&clients);
-        let list = (1..=count).zip(addresses).flat_map(|(i, (p, c))| ["--member".into(), format!("n{i}={p},{c}")]);
+        let list =
+            (1..=count).zip(addresses).flat_map(|(i, (p, c))| ["--member".into(), format!("n{i}={p},{c}")]);
         let list: Vec<String> = list.collect();
         let mut members = Vec::new();
         for ((i, client), peer) in (1..=count).zip(clients).zip(peers) {
@@ -150,7 +154,11 @@ impl Supervisor {
             return Err(format!("{} runs already", member.name));
         }
         let log = member.data.join("member.log");
-        let log = File::options().create(true).append(true).open(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|e| format!("{}: {e}", log.display()))?;
         let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
         let mut child = Command::new(program)
             .args(&member.arguments)
@@ -174,7 +182,9 @@ impl Supervisor {
         *member.life() = Life::default();
         self.tell_process(member);
         if let Ok(status) = status {
-            self.tell(json!({"k": "note", "n": member.name, "text": format!("{} ended: {status}", member.name)}));
+            self.tell(
+                json!({"k": "note", "n": member.name, "text": format!("{} ended: {status}", member.name)}),
+            );
         }
     }
 
@@ -193,7 +203,9 @@ impl Supervisor {
         stream.write_all(b"GET /events HTTP/1.0\r\naccept: text/event-stream\r\n\r\n").await?;
         let mut lines = BufReader::new(stream).lines();
         while let Some(line) = lines.next_line().await? {
-            let Some(Ok(mut event)) = line.strip_prefix("data:").map(serde_json::from_str::<Value>) else { continue };
+            let Some(Ok(mut event)) = line.strip_prefix("data:").map(serde_json::from_str::<Value>) else {
+                continue;
+            };
             for field in ["t", "at"] {
                 if let Some(t) = event[field].as_u64() {
                     event[field] = t.saturating_sub(self.shared.origin).into();
@@ -247,7 +259,11 @@ impl Supervisor {
         for (from, to) in [(a, b), (b, a)] {
             let pair = (members[from].name.clone(), members[to].name.clone());
             let mut cuts = lock(&self.shared.cuts);
-            if cut { cuts.insert(pair) } else { cuts.remove(&pair) };
+            if cut {
+                cuts.insert(pair)
+            } else {
+                cuts.remove(&pair)
+            };
         }
         for (at, other) in [(a, b), (b, a)] {
             let (supervisor, other) = (self.clone(), members[other].name.clone());
@@ -280,7 +296,12 @@ impl LiveCluster for Supervisor {
             protocol: self.shared.protocol.clone(),
             nodes: self.shared.members.iter().map(node).collect(),
             actions: vec![
-                LiveVerb::Kill, LiveVerb::Stop, LiveVerb::Cont, LiveVerb::Start, LiveVerb::Cut, LiveVerb::Heal,
+                LiveVerb::Kill,
+                LiveVerb::Stop,
+                LiveVerb::Cont,
+                LiveVerb::Start,
+                LiveVerb::Cut,
+                LiveVerb::Heal,
             ],
             note: None,
             t: self.now(),
@@ -304,7 +325,9 @@ impl LiveCluster for Supervisor {
         let i = self.position(action.node.as_ref())?;
         let member = &self.shared.members[i];
         match action.verb {
-            LiveVerb::Kill => member.signal(Signal::KILL).map(|()| self.tell_fault("crash", &member.name, None)),
+            LiveVerb::Kill => {
+                member.signal(Signal::KILL).map(|()| self.tell_fault("crash", &member.name, None))
+            }
             LiveVerb::Start => self.spawn(i).map(|()| self.tell_fault("restart", &member.name, None)),
             LiveVerb::Stop => {
                 member.signal(Signal::STOP)?;
@@ -371,7 +394,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 async fn post_fault(client: SocketAddr, body: &Value) -> Result<(), String> {
     let body = body.to_string();
-    let request = format!("POST /fault HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST /fault HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let exchange = async {
         let mut stream = TcpStream::connect(client).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -380,7 +406,8 @@ async fn post_fault(client: SocketAddr, body: &Value) -> Result<(), String> {
         Ok::<_, std::io::Error>(answer)
     };
     let answer = tokio::time::timeout(Duration::from_secs(2), exchange).await;
-    let answer = answer.map_err(|_| "it does not answer (paused?)".to_string())?.map_err(|e| e.to_string())?;
+    let answer =
+        answer.map_err(|_| "it does not answer (paused?)".to_string())?.map_err(|e| e.to_string())?;
     match answer.split(' ').nth(1) {
         Some(code) if code.starts_with('2') => Ok(()),
         _ => Err(answer.lines().last().unwrap_or("it closed the connection").to_string()),
