@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ const PUTS_PER_BATCH_SIZE: u64 = 100_000;
 const SCANS: u64 = 2_000;
 const SCAN_KEYS: usize = 100;
 const GETS: u64 = 100_000;
+const SIGKILL: i32 = 9;
 /// How long a child overwrites before it is killed.
 const UNTIL_KILL: Duration = Duration::from_millis(1500);
 
@@ -48,7 +50,10 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
     let rounds = if arguments.rounds == 0 { 3 } else { arguments.rounds };
     let names: Vec<&str> = engine::NAMES
         .into_iter()
-        .filter(|name| arguments.only.as_ref().is_none_or(|only| only.split(',').any(|one| one == *name)))
+        .filter(|name| match &arguments.only {
+            Some(only) => only.split(',').any(|one| one == *name),
+            None => *name != engine::FJALL_ONE_WORKER,
+        })
         .collect();
     // By figure, then by engine: the rounds' values.
     let mut figures: Vec<(String, BTreeMap<&str, Vec<f64>>)> = Vec::new();
@@ -56,6 +61,8 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
         for name in &names {
             eprintln!("round {} of {rounds}: {name}", round + 1);
             for (figure, value) in one(name, arguments)? {
+                // At once, so that a run which is cut short still leaves what it measured.
+                eprintln!("  {figure}={value:.1}");
                 if !figures.iter().any(|(known, _)| *known == figure) {
                     figures.push((figure.clone(), BTreeMap::new()));
                 }
@@ -71,7 +78,10 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
         print!("| {figure} |");
         for name in &names {
             match values.get_mut(name) {
-                Some(values) => print!(" {:.1} |", median(values)),
+                Some(values) => {
+                    assert_eq!(values.len(), rounds, "{name} has no {figure} in some round");
+                    print!(" {:.1} |", median(values));
+                }
                 None => print!(" – |"),
             }
         }
@@ -92,17 +102,25 @@ fn one(name: &str, arguments: &Arguments) -> Result<Vec<(String, f64)>> {
         command.stdout(Stdio::piped()).spawn()
     };
     let mut figures = Vec::new();
+    let mut reached_the_end = false;
     let mut writer = spawn("write")?;
     for line in BufReader::new(writer.stdout.take().expect("piped")).lines() {
         let line = line?;
         if line == "writing" {
+            reached_the_end = true;
             break;
         }
         figures.push(figure(&line)?);
     }
-    std::thread::sleep(UNTIL_KILL);
-    writer.kill()?;
-    writer.wait()?;
+    if reached_the_end {
+        std::thread::sleep(UNTIL_KILL);
+        writer.kill()?;
+    }
+    // A writer that ended before it was killed here measured only a part: its round must not count.
+    let ended = writer.wait()?;
+    if !reached_the_end || ended.signal() != Some(SIGKILL) {
+        return Err(format!("{name}: the writer ended by itself, {ended}").into());
+    }
     figures.push(("disk, MiB".into(), disk_bytes(&dir)? as f64 / (1 << 20) as f64));
     if name != "memory" {
         let checker = spawn("check")?.wait_with_output()?;
@@ -174,7 +192,7 @@ fn write(engine: &mut dyn Engine, keys: u64) -> Result<()> {
             engine.apply(&batch, index)?;
         }
         let wall = before.at.elapsed();
-        engine.settle();
+        engine.settle()?;
         let after = Used::now();
         let per_put = |total: f64| total / count as f64;
         println!("{name}: wall µs/put={}", per_put(wall.as_secs_f64() * 1e6));
