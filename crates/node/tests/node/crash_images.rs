@@ -177,6 +177,46 @@ fn every_flipped_bit_in_acknowledged_bytes_is_reported_as_damage() {
 }
 
 #[test]
+fn a_start_leaves_the_last_frame_covered() {
+    let (disk, _) = covered_log();
+    let last =
+        frames(&disk, SegmentId(2)).iter().rev().find(|(_, frame)| frame.kind == FrameKind::Records).cloned();
+    let (offset, _) = last.expect("the second segment holds records");
+    // Started, and gone again before it wrote anything.
+    let mut disk = Host::start(disk, List::default()).expect("nothing is wrong yet").disk;
+    disk.flip(SegmentId(2), (offset + FRAME_HEADER_BYTES) * 8);
+    assert!(matches!(recovered(&disk), Err(StartError::Damaged { .. })));
+}
+
+#[test]
+fn what_a_crash_interrupted_never_comes_back() {
+    let mut torn = 0;
+    for pad in 0..64 {
+        let mut first = Host::running();
+        first.say([Op::Note(pad * 16 + 1)]);
+        first.settle();
+        // The second life writes its beginning and a note at once, and only the note arrives.
+        let mut second = Host::start_unflushed(first.disk);
+        second.say([Op::Note(600)]);
+        second.flush();
+        let Some(DiskCommand::Append { segment, offset, bytes, create, .. }) = second.pending.pop() else {
+            panic!("a beginning is written")
+        };
+        create.into_iter().for_each(|size| second.disk.create(segment, size).expect("there is room"));
+        second.disk.write(segment, offset, &bytes).expect("there is room");
+        for image in second.disk.crashes() {
+            let Ok(mut third) = Host::start(image, List::default()) else { panic!("nothing is damaged") };
+            third.settle();
+            let notes = third.node.process().notes;
+            torn += u64::from(notes == 1);
+            // The third life puts its own beginning where that of the second was to be.
+            assert_eq!(recovered(&third.disk).expect("nothing is damaged"), notes, "pad {pad}");
+        }
+    }
+    assert!(torn > 100, "{torn}");
+}
+
+#[test]
 fn acknowledged_sectors_that_were_zeroed_are_reported_as_damage() {
     let (disk, _) = covered_log();
     for sector in 0..4 {

@@ -46,15 +46,26 @@ impl Host {
         Host::start_with(config(), disk, machine)
     }
 
+    /// A member that was started and whose host has not ended a batch yet.
+    pub(crate) fn start_unflushed(disk: MemoryDisk) -> Host {
+        Host::begin(config(), disk, List::default()).expect("nothing is damaged")
+    }
+
     pub(crate) fn start_with(
         config: NodeConfig,
-        mut disk: MemoryDisk,
+        disk: MemoryDisk,
         machine: List,
     ) -> Result<Host, StartError> {
+        let mut host = Host::begin(config, disk, machine)?;
+        host.flush();
+        Ok(host)
+    }
+
+    fn begin(config: NodeConfig, mut disk: MemoryDisk, machine: List) -> Result<Host, StartError> {
         let mut out = Outbox::default();
         let now = Time::from_millis(1);
         let node = Node::start(config, &mut disk, machine, now, &mut out)?;
-        let mut host = Host {
+        Ok(Host {
             node,
             disk,
             out,
@@ -65,9 +76,7 @@ impl Host {
             notices: Vec::new(),
             tape: Vec::new(),
             tickets: 0,
-        };
-        host.flush();
-        Ok(host)
+        })
     }
 
     /// A member whose first sync is done.

@@ -207,6 +207,20 @@ fn entries_that_are_not_synced_yet_are_waited_for() {
 }
 
 #[test]
+fn entries_that_are_not_even_being_written_are_waited_for() {
+    let mut host = Host::running();
+    for i in 1..=4 {
+        host.say([Op::Entry(i, i)]);
+        host.settle();
+    }
+    host.say([Op::Note(1)]);
+    host.flush();
+    host.say([Op::Entry(5, 5), Op::Ask(5, 5)]);
+    host.settle();
+    assert_eq!(host.node.process().answers, [[5]]);
+}
+
+#[test]
 fn entries_that_are_replaced_while_they_are_read_are_read_again() {
     let mut host = Host::running();
     for i in 1..=4 {
