@@ -229,7 +229,7 @@ export class SpaceTime {
       const until = segments[i + 1]?.t ?? Math.min(this.trace.until, chunks[chunks.length - 1]?.to ?? this.to);
       const x1 = Math.max(GUTTER - 4, this.x(seg.t)), x2 = Math.min((this.w ?? 0) + 4, this.x(until));
       if (x2 < GUTTER - 4 || x1 > (this.w ?? 0)) { if (x2 < GUTTER) shown = -1; continue; }
-      this.#segment(g, c, seg, x1, x2, y);
+      this.#segment(g, c, seg, x1, x2, y, !!segments[i - 1]?.up);
       if (seg.up && seg.epoch !== shown && seg.epoch > 0 && x2 - x1 > 3) {
         const at = Math.max(x1, GUTTER + 2);
         const role = seg.role === 'leader' ? c.leader : seg.role === 'candidate' ? c.candidate : c.follower;
@@ -240,12 +240,12 @@ export class SpaceTime {
     }
   }
 
-  /** @param {any} g @param {any} c @param {any} seg @param {number} x1 @param {number} x2 @param {number} y */
-  #segment(g, c, seg, x1, x2, y) {
+  /** @param {any} g @param {any} c @param {any} seg @param {number} x1 @param {number} x2 @param {number} y @param {boolean} ran whether it ran until then */
+  #segment(g, c, seg, x1, x2, y, ran) {
     g.setLineDash([]);
     if (!seg.up) {
       g.strokeStyle = c.violation; g.lineWidth = 2; g.globalAlpha = 1;
-      if (x1 >= GUTTER) { g.beginPath(); g.moveTo(x1 - 5, y - 5); g.lineTo(x1 + 5, y + 5); g.moveTo(x1 + 5, y - 5); g.lineTo(x1 - 5, y + 5); g.stroke(); }
+      if (ran && x1 >= GUTTER) { g.beginPath(); g.moveTo(x1 - 5, y - 5); g.lineTo(x1 + 5, y + 5); g.moveTo(x1 + 5, y - 5); g.lineTo(x1 - 5, y + 5); g.stroke(); }
       return;
     }
     const stroke = (/** @type {string} */ colour, /** @type {number} */ width, /** @type {number[]} */ dash, at = y) => {

@@ -44,6 +44,8 @@ export function view(trace, t) {
     if (chosen && chosen.epoch === n.epoch) chosen.votes.push(n.id);
   }
   for (const n of nodes) if (n.role === 'candidate') standing(n);
+  // A live member tells of its timer only along with something else; a deadline that has passed is not its present one.
+  if (trace.live) for (const n of nodes) if (n.deadline !== null && n.deadline < t) n.deadline = null;
   return {
     t, known: !!moment, nodes, byId,
     messages: chunk ? messages(trace, chunk, moment, t) : [],
