@@ -46,7 +46,7 @@ export function summary(v, protocol) {
   const candidates = up.filter((n) => n.role === 'candidate');
   if (up.length < v.quorum) {
     parts.push(`Only ${up.length} of ${v.nodes.length} run: that is no majority, so nobody can be elected and nothing commits.`);
-  } else if (leader) {
+  } else if (leader && !(leader.paused && candidates.length)) {
     parts.push(leads(v, leader, word));
   } else if (candidates.length) {
     const best = candidates.reduce((a, b) => (b.granted.length > a.granted.length ? b : a));
@@ -64,7 +64,7 @@ export function summary(v, protocol) {
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView} leader @param {string} word */
 function leads(v, leader, word) {
   const reached = reach(v, leader.id).length;
-  if (leader.paused) return `${leader.id} leads ${word} ${leader.epoch} but is paused: its followers will stop waiting for it.`;
+  if (leader.paused) return `${leader.id} leads ${word} ${leader.epoch}, but stands still: its followers will not wait for it long.`;
   if (reached < v.quorum) {
     return `${leader.id} still takes itself for the leader of ${word} ${leader.epoch}, but reaches only ${reached} of ${v.nodes.length}: what it appends now cannot commit.`;
   }
