@@ -21,6 +21,9 @@ use synod_protocols::Fingerprint;
 /// Violations that a run reports at most; what follows the first is mostly its consequence.
 pub const VIOLATIONS_MAX: usize = 16;
 
+/// The epoch of an entry that had left its member's memory before it could be looked at.
+const UNSEEN: u64 = 0;
+
 /// The picture of everything.
 #[derive(Debug)]
 pub(crate) struct Checkers {
@@ -124,10 +127,11 @@ impl Checkers {
         self.observe(t, member, process, status);
     }
 
-    /// A member's disk was lost, and nobody expects anything of it.
+    /// A member's disk was lost. It is not expected to come back with anything; but what it
+    /// held is still counted for commits, since acknowledgements of it may be on their way, and the loss of a
+    /// minority of disks is within a protocol's budget.
     pub(crate) fn on_wipe(&mut self, member: u8) {
-        let shadow = &mut self.members[usize::from(member)];
-        (shadow.durable, shadow.promised) = (0, 0);
+        self.members[usize::from(member)].promised = 0;
     }
 
     /// A member's disk has synced records which end with this entry; a lie if not `truly`.
@@ -191,7 +195,7 @@ impl Checkers {
                 Some((epoch, payload)) => fresh.push((index, epoch.0, payload_digest(payload))),
                 // No longer in memory: it was seen when it was, or is what the disk held at the start.
                 None if old.is_some() => break,
-                None => fresh.push((index, 0, 0)),
+                None => fresh.push((index, UNSEEN, 0)),
             }
             index -= 1;
         }
@@ -202,7 +206,7 @@ impl Checkers {
                 Some(old) => *old = epoch,
                 None => log.push(epoch),
             }
-            if epoch > 0 {
+            if epoch != UNSEEN {
                 self.learn(t, n, index, Seen { epoch, digest, previous });
             }
         }
@@ -243,7 +247,7 @@ impl Checkers {
         }
         let log = &self.members[usize::from(member)].log;
         let missing = self.chosen.iter().enumerate().find(|(i, chosen)| {
-            chosen.committed_in < epoch && log.get(*i).is_none_or(|found| *found != chosen.epoch && *found != 0)
+            chosen.committed_in < epoch && log.get(*i).is_none_or(|found| *found != chosen.epoch && *found != UNSEEN)
         });
         if let Some((i, chosen)) = missing {
             let held = log.get(i).map_or("nothing".to_owned(), |epoch| format!("an entry of epoch {epoch}"));
@@ -294,7 +298,8 @@ impl Checkers {
     /// What was just committed is on the disks of a majority.
     fn check_quorum(&mut self, t: u64, index: u64) {
         let epoch = self.chosen[index as usize - 1].epoch;
-        let holds = |shadow: &Shadow| shadow.durable >= index && shadow.log.get(index as usize - 1) == Some(&epoch);
+        let holds = |shadow: &Shadow| shadow.durable >= index
+                && shadow.log.get(index as usize - 1).is_some_and(|found| *found == epoch || *found == UNSEEN);
         let holders: Vec<String> = (1..).zip(&self.members).filter(|(_, s)| holds(s)).map(|(n, _)| format!("n{n}")).collect();
         if holders.len() <= self.members.len() / 2 {
             let who = if holders.is_empty() { "no member".to_owned() } else { holders.join(", ") };
@@ -419,7 +424,7 @@ mod tests {
         checkers.on_committed(2, 1, &[entry(1, 1, "a")], &leader);
         assert_eq!(promises(&checkers), [""; 0]);
         checkers.on_committed(3, 2, &[entry(1, 1, "x")], &leader);
-        checkers.on_committed(4, 1, &[entry(3, 1, "c")], &leader);
+        checkers.on_committed(4, 1, &[entry(1, 1, "a")], &leader);
         checkers.on_state(5, 0, 2, 77);
         checkers.on_state(6, 1, 2, 78);
         assert_eq!(promises(&checkers), ["state-machine safety"; 3]);

@@ -38,6 +38,8 @@ pub(crate) struct Member<P: ReplicatedLog> {
     pub(crate) life: u32,
     /// The virtual time of the timer in the queue.
     pub(crate) timer_at: u64,
+    /// How often its timer ran out at the same virtual time, and when that was.
+    pub(crate) spins: (u64, u32),
     /// Commands of the disk under way.
     io: Vec<Option<Io>>,
     /// How many commands the disk was given.
@@ -86,6 +88,7 @@ impl<P: ReplicatedLog> Member<P> {
             inbox: VecDeque::new(),
             life: 0,
             timer_at: NEVER,
+            spins: (0, 0),
             io: Vec::new(),
             io_count: 0,
             stalled_until: 0,
@@ -118,7 +121,12 @@ impl<P: ReplicatedLog> Member<P> {
             members: (1..=u64::from(script.nodes)).map(NodeId).collect(),
             bootstrap: if self.lived { Bootstrap::Existing } else { Bootstrap::Found },
             timing: Timing { heartbeat: millis(script.heartbeat), election },
-            log: LogLimits::default(),
+            log: LogLimits {
+                message_bytes_max: script.limits.message_bytes as usize,
+                window_messages_max: script.limits.window as usize,
+                tail_bytes_max: script.limits.tail_bytes as usize,
+                ..LogLimits::default()
+            },
             limits: NodeLimits {
                 request_timeout: election * REQUEST_ELECTIONS,
                 segment_bytes: script.segment,

@@ -171,6 +171,13 @@ impl<'a> Line<'a> {
                 script.segment =
                     self.number("a size in bytes", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, "segment 262144")?;
             }
+            "message-bytes" => {
+                script.limits.message_bytes = self.number("a number of bytes", 1, 16 << 20, "message-bytes 1000")? as u32;
+            }
+            "window" => script.limits.window = self.number("a number of messages", 1, 10_000, "window 4")? as u32,
+            "tail-bytes" => {
+                script.limits.tail_bytes = self.number("a number of bytes", 0, 1 << 30, "tail-bytes 1000")? as u32;
+            }
             "clients" => script.clients = Some(self.workload()?),
             "expect" => script.progress = Some(self.progress()?),
             "at" => {
@@ -182,7 +189,7 @@ impl<'a> Line<'a> {
                 return Err(unknown(
                     other,
                     "`protocol`, `nodes`, `seed`, `for`, `transport`, `latency`, `detect`, `loss`, `duplicate`, \
-                     `reorder`, `election`, `heartbeat`, `disk`, `segment`, `clients`, `expect` or `at`",
+                     `reorder`, `election`, `heartbeat`, `disk`, `segment`, `message-bytes`, `window`, `tail-bytes`, `clients`, `expect` or `at`",
                     "at 3s crash leader",
                 ));
             }
@@ -496,6 +503,9 @@ election 300ms
 heartbeat 100ms
 disk lognormal 1ms 2.5
 segment 65536
+message-bytes 1
+window 4
+tail-bytes 1000
 clients 3 every 400ms keys 4 mix put:5,get:4,cas:1
 expect progress within 10 elections
 at 1s put colour blue on n2
@@ -588,7 +598,7 @@ at 7s recover
             ("latency 5ms..1ms", "a range of delays"),
             ("expect progress within 51 elections", "but the run ends at 10s"),
             ("seed 1\nseed 2", "a second time"),
-            ("synod-script 1", "found `synod-script`"),
+            ("synod-script 1", "a second time"),
         ] {
             let found = problem(&format!("synod-script 1\n{line}\n"));
             assert!(found.contains(part), "{line}: {found}");

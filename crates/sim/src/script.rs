@@ -55,6 +55,8 @@ pub struct Script {
     pub disk: Delay,
     /// The size of a log segment in bytes.
     pub segment: u64,
+    /// Bounds of the protocol.
+    pub limits: Limits,
     /// What the clients do, if there are any.
     pub clients: Option<Workload>,
     /// The promise of progress, checked after the last fault or repair.
@@ -80,10 +82,29 @@ impl Default for Script {
             heartbeat: Span::millis(50),
             disk: Delay::Uniform(Span(500_000), Span::millis(2)),
             segment: 256 << 10,
+            limits: Limits::default(),
             clients: None,
             progress: None,
             actions: Vec::new(),
         }
+    }
+}
+
+/// Bounds of the protocol that a script may lower, so that what a real cluster does only under
+/// heavy load happens in a small run. See `synod_protocols::log::LogLimits` for what each means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Payload bytes of one message of entries; at 1 every entry goes alone.
+    pub message_bytes: u32,
+    /// Messages of entries sent to one peer and not acknowledged.
+    pub window: u32,
+    /// Payload bytes of the log's tail kept in memory beyond what is uncommitted.
+    pub tail_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { message_bytes: 512 << 10, window: 64, tail_bytes: 16 << 20 }
     }
 }
 
@@ -459,6 +480,16 @@ impl fmt::Display for Script {
         }
         if self.segment != default.segment {
             writeln!(f, "segment {}", self.segment)?;
+        }
+        let Limits { message_bytes, window, tail_bytes } = self.limits;
+        if message_bytes != default.limits.message_bytes {
+            writeln!(f, "message-bytes {message_bytes}")?;
+        }
+        if window != default.limits.window {
+            writeln!(f, "window {window}")?;
+        }
+        if tail_bytes != default.limits.tail_bytes {
+            writeln!(f, "tail-bytes {tail_bytes}")?;
         }
         if let Some(clients) = self.clients {
             writeln!(f, "{clients}")?;

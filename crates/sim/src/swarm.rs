@@ -8,7 +8,7 @@
 
 use crate::dice::{Place, dice};
 use crate::script::{
-    Action, ClockFault, Delay, DiskAction, Member, Mix, NetworkChange, OneWay, Progress, Script, Target, Timed,
+    Action, ClockFault, Delay, DiskAction, Limits, Member, Mix, NetworkChange, OneWay, Progress, Script, Target, Timed,
     Topology, Transport, Workload,
 };
 use crate::units::{Factor, Share, Span};
@@ -61,9 +61,10 @@ enum Kind {
     Full,
     Rot,
     Wipe,
+    Storm,
 }
 
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 23] = [
     Kind::Crash,
     Kind::CrashLeader,
     Kind::CrashTwice,
@@ -86,6 +87,7 @@ const KINDS: [Kind; 22] = [
     Kind::Full,
     Kind::Rot,
     Kind::Wipe,
+    Kind::Storm,
 ];
 
 /// The script of a seed.
@@ -104,6 +106,7 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         disk: disk(&mut rng, election),
         election,
         heartbeat: Span(election.0 / rng.between(3, 6)),
+        limits: limits(&mut rng),
         segment: [4 << 10, 16 << 10, 64 << 10, 256 << 10][rng.below(4) as usize],
         clients: Some(workload(&mut rng, election)),
         progress: Some(Progress { elections: PROGRESS_ELECTIONS }),
@@ -122,6 +125,21 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
     script
 }
 
+/// Mostly as they are; sometimes so low that every entry goes alone or has left the memory.
+fn limits(rng: &mut Rng) -> Limits {
+    let mut limits = Limits::default();
+    if rng.chance(1, 3) {
+        limits.message_bytes = [1, 60, 300][rng.below(3) as usize];
+    }
+    if rng.chance(1, 3) {
+        limits.window = rng.between(1, 4) as u32;
+    }
+    if rng.chance(1, 3) {
+        limits.tail_bytes = rng.below(2000) as u32;
+    }
+    limits
+}
+
 /// Mostly fast for the election timeout, as a network must be for a leader to stay; sometimes not.
 fn latency(rng: &mut Rng, election: Span) -> Delay {
     let low = election.0 / rng.between(100, 1000);
@@ -137,6 +155,7 @@ fn disk(rng: &mut Rng, election: Span) -> Delay {
     match rng.below(4) {
         0 => Delay::Fixed(Span(low)),
         1 => Delay::LogNormal { median: Span(election.0 / 40), factor: Factor(rng.between(1_500_000, 2_500_000)) },
+        2 => Delay::Uniform(Span(low), Span(low + election.0 / rng.between(2, 5))),
         _ => Delay::Uniform(Span(low), Span(low + election.0 / rng.between(5, 60))),
     }
 }
@@ -194,7 +213,7 @@ impl Faults {
 
     /// From one fault to the next until the end.
     fn draw(&mut self) {
-        let pace = self.election * self.rng.between(1, 6);
+        let pace = self.election * [1, 2, 4, 8, 12][self.rng.below(5) as usize] / 2;
         let mut at = self.election * 2;
         loop {
             at += self.rng.between(pace / 4, pace * 2);
@@ -257,13 +276,14 @@ impl Faults {
             }
             Kind::Weather | Kind::Latency => self.weather(at, kind),
             Kind::ClockRate => {
-                let rate = Factor(self.rng.between(500_000, 2_000_000));
+                let rate = Factor(self.rng.between(300_000, 3_000_000));
                 self.push(at, Action::Clock(one, ClockFault::Rate(rate)));
             }
             Kind::ClockJump => {
                 let jump = Span(self.span(4));
                 self.push(at, Action::Clock(one, ClockFault::Jump(jump)));
             }
+            Kind::Storm => self.storm(at),
             Kind::Timeout => {
                 let target = if self.rng.chance(1, 2) { one } else { Target::Follower };
                 self.push(at, Action::Timeout(target));
@@ -272,6 +292,35 @@ impl Faults {
                 self.harm_disk(at, kind, leader_or_one);
             }
         }
+    }
+
+    /// Several members campaign at once, and voters crash and come back in the middle of it: the
+    /// moments at which a vote, once given, must not be forgotten.
+    fn storm(&mut self, mut at: u64) {
+        let pace = self.election / self.rng.between(4, 100);
+        self.push(at, Action::Timeout(Target::All));
+        for _ in 0..self.rng.between(2, 8) {
+            at += self.rng.between(pace / 8, pace * 2);
+            let one = Target::Node(self.member());
+            match self.rng.below(5) {
+                0 => self.push(at, Action::Timeout(Target::All)),
+                1 => self.push(at, Action::Timeout(one)),
+                2 => {
+                    self.push(at, Action::Crash(Target::Leader));
+                    self.push(at + pace, Action::Restart(Target::All));
+                }
+                _ => {
+                    self.push(at, Action::Crash(one));
+                    at += self.rng.between(1, pace);
+                    self.push(at, Action::Restart(one));
+                    // A restarted voter keeps silent for a while by its clock.
+                    if self.rng.chance(1, 2) {
+                        self.push(at, Action::Timeout(one));
+                    }
+                }
+            }
+        }
+        self.push(at + self.election, Action::Restart(Target::All));
     }
 
     fn weather(&mut self, at: u64, kind: Kind) {

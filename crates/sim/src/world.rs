@@ -25,6 +25,8 @@ pub const MARKS_MAX: usize = 10_000;
 const WRITE_NANOS: u64 = 50_000;
 /// Election timeouts that a client waits for an answer, or the probe for its write.
 const CLIENT_ELECTIONS: u64 = 15;
+/// Timeouts of one member at one virtual time at most.
+const SPINS_MAX: u32 = 100;
 /// What judging a history may cost.
 const JUDGE: Limits =
     Limits { configurations_max: 2_000_000, bytes_max: 256 << 20, minimise_configurations_max: 100_000 };
@@ -44,6 +46,10 @@ pub(crate) struct World<'a, P: ReplicatedLog> {
     pub(crate) counts: Counts,
     pub(crate) digest: Fingerprint,
     marks: Vec<Mark>,
+    /// Violations that were shown.
+    reported: usize,
+    /// Virtual time does not go on.
+    halted: bool,
     outbox: Outbox<P, Machine>,
     scratch: Vec<u8>,
     progress: Progress,
@@ -66,7 +72,9 @@ struct Progress {
 pub(crate) fn run_world<P: ReplicatedLog>(script: &Script, sink: &mut dyn Sink) -> Outcome {
     let mut world = World::<P>::new(script, sink);
     world.begin();
-    while let Some((at, due)) = world.queue.pop(script.until.0) {
+    while !world.halted
+        && let Some((at, due)) = world.queue.pop(script.until.0)
+    {
         world.now = at;
         world.counts.events += 1;
         world.on_due(due);
@@ -91,6 +99,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             counts: Counts::default(),
             digest: Fingerprint::new(),
             marks: Vec::new(),
+            reported: 0,
+            halted: false,
             outbox: Outbox::default(),
             scratch: Vec::new(),
             progress: Progress::default(),
@@ -326,10 +336,33 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         let due = member.node.as_ref().and_then(|node| node.deadline()).is_some_and(|at| at <= member.clock.at(self.now));
         if due {
             self.note_digest(7, index.into(), 0);
+            self.note_spin(index);
             self.show(&Event::Timeout { n: script::Member(index + 1) });
             self.feed(index, Input::Timeout);
         } else {
             self.set_timer(index);
+        }
+    }
+
+    /// A deadline that stays in the past however often its timeout is delivered keeps a real
+    /// member's processor busy for nothing.
+    fn note_spin(&mut self, index: u8) {
+        let member = &mut self.members[usize::from(index)];
+        let (at, count) = &mut member.spins;
+        if *at != self.now {
+            (*at, *count) = (self.now, 0);
+        }
+        *count += 1;
+        if *count == SPINS_MAX {
+            let described = member.node.as_ref().map(|node| node.process().describe(member.clock.at(self.now)));
+            let detail = format!(
+                "n{}'s deadline does not move although its timeout was delivered {SPINS_MAX} times: {:?}",
+                index + 1,
+                described.unwrap_or_default()
+            );
+            self.checkers.violation(self.now, "timeouts are used up", detail);
+            self.report_violations();
+            self.halted = true;
         }
     }
 
@@ -572,9 +605,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
     }
 
     fn report_violations(&mut self) {
-        let reported = self.marks.iter().rev().filter(|mark| mark.kind == "violation").count();
-        let fresh: Vec<_> = self.checkers.violations.iter().skip(reported).cloned().collect();
-        for violation in fresh {
+        while let Some(violation) = self.checkers.violations.get(self.reported).cloned() {
+            self.reported += 1;
             self.mark("violation", || format!("{} is broken", violation.promise));
             self.show(&Event::Violation { promise: violation.promise, detail: &violation.detail });
         }

@@ -1,0 +1,67 @@
+//! Well-known mistakes, planted in copies of Raft, must be found by a bounded campaign.
+//!
+//! Each bound is a few times the number of seeds that it took when it was written down, so that a
+//! simulator which has become blind to a mistake fails here, and a change of the scripts' luck
+//! does not.
+
+use synod_mutants as bugs;
+use synod_protocols::log::ReplicatedLog;
+use synod_sim::{Campaign, Span, Swarm};
+
+/// Runs seeds until one finds the mistake, and returns the promise that it broke.
+fn find<P: ReplicatedLog>(name: &str, nodes: u8, seeds_max: u64) -> &'static str {
+    let swarm = Swarm { nodes, until: Span::secs(4), ..Swarm::default() };
+    let mut campaign = Campaign::new(swarm, 0..seeds_max);
+    campaign.stop_at_first = true;
+    let report = campaign.run_with::<P>(&|_| true);
+    let Some(failure) = report.failures.first() else {
+        panic!("{name}: not found in {seeds_max} seeds; {:?}", report.counts);
+    };
+    println!("{name}: found after {} seeds: {failure}", report.runs);
+    failure.violation.promise
+}
+
+#[test]
+fn a_forgotten_vote_is_found() {
+    find::<bugs::vote_forgotten::Raft>("vote_forgotten", 3, 1000);
+}
+
+#[test]
+fn a_vote_sent_before_it_is_on_disk_is_found() {
+    find::<bugs::vote_before_sync::Raft>("vote_before_sync", 3, 1000);
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_found() {
+    find::<bugs::acknowledged_before_sync::Raft>("acknowledged_before_sync", 5, 400);
+}
+
+#[test]
+fn a_leader_that_does_not_wait_for_its_own_disk_is_found() {
+    find::<bugs::own_disk_not_awaited::Raft>("own_disk_not_awaited", 5, 400);
+}
+
+#[test]
+fn an_entry_of_an_earlier_term_committed_by_counting_is_found() {
+    find::<bugs::old_term_counted::Raft>("old_term_counted", 5, 1000);
+}
+
+#[test]
+fn a_read_without_confirmed_leadership_is_found() {
+    find::<bugs::read_unconfirmed::Raft>("read_unconfirmed", 5, 400);
+}
+
+#[test]
+fn a_log_truncated_by_a_stale_append_is_found() {
+    find::<bugs::stale_append_truncates::Raft>("stale_append_truncates", 5, 400);
+}
+
+#[test]
+fn a_pre_vote_that_clears_a_vote_is_found() {
+    find::<bugs::pre_vote_clears_vote::Raft>("pre_vote_clears_vote", 3, 1000);
+}
+
+#[test]
+fn a_voter_that_does_not_compare_logs_is_found() {
+    find::<bugs::short_log_elected::Raft>("short_log_elected", 5, 400);
+}
