@@ -1,27 +1,69 @@
-//! The state engine: fjall, an embedded log-structured merge tree, as the store's ordered map.
+//! The state engine: recent writes in memory, the rest in fjall, an embedded log-structured merge tree.
 //!
-//! Nothing is synced here. A crash may lose the latest commits, the newest first and each of them
-//! whole, and the replicated log brings them back.
+//! ```text
+//!   commit ──► layer (in memory, newest) ──sealed──► layer being stored ──ingested──► fjall's tables
+//!   get, scan: newest first, merged
+//! ```
+//!
+//! The layers take the place of the tree's own journal and memtable. They cost a fraction of those, because the
+//! replicated log already is the journal; and a full layer is stored as one sorted run by a thread of its own, so that
+//! the member never waits for the tree's files. A crash loses the layers, whole and the newest first, and the
+//! replicated log brings them back.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Range;
+use std::io;
+use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 use synod_store::{OrderedMap, WriteBatch};
 
-/// Memory for writes that are not in a file yet; at the bound they go to a file in the background.
-const MEMTABLE_BYTES: u64 = 32 << 20;
-/// The engine's own journal at the most, before it writes tables.
-const JOURNAL_BYTES_MAX: u64 = 256 << 20;
-/// Threads that write tables and merge them.
+/// A layer of this size is stored.
+const LAYER_BYTES: usize = 32 << 20;
+/// At this size of the newest layer, with the one before it still being stored, a commit waits.
+const LAYER_BYTES_MAX: usize = 128 << 20;
+/// What a pair costs in memory beyond its key and value, about.
+const PAIR_OVERHEAD_BYTES: usize = 96;
+/// Keys and values share pieces of memory of this size.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Runs that the tree has not merged yet; at the bound the next layer waits in memory.
+const RUNS_MAX: usize = 16;
+/// How often the tree is asked whether it has merged some.
+const RUNS_POLL: Duration = Duration::from_millis(20);
+/// Threads of the tree that merge tables.
 const WORKERS: usize = 1;
 
-/// An ordered map in files.
+type Layer = BTreeMap<Bytes, Option<Bytes>>;
+
+/// What the storing thread does.
+enum Work {
+    /// Store a layer.
+    Store(Arc<Layer>),
+    /// Free a layer: a hundred thousand small pieces of memory, which would hold the member up.
+    Bury(Arc<Layer>),
+}
+
+/// An ordered map in memory and files.
 pub(crate) struct FileMap {
     path: PathBuf,
-    database: Database,
-    pairs: Keyspace,
+    layer: Layer,
+    layer_bytes: usize,
+    /// Where the layer's keys and values are copied to, chunk by chunk: they are many and small, and die together.
+    chunk: BytesMut,
+    /// The layer that is being stored.
+    sealed: Option<Arc<Layer>>,
+    tree: Keyspace,
+    /// Gone only while the map is dropped.
+    layers: Option<mpsc::Sender<Work>>,
+    stored: mpsc::Receiver<Result<(), fjall::Error>>,
+    storer: Option<thread::JoinHandle<()>>,
+    _database: Database,
 }
 
 impl FileMap {
@@ -29,27 +71,124 @@ impl FileMap {
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<FileMap, fjall::Error> {
         let database = Database::builder(path)
             .cache_size(cache_bytes)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(WORKERS)
             .manual_journal_persist(true)
             .open()?;
-        let options = || {
-            KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true)
+        let tree = database.keyspace("pairs", KeyspaceCreateOptions::default)?;
+        let (layers, incoming) = mpsc::channel::<Work>();
+        let (tell, stored) = mpsc::channel();
+        let target = tree.clone();
+        let work = move || {
+            for work in incoming {
+                match work {
+                    Work::Store(layer) => {
+                        let result = store(&target, &layer);
+                        // The map's share of it comes back as the last one.
+                        drop(layer);
+                        if tell.send(result).is_err() {
+                            return;
+                        }
+                    }
+                    Work::Bury(layer) => drop(layer),
+                }
+            }
         };
-        let pairs = database.keyspace("pairs", options)?;
-        Ok(FileMap { path: path.to_owned(), database, pairs })
+        let storer =
+            thread::Builder::new().name("synod-state".to_owned()).spawn(work).map_err(fjall::Error::Io)?;
+        Ok(FileMap {
+            path: path.to_owned(),
+            layer: Layer::new(),
+            layer_bytes: 0,
+            chunk: BytesMut::new(),
+            sealed: None,
+            tree,
+            layers: Some(layers),
+            stored,
+            storer: Some(storer),
+            _database: database,
+        })
     }
 
-    /// Bytes that it takes on disk, and how many of them hold pairs rather than journal. It looks at every file.
+    /// Bytes that it takes on disk, and how many of them hold pairs. It looks at every file.
     pub(crate) fn disk_bytes(&self) -> (u64, u64) {
-        // The journal is made long beforehand and mostly a hole, so that its length says nothing.
-        (allocated(&self.path), self.pairs.disk_space())
+        // Some files are made long beforehand and mostly holes, so that their lengths say nothing.
+        (allocated(&self.path), self.tree.disk_space())
     }
 
-    /// Hands what is buffered to the operating system.
-    pub(crate) fn flush(&self) -> Result<(), fjall::Error> {
-        self.database.persist(fjall::PersistMode::Buffer)
+    /// Takes note of a layer that has been stored; waits for it if asked to.
+    fn settle(&mut self, wait: bool) -> Result<(), fjall::Error> {
+        if self.sealed.is_none() {
+            return Ok(());
+        }
+        let gone = || fjall::Error::Io(io::Error::other("the thread that stores the state has ended"));
+        let result = if wait {
+            self.stored.recv().map_err(|_| gone())?
+        } else {
+            match self.stored.try_recv() {
+                Ok(result) => result,
+                Err(mpsc::TryRecvError::Empty) => return Ok(()),
+                Err(mpsc::TryRecvError::Disconnected) => return Err(gone()),
+            }
+        };
+        if let (Some(layer), Some(layers)) = (self.sealed.take(), &self.layers) {
+            let _ = layers.send(Work::Bury(layer));
+        }
+        result
     }
+
+    /// A copy of `bytes` that costs no memory management of its own.
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        if self.chunk.capacity() < bytes.len() {
+            self.chunk = BytesMut::with_capacity(bytes.len().max(CHUNK_BYTES));
+        }
+        self.chunk.extend_from_slice(bytes);
+        self.chunk.split().freeze()
+    }
+
+    fn seal(&mut self) {
+        let layer = Arc::new(std::mem::take(&mut self.layer));
+        self.layer_bytes = 0;
+        if let Some(layers) = &self.layers {
+            // If the thread is gone, the next `settle` says so.
+            let _ = layers.send(Work::Store(Arc::clone(&layer)));
+        }
+        self.sealed = Some(layer);
+    }
+
+    fn store_all(&mut self) -> Result<(), fjall::Error> {
+        self.settle(true)?;
+        if !self.layer.is_empty() {
+            self.seal();
+            self.settle(true)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FileMap {
+    /// Stores what is in memory, to spare the next start the work. If that fails, the log makes up for it.
+    fn drop(&mut self) {
+        let _ = self.store_all();
+        self.layers = None;
+        if let Some(storer) = self.storer.take() {
+            let _ = storer.join();
+        }
+    }
+}
+
+/// Adds a layer to the tree as its newest run, whole or not at all.
+fn store(tree: &Keyspace, layer: &Layer) -> Result<(), fjall::Error> {
+    while tree.l0_table_count() >= RUNS_MAX {
+        thread::sleep(RUNS_POLL);
+    }
+    let mut run = tree.start_ingestion()?;
+    for (key, value) in layer {
+        match value {
+            Some(value) => run.write(key.clone(), value.clone())?,
+            None => run.write_tombstone(key.clone())?,
+        }
+    }
+    run.finish()
 }
 
 /// Bytes that the files below `path` occupy. What vanishes meanwhile counts for nothing.
@@ -66,11 +205,59 @@ fn allocated(path: &Path) -> u64 {
         .sum()
 }
 
+/// One of the places where a pair may lie, being read in order.
+enum Source<'a> {
+    Layer(Peekable<Range<'a, Bytes, Option<Bytes>>>),
+    Tree { pairs: fjall::Iter, next: Option<(Bytes, Bytes)> },
+}
+
+impl<'a> Source<'a> {
+    fn tree(mut pairs: fjall::Iter) -> Result<Source<'a>, fjall::Error> {
+        let next = next_pair(&mut pairs)?;
+        Ok(Source::Tree { pairs, next })
+    }
+
+    fn key(&mut self) -> Option<Bytes> {
+        match self {
+            Source::Layer(pairs) => pairs.peek().map(|(key, _)| (*key).clone()),
+            Source::Tree { next, .. } => next.as_ref().map(|(key, _)| key.clone()),
+        }
+    }
+
+    /// The value under `key`, if that is the next one; a removal is a value of none.
+    fn take(&mut self, key: &Bytes) -> Result<Option<Option<Bytes>>, fjall::Error> {
+        match self {
+            Source::Layer(pairs) => {
+                Ok(pairs.next_if(|(next, _)| *next == key).map(|(_, value)| value.clone()))
+            }
+            Source::Tree { pairs, next } => match next.take_if(|(next, _)| next == key) {
+                Some((_, value)) => {
+                    *next = next_pair(pairs)?;
+                    Ok(Some(Some(value)))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+fn next_pair(pairs: &mut fjall::Iter) -> Result<Option<(Bytes, Bytes)>, fjall::Error> {
+    match pairs.next() {
+        Some(pair) => pair.into_inner().map(|(key, value)| Some((key.into(), value.into()))),
+        None => Ok(None),
+    }
+}
+
 impl OrderedMap for FileMap {
     type Error = fjall::Error;
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, fjall::Error> {
-        Ok(self.pairs.get(key)?.map(Bytes::from))
+        let layers = [Some(&self.layer), self.sealed.as_deref()];
+        if let Some(value) = layers.into_iter().flatten().find_map(|layer| layer.get(key)) {
+            return Ok(value.clone());
+        }
+        // A copy, because the tree lends a part of a block, and whoever keeps the record would keep all of it.
+        Ok(self.tree.get(key)?.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     fn scan(
@@ -82,10 +269,22 @@ impl OrderedMap for FileMap {
         if to.is_some_and(|to| to <= from) {
             return Ok(());
         }
-        let end = to.map_or(Bound::Unbounded, Bound::Excluded);
-        for pair in self.pairs.range::<&[u8], _>((Bound::Included(from), end)) {
-            let (key, value) = pair.into_inner()?;
-            if visit(&key.into(), &value.into()).is_break() {
+        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let mut sources: Vec<Source<'_>> = [Some(&self.layer), self.sealed.as_deref()]
+            .into_iter()
+            .flatten()
+            .map(|layer| Source::Layer(layer.range::<[u8], _>(bounds).peekable()))
+            .collect();
+        sources.push(Source::tree(self.tree.range::<&[u8], _>(bounds))?);
+        while let Some(key) = sources.iter_mut().filter_map(Source::key).min() {
+            let mut newest = None;
+            for source in &mut sources {
+                let value = source.take(&key)?;
+                newest = newest.or(value);
+            }
+            if let Some(Some(value)) = newest
+                && visit(&key, &value).is_break()
+            {
                 break;
             }
         }
@@ -93,14 +292,20 @@ impl OrderedMap for FileMap {
     }
 
     fn commit(&mut self, writes: WriteBatch) -> Result<(), fjall::Error> {
-        let mut batch = self.database.batch();
+        self.settle(false)?;
         for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(&self.pairs, key, value),
-                None => batch.remove(&self.pairs, key),
-            }
+            // What is overwritten stays in its chunk, and goes on counting.
+            self.layer_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + PAIR_OVERHEAD_BYTES;
+            let (key, value) = (self.keep(&key), value.map(|value| self.keep(&value)));
+            self.layer.insert(key, value);
         }
-        batch.commit()
+        if self.layer_bytes >= LAYER_BYTES_MAX {
+            self.settle(true)?;
+        }
+        if self.layer_bytes >= LAYER_BYTES && self.sealed.is_none() {
+            self.seal();
+        }
+        Ok(())
     }
 }
 
@@ -146,12 +351,82 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_is_there_after_opening_again() {
+    fn layers_and_tree_are_one_map_whatever_lies_where() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut map = map(&directory);
+        let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut rng = synod_protocols::Rng::new(3);
+        for round in 0..400 {
+            let mut batch = WriteBatch::default();
+            for _ in 0..rng.below(6) {
+                let key = format!("k{:02}", rng.below(40)).into_bytes();
+                if rng.chance(1, 3) {
+                    model.remove(&key);
+                    batch.remove(key.into());
+                } else {
+                    let value = round.to_string().into_bytes();
+                    model.insert(key.clone(), value.clone());
+                    batch.put(key.into(), value.into());
+                }
+            }
+            map.commit(batch).expect("commits");
+            match rng.below(20) {
+                0 if map.sealed.is_none() && !map.layer.is_empty() => map.seal(),
+                1 => map.store_all().expect("stores"),
+                _ => {}
+            }
+            let (from, to) = (format!("k{:02}", rng.below(40)), format!("k{:02}", rng.below(45)));
+            let mut seen = Vec::new();
+            map.scan(from.as_bytes(), Some(to.as_bytes()), &mut |key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                ControlFlow::Continue(())
+            })
+            .expect("scans");
+            let expected: Vec<_> = model
+                .iter()
+                .filter(|(key, _)| **key >= from.as_bytes().to_vec() && **key < to.as_bytes().to_vec())
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            assert_eq!(seen, expected, "round {round}");
+            assert_eq!(
+                map.get(from.as_bytes()).expect("reads").map(|v| v.to_vec()),
+                model.get(from.as_bytes()).cloned()
+            );
+        }
+    }
+
+    #[test]
+    fn a_layer_is_stored_when_it_is_full_and_memory_stays_bounded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut map = map(&directory);
+        let value = Bytes::from(vec![7; 1 << 20]);
+        for i in 0..200 {
+            let mut batch = WriteBatch::default();
+            batch.put(format!("k{i:03}").into(), value.clone());
+            map.commit(batch).expect("commits");
+            assert!(map.layer_bytes < LAYER_BYTES_MAX + (2 << 20));
+        }
+        assert!(map.layer.len() < 200, "a part is elsewhere");
+        assert_eq!(keys(&map, "k", None, 999).len(), 200);
+    }
+
+    #[test]
+    fn memory_is_counted_also_where_it_is_overwritten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut map = map(&directory);
+        map.commit(batch(&[("key", Some("12345"))])).expect("commits");
+        map.commit(batch(&[("key", None)])).expect("commits");
+        assert_eq!(map.layer_bytes, 2 * (PAIR_OVERHEAD_BYTES + 3) + 5);
+        assert!(map.get(b"key").expect("reads").is_none());
+    }
+
+    #[test]
+    fn what_was_stored_is_there_after_opening_again() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut first = map(&directory);
         first.commit(batch(&[("a", Some("1")), ("b", Some("2"))])).expect("commits");
+        first.store_all().expect("stores");
         first.commit(batch(&[("a", None), ("b", Some("3"))])).expect("commits");
-        first.flush().expect("flushes");
         drop(first);
         let second = map(&directory);
         assert_eq!(second.get(b"a").expect("reads"), None);

@@ -142,6 +142,9 @@ fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> serde_json::Value {
         "steps": status.steps,
         "turns": member.counters.turns.get(),
         "inputs": member.counters.inputs.get(),
+        "turn-us-max": member.counters.turn_micros_max.get(),
+        "disk-us": member.counters.disk_micros.get(),
+        "disk-us-max": member.counters.disk_micros_max.get(),
         "elections-started": member.counters.elections.get(),
         "leader-changes": member.counters.leader_changes.get(),
         "client-connections": member.counters.client_connections.get(),
@@ -189,6 +192,19 @@ fn metrics<P: ReplicatedLog + 'static>(member: &Member<P>) -> String {
     figure("inputs_ignored_total", "counter", "Malformed, stale or foreign inputs.", status.log.ignored);
     figure("turns_total", "counter", "Batches of inputs.", counters.turns.get());
     figure("inputs_total", "counter", "Inputs in those batches.", counters.inputs.get());
+    figure(
+        "turn_microseconds_max",
+        "gauge",
+        "The longest turn of this life.",
+        counters.turn_micros_max.get(),
+    );
+    figure(
+        "disk_microseconds_total",
+        "counter",
+        "Time that writes and syncs of the log took.",
+        counters.disk_micros.get(),
+    );
+    figure("disk_microseconds_max", "gauge", "The slowest of them.", counters.disk_micros_max.get());
     figure("commands_total", "counter", "Writes answered.", calls.commands);
     figure("reads_total", "counter", "Reads answered.", calls.reads);
     figure("requests_refused_total", "counter", "Requests refused for what they ask.", calls.refused);

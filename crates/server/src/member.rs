@@ -64,6 +64,11 @@ pub(crate) enum Event<P: ReplicatedLog> {
 pub(crate) struct Counters {
     pub(crate) turns: Cell<u64>,
     pub(crate) inputs: Cell<u64>,
+    /// The longest turn.
+    pub(crate) turn_micros_max: Cell<u64>,
+    /// What the disk took: together, and for the slowest of its commands.
+    pub(crate) disk_micros: Cell<u64>,
+    pub(crate) disk_micros_max: Cell<u64>,
     pub(crate) client_connections: Cell<u64>,
     pub(crate) elections: Cell<u64>,
     pub(crate) leader_changes: Cell<u64>,
@@ -71,6 +76,10 @@ pub(crate) struct Counters {
 
 pub(crate) fn add(counter: &Cell<u64>, more: u64) {
     counter.set(counter.get() + more);
+}
+
+fn raise(most: &Cell<u64>, value: u64) {
+    most.set(most.get().max(value));
 }
 
 /// A member and all that its tasks share.
@@ -213,7 +222,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     /// Runs turns until asked to stop, or until the member must.
     pub(crate) async fn run(
         self: &Rc<Self>,
-        mut disk: mpsc::UnboundedReceiver<DiskReply>,
+        mut disk: mpsc::UnboundedReceiver<(DiskReply, Duration)>,
         stop: &Notify,
     ) -> Result<(), Error> {
         let sleep = tokio::time::sleep(Duration::ZERO);
@@ -233,7 +242,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                 biased;
                 () = stop.notified() => return Ok(()),
                 reply = disk.recv() => match reply {
-                    Some(reply) => replies.push(reply),
+                    Some((reply, took)) => {
+                        self.disk_took(took);
+                        replies.push(reply);
+                    }
                     None => return Err(Error::Fatal("the disk's thread ended: see the lines above".to_owned())),
                 },
                 () = self.wake.notified() => {}
@@ -245,10 +257,24 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                     tokio::task::yield_now().await;
                 }
             }
-            while let Ok(reply) = disk.try_recv() {
+            while let Ok((reply, took)) = disk.try_recv() {
+                self.disk_took(took);
                 replies.push(reply);
             }
             self.turn(&mut replies)?;
+        }
+    }
+
+    fn disk_took(&self, took: Duration) {
+        let micros = took.as_micros() as u64;
+        add(&self.counters.disk_micros, micros);
+        raise(&self.counters.disk_micros_max, micros);
+        if took > self.config.election_timeout {
+            self.log_once(self.id, format!(
+                "the disk took longer than the election timeout of {:?} for one write: a leader gives up its office then. If \
+                 this happens again, use a faster disk or a longer election-timeout",
+                self.config.election_timeout
+            ));
         }
     }
 
@@ -277,7 +303,9 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         }
         core.node.flush(now, &mut core.outbox);
         self.calls.borrow_mut().expire(now);
-        self.carry_out(core, now)
+        self.carry_out(core, now)?;
+        raise(&self.counters.turn_micros_max, clock::now().since(now).as_micros() as u64);
+        Ok(())
     }
 
     fn take(self: &Rc<Self>, core: &mut Core<P>, now: Time, event: Event<P>) {
@@ -436,15 +464,9 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         }
     }
 
-    /// Tells every waiting client that the member stops, and hands the state to the operating system.
+    /// Tells every waiting client that the member stops.
     pub(crate) fn wind_up(&self) {
         self.stopping.set(true);
         self.calls.borrow_mut().stop();
-        let core = self.core.borrow();
-        if let Err(error) = core.node.machine().store().map().flush() {
-            self.log(&format!(
-                "the state could not be handed to the disk ({error}); the log will rebuild it"
-            ));
-        }
     }
 }
