@@ -10,11 +10,15 @@ pub fn run(options: &cli::Lab) -> Done {
 
 pub fn replay(options: &cli::Replay) -> Done {
     let path = options.recording.display();
-    let bytes =
-        std::fs::read(&options.recording).map_err(|e| Failure::Usage(format!("cannot read {path}: {e}")))?;
+    let bytes = std::fs::read(&options.recording);
+    let mut recording =
+        bytes::Bytes::from(bytes.map_err(|e| Failure::Usage(format!("cannot read {path}: {e}")))?);
+    // The first line is the member's configuration, for people; the tape follows it.
+    let tape = recording.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let tape = recording.split_off(tape);
     let mut events = synod_sim::Trace::new();
     let replayed =
-        synod_sim::replay(bytes.into(), &mut events).map_err(|e| Failure::Usage(format!("{path}: {e}")))?;
+        synod_sim::replay(tape, &mut events).map_err(|e| Failure::Usage(format!("{path}: {e}")))?;
     if options.text {
         println!("{}", replayed.header);
         print!("{}", events.lines());

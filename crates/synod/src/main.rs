@@ -1,5 +1,8 @@
 //! The `synod` binary: one command line over the whole house.
 
+// Nothing of a binary is reachable from outside: `pub` says what a module offers to the others.
+#![allow(unreachable_pub)]
+
 mod bench;
 mod cli;
 mod client;

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn an_unknown_option_in_a_file_is_named() {
         let table: Table = "nmae = \"n1\"".parse().expect("TOML");
-        let error = TryInto::<Config>::try_into(table).expect_err("a misspelt option").to_string();
+        let error = table.try_into::<Config>().expect_err("a misspelt option").to_string();
         assert!(error.contains("nmae"), "{error}");
     }
 }

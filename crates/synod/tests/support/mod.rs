@@ -1,5 +1,5 @@
 //! Starts the demo on free ports and a folder of its own, and stops what it started.
-#![allow(dead_code)] // Each test file uses a part of it.
+#![allow(dead_code, unreachable_pub)] // Each test file uses a part of it.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
