@@ -41,7 +41,9 @@ fn main() {
         list += &format!("    ({bug:?}, {about:?}),\n");
     }
     let count = list.lines().count();
-    modules += &format!("/// Every planted bug, by name, and what the mistake is.\npub const BUGS: [(&str, &str); {count}] = [\n{list}];\n");
+    modules += &format!(
+        "/// Every planted bug, by name, and what the mistake is.\npub const BUGS: [(&str, &str); {count}] = [\n{list}];\n"
+    );
     fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");
 }
 
@@ -57,21 +59,34 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 }
 
 /// What the bug is, and the sources with it.
-fn patched(bug: &str, text: &str, originals: &BTreeMap<String, String>) -> (String, BTreeMap<String, String>) {
+fn patched(
+    bug: &str,
+    text: &str,
+    originals: &BTreeMap<String, String>,
+) -> (String, BTreeMap<String, String>) {
     let (about, mut rest) = text.split_once('\n').unwrap_or_else(|| panic!("bugs/{bug} has one line only"));
     let mut sources = originals.clone();
     let mut changes = 0;
     while let Some((head, change)) = rest.split_once("\n<<<<\n") {
-        let file = head.trim().strip_prefix("in ").unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
+        let file = head
+            .trim()
+            .strip_prefix("in ")
+            .unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
         let (find, change) = change.split_once("\n====\n").unwrap_or_else(|| panic!("bugs/{bug}: no ===="));
         let (replace, after) = change.split_once("\n>>>>").unwrap_or_else(|| panic!("bugs/{bug}: no >>>>"));
         let source = sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: raft has no {file}"));
         let times = source.matches(find).count();
-        assert!(times == 1, "bugs/{bug}: its text occurs {times} times in {file}, not once; adapt the patch:\n{find}");
+        assert!(
+            times == 1,
+            "bugs/{bug}: its text occurs {times} times in {file}, not once; adapt the patch:\n{find}"
+        );
         *source = source.replace(find, replace);
         changes += 1;
         rest = after;
     }
-    assert!(changes > 0 && rest.trim().is_empty(), "bugs/{bug}: no change, or text after the last one: {rest}");
+    assert!(
+        changes > 0 && rest.trim().is_empty(),
+        "bugs/{bug}: no change, or text after the last one: {rest}"
+    );
     (about.to_owned(), sources)
 }
