@@ -36,8 +36,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 const RUNS_MAX: usize = 16;
 /// How often the tree is asked whether it has merged some.
 const RUNS_POLL: Duration = Duration::from_millis(20);
-/// Threads of the tree that merge tables.
-const WORKERS: usize = 1;
+/// Threads of the tree that merge tables. With one alone, fjall 3.1 can wait for itself for ever
+/// (fjall-rs/fjall#323); with two that has not been seen.
+const WORKERS: usize = 2;
 
 type Layer = BTreeMap<Bytes, Option<Bytes>>;
 
