@@ -78,6 +78,9 @@ struct Shadow {
     durable: u64,
     /// The last entry on its disk, as its disk said.
     promised: u64,
+    /// Where records end that are being written: a crash may keep them although they were not synced, and
+    /// they may replace a longer log.
+    writing: Option<u64>,
 }
 
 impl Checkers {
@@ -114,7 +117,7 @@ impl Checkers {
         applied: Index,
     ) {
         let shadow = &mut self.members[usize::from(member)];
-        let Shadow { promised, .. } = *shadow;
+        let promised = shadow.writing.map_or(shadow.promised, |last| last.min(shadow.promised));
         *shadow = Shadow { delivered: applied.0, durable: status.last.0, promised: status.last.0, ..Shadow::default() };
         if status.last.0 < promised {
             let n = member + 1;
@@ -134,10 +137,16 @@ impl Checkers {
         self.members[usize::from(member)].promised = 0;
     }
 
+    /// Records which end with this entry are being written to a member's disk.
+    pub(crate) fn on_writing(&mut self, member: u8, last: u64) {
+        self.members[usize::from(member)].writing = Some(last);
+    }
+
     /// A member's disk has synced records which end with this entry; a lie if not `truly`.
     pub(crate) fn on_synced(&mut self, member: u8, last: u64, truly: bool) {
         let shadow = &mut self.members[usize::from(member)];
         shadow.promised = last;
+        shadow.writing = None;
         if truly {
             shadow.durable = last;
         }
@@ -440,6 +449,23 @@ mod tests {
         checkers.learn(1, 3, 2, Seen { epoch: 3, digest: 5, previous: 1 });
         checkers.learn(1, 3, 2, Seen { epoch: 3, digest: 6, previous: 2 });
         assert_eq!(promises(&checkers), ["log matching"; 2]);
+    }
+
+    #[test]
+    fn a_member_may_come_back_shorter_only_by_what_was_being_written() {
+        use synod_protocols::log::{LogConfig, LogLimits, Timing};
+        use synod_protocols::raft::Raft;
+        use synod_protocols::{Effects, NodeId, Process, Recovery, Time};
+        let (timing, limits) = (Timing::default(), LogLimits::default());
+        let common = LogConfig { id: NodeId(1), members: vec![NodeId(1)], timing, limits, seed: 1 };
+        let base = Default::default();
+        let raft = Raft::recover(Raft::config(common), Recovery::First, base, Time(0), &mut Effects::new());
+        let mut checkers = checkers();
+        checkers.on_writing(0, 0);
+        checkers.on_start(1, 0, &raft, &raft.status(), Index(0));
+        assert_eq!(promises(&checkers), [""; 0]);
+        checkers.on_start(1, 1, &raft, &raft.status(), Index(0));
+        assert_eq!(promises(&checkers), ["durability"]);
     }
 
     #[test]

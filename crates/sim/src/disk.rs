@@ -19,8 +19,9 @@ pub struct SimDisk {
     /// Removed since the last sync; a crash may bring them back.
     removed: Vec<(SegmentId, Segment)>,
     faults: Faults,
-    /// Where the last two writes began, the later one last.
-    recent: [Option<(SegmentId, usize)>; 2],
+    /// Where the last write began, and the last one that was truly synced.
+    last_write: Option<(SegmentId, usize)>,
+    last_synced: Option<(SegmentId, usize)>,
     /// Memory for the next sectors to remember.
     spare: Vec<Box<[u8; SECTOR_BYTES]>>,
 }
@@ -121,10 +122,10 @@ impl SimDisk {
         report
     }
 
-    /// Flips one bit among those that were written before the last two writes; there is none if
-    /// it gives none.
+    /// Flips one bit among those that were written before the last write that was synced; there
+    /// is none if it gives none.
     pub(crate) fn rot(&mut self, rng: &mut Rng) -> Option<(SegmentId, u64)> {
-        let (last, offset) = self.recent[0]?;
+        let (last, offset) = self.last_synced?;
         let old = |(id, segment): (&SegmentId, &Segment)| match id.cmp(&last) {
             std::cmp::Ordering::Less => segment.written,
             std::cmp::Ordering::Equal => segment.written.min(offset),
@@ -149,6 +150,7 @@ impl SimDisk {
     pub(crate) fn wipe(&mut self) {
         self.segments.clear();
         self.removed.clear();
+        (self.last_write, self.last_synced) = (None, None);
     }
 
     fn segment(&mut self, id: SegmentId) -> Result<&mut Segment, DiskFault> {
@@ -209,7 +211,7 @@ impl Disk for SimDisk {
             }
             found.data[start..end].copy_from_slice(bytes);
             found.written = found.written.max(end);
-            self.recent = [self.recent[1], Some((segment, start))];
+            self.last_write = Some((segment, start));
         }
         self.spare = spare;
         Ok(())
@@ -232,6 +234,7 @@ impl Disk for SimDisk {
                 spare.push(old);
             }
             self.removed.clear();
+            self.last_synced = self.last_write;
         }
         self.spare = spare;
         Ok(())
@@ -348,6 +351,9 @@ mod tests {
         assert_eq!(disk.rot(&mut Rng::new(1)), None);
         for offset in [0, 100, 200] {
             disk.write(ONE, offset, &[0; 100]).expect("a write");
+            if offset < 200 {
+                disk.sync(ONE).expect("a sync");
+            }
         }
         assert!((0..100).all(|seed| disk.clone().rot(&mut Rng::new(seed)).is_some_and(|(_, at)| at < 100)));
         disk.rot(&mut Rng::new(1));

@@ -179,8 +179,9 @@ impl<P: ReplicatedLog> Member<P> {
         self.map = SimMap::new();
     }
 
-    /// Writes what a command wants written, and keeps it until it is done. `each` sees the records.
-    pub(crate) fn issue(&mut self, command: DiskCommand, each: impl FnMut(P::Record)) -> u32 {
+    /// Writes what a command wants written, and keeps it until it is done, in the slot that it
+    /// returns with the last log position of the records. `each` sees the records.
+    pub(crate) fn issue(&mut self, command: DiskCommand, each: impl FnMut(P::Record)) -> (u32, Option<u64>) {
         self.io_count += 1;
         let (written, last) = match &command {
             DiskCommand::Append { segment, create, offset, bytes, .. } => {
@@ -191,16 +192,17 @@ impl<P: ReplicatedLog> Member<P> {
             DiskCommand::Read { .. } => (Ok(()), None),
         };
         let io = Some(Io { command, written, last });
-        match self.io.iter().position(Option::is_none) {
+        let slot = match self.io.iter().position(Option::is_none) {
             Some(free) => {
                 self.io[free] = io;
-                free as u32
+                free
             }
             None => {
                 self.io.push(io);
-                (self.io.len() - 1) as u32
+                self.io.len() - 1
             }
-        }
+        };
+        (slot as u32, last)
     }
 
     /// A command's time has come.

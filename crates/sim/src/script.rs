@@ -295,8 +295,8 @@ pub enum DiskAction {
     LoseUnsynced,
     /// The next crash tears a sector that was not synced in the middle.
     Tear,
-    /// One bit flips among those that were written, except by the last two writes: rot in those
-    /// cannot be told from a write that a crash interrupted, whatever the format.
+    /// One bit flips among those that were written before the last write that was synced: rot in
+    /// what is newer cannot be told from a write that a crash interrupted, whatever the format.
     Rot,
     /// The next sync fails: the member stops.
     Fail,

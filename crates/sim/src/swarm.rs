@@ -62,9 +62,11 @@ enum Kind {
     Rot,
     Wipe,
     Storm,
+    Duel,
+    Relay,
 }
 
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 25] = [
     Kind::Crash,
     Kind::CrashLeader,
     Kind::CrashTwice,
@@ -88,6 +90,8 @@ const KINDS: [Kind; 23] = [
     Kind::Rot,
     Kind::Wipe,
     Kind::Storm,
+    Kind::Duel,
+    Kind::Relay,
 ];
 
 /// The script of a seed.
@@ -128,7 +132,9 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
 /// Mostly as they are; sometimes so low that every entry goes alone or has left the memory.
 fn limits(rng: &mut Rng) -> Limits {
     let mut limits = Limits::default();
-    if rng.chance(1, 3) {
+    if rng.chance(1, 5) {
+        (limits.message_bytes, limits.window) = (1, 1);
+    } else if rng.chance(1, 3) {
         limits.message_bytes = [1, 60, 300][rng.below(3) as usize];
     }
     if rng.chance(1, 3) {
@@ -187,10 +193,12 @@ struct Faults {
 
 impl Faults {
     fn new(mut rng: Rng, script: &Script, end: u64) -> Faults {
-        let share = rng.between(1, 4);
-        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| rng.chance(1, share)).collect();
-        if kinds.is_empty() {
-            kinds.push(KINDS[rng.below(KINDS.len() as u64) as usize]);
+        let mut any = || KINDS[rng.below(KINDS.len() as u64) as usize];
+        // A third of the seeds with one or two kinds of faults only.
+        let mut kinds = vec![any(), any()];
+        if rng.chance(2, 3) {
+            let share = rng.between(1, 4);
+            kinds.extend(KINDS.into_iter().filter(|_| rng.chance(1, share)));
         }
         let mut victims: Vec<Member> = script.members().collect();
         let count = rng.below(u64::from(script.nodes.div_ceil(2))) as usize;
@@ -284,6 +292,8 @@ impl Faults {
                 self.push(at, Action::Clock(one, ClockFault::Jump(jump)));
             }
             Kind::Storm => self.storm(at),
+            Kind::Duel => self.duel(at),
+            Kind::Relay => self.relay(at),
             Kind::Timeout => {
                 let target = if self.rng.chance(1, 2) { one } else { Target::Follower };
                 self.push(at, Action::Timeout(target));
@@ -321,6 +331,68 @@ impl Faults {
             }
         }
         self.push(at + self.election, Action::Restart(Target::All));
+    }
+
+    /// Two members campaign at once on a slow network, and the voters between them crash, come
+    /// back, and are over their silence before the second request reaches them.
+    fn duel(&mut self, at: u64) {
+        let (a, b) = self.pair();
+        let election = self.election;
+        let slow = Delay::Uniform(Span(election / 20), Span(election / self.rng.between(2, 5)));
+        self.push(at, Action::Network(NetworkChange::Latency(slow)));
+        if self.datagrams {
+            self.push(at, Action::Network(NetworkChange::Reorder(Share(300_000))));
+        }
+        self.push(at, Action::Timeout(Target::Node(a)));
+        self.push(at, Action::Timeout(Target::Node(b)));
+        for _ in 0..self.rng.between(1, 6) {
+            let voter = self.member();
+            let one = Target::Node(voter);
+            let then = at + self.rng.between(election / 8, election * 2);
+            if (voter == a || voter == b) && self.rng.chance(3, 4) {
+                continue;
+            }
+            match self.rng.below(4) {
+                0 => self.push(then, Action::Timeout(one)),
+                choice => {
+                    if choice == 1 {
+                        self.push(then - election / 16, Action::Disk(one, DiskAction::Stall(Span(election))));
+                        self.push(then - election / 16, Action::Disk(one, DiskAction::LoseUnsynced));
+                    }
+                    self.push(then, Action::Crash(one));
+                    let back = then + self.rng.between(1, election / 20);
+                    self.push(back, Action::Restart(one));
+                    self.push(back, Action::Clock(one, ClockFault::Jump(Span(election))));
+                }
+            }
+        }
+        let end = at + election * 3;
+        self.push(end, Action::Restart(Target::All));
+        self.push(end, Action::Network(NetworkChange::Latency(self.fair)));
+        if self.datagrams {
+            self.push(end, Action::Network(NetworkChange::Reorder(Share(0))));
+        }
+    }
+
+    /// Leaders come and go before their entries reach a majority, as in figure 3.7 of Ongaro's
+    /// dissertation.
+    fn relay(&mut self, mut at: u64) {
+        let pace = self.election / self.rng.between(1, 20);
+        for _ in 0..self.rng.between(4, 16) {
+            at += self.rng.between(pace / 10, pace * 2);
+            let one = Target::Node(self.member());
+            let action = match self.rng.below(8) {
+                0 | 1 => Action::Isolate(Target::Leader),
+                2 | 3 => Action::Crash(Target::Leader),
+                4 => Action::HealAll,
+                5 => Action::Restart(Target::All),
+                6 => Action::Restart(one),
+                _ => Action::Timeout(one),
+            };
+            self.push(at, action);
+        }
+        self.push(at + pace, Action::HealAll);
+        self.push(at + pace, Action::Restart(Target::All));
     }
 
     fn weather(&mut self, at: u64, kind: Kind) {

@@ -427,7 +427,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         let mut records = Vec::new();
         let shows = self.shows;
         let at = &mut self.members[usize::from(index)];
-        let slot = at.issue(command, |record| {
+        let (slot, last) = at.issue(command, |record| {
             if shows {
                 records.push((record.name(), record.detail()));
             }
@@ -439,6 +439,9 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         };
         let done = self.now.max(at.stalled_until) + takes;
         self.queue.push(done, Due::Disk { member: index, life: at.life, slot });
+        if let Some(last) = last {
+            self.checkers.on_writing(index, last);
+        }
         if shows {
             let n = member(index);
             for (name, detail) in records {

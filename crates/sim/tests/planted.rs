@@ -23,12 +23,12 @@ fn find<P: ReplicatedLog>(name: &str, nodes: u8, seeds_max: u64) -> &'static str
 
 #[test]
 fn a_forgotten_vote_is_found() {
-    find::<bugs::vote_forgotten::Raft>("vote_forgotten", 3, 1000);
+    find::<bugs::vote_forgotten::Raft>("vote_forgotten", 5, 3000);
 }
 
 #[test]
 fn a_vote_sent_before_it_is_on_disk_is_found() {
-    find::<bugs::vote_before_sync::Raft>("vote_before_sync", 3, 1000);
+    find::<bugs::vote_before_sync::Raft>("vote_before_sync", 5, 3000);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_leader_that_does_not_wait_for_its_own_disk_is_found() {
 
 #[test]
 fn an_entry_of_an_earlier_term_committed_by_counting_is_found() {
-    find::<bugs::old_term_counted::Raft>("old_term_counted", 5, 1000);
+    find::<bugs::old_term_counted::Raft>("old_term_counted", 5, 3000);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_log_truncated_by_a_stale_append_is_found() {
 
 #[test]
 fn a_pre_vote_that_clears_a_vote_is_found() {
-    find::<bugs::pre_vote_clears_vote::Raft>("pre_vote_clears_vote", 3, 1000);
+    find::<bugs::pre_vote_clears_vote::Raft>("pre_vote_clears_vote", 5, 3000);
 }
 
 #[test]
