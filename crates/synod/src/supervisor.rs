@@ -63,7 +63,7 @@ struct Life {
     pid: Option<u32>,
     stopped: bool,
     /// Standard input of the process: the member stops when this end closes, whatever became of us.
-    leash: Option<tokio::process::ChildStdin>,
+    _leash: Option<tokio::process::ChildStdin>,
 }
 
 impl Supervisor {
@@ -168,7 +168,7 @@ impl Supervisor {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| format!("cannot start {}: {e}", member.name))?;
-        *life = Life { pid: child.id(), stopped: false, leash: child.stdin.take() };
+        *life = Life { pid: child.id(), stopped: false, _leash: child.stdin.take() };
         drop(life);
         self.tell_process(member);
         tokio::spawn(self.clone().reap(i, child));

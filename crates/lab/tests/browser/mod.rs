@@ -30,12 +30,12 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// Starts Chromium, or says loudly that there is none. `SYNOD_CHROMIUM` names one elsewhere;
-    /// with `SYNOD_REQUIRE_CHROMIUM` set, a missing one is a failure.
+    /// with `SYNOD_REQUIRE_TOOLS` set, a missing one is a failure.
     pub(crate) fn start() -> Option<Browser> {
         let Some(program) = find() else {
             assert!(
-                std::env::var_os("SYNOD_REQUIRE_CHROMIUM").is_none(),
-                "SYNOD_REQUIRE_CHROMIUM is set, but no Chromium was found"
+                std::env::var_os("SYNOD_REQUIRE_TOOLS").is_none(),
+                "SYNOD_REQUIRE_TOOLS is set, but no Chromium was found"
             );
             eprintln!("\n*** SKIPPED: no Chromium found. Install it, or name it in SYNOD_CHROMIUM. ***\n");
             return None;

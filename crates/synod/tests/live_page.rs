@@ -1,0 +1,29 @@
+//! The page on real processes: a click kills the leader, and another is elected in sight.
+
+#[path = "../../lab/tests/browser/mod.rs"]
+mod browser;
+mod support;
+
+use browser::Browser;
+use support::Demo;
+
+#[test]
+fn a_click_on_the_live_page_kills_the_leader_and_another_is_elected() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start("page");
+    let leader = demo.leader();
+    let mut page = browser.page(1440, 900);
+    page.open(&format!("{}#live", demo.page));
+    page.wait_for("the leader", &format!("document.getElementById('lab').dataset.leader === '{leader}'"));
+    page.click(&format!("[data-process={leader}] [data-do=kill]"));
+    page.wait_for("its end", &format!("document.querySelector('[data-node={leader}].crashed') !== null"));
+    page.wait_for(
+        "another leader",
+        &format!("(l => l && l !== '{leader}')(document.getElementById('lab').dataset.leader)"),
+    );
+    assert_ne!(demo.leader(), leader, "what the page shows is what the members say");
+    page.click(&format!("[data-process={leader}] [data-do=start]"));
+    page.wait_for("its return", &format!("document.querySelector('[data-node={leader}].crashed') === null"));
+    page.picture("demo-live");
+    page.assert_clean();
+}
