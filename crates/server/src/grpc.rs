@@ -44,6 +44,11 @@ const ANSWER_AT_ONCE_BYTES: usize = 64 << 10;
 /// Bytes of larger answers that wait for their clients, at most, over all connections of one member.
 const ANSWERS_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of bodies that have not arrived whole, at most, on one connection.
+const BODIES_BYTES_MAX: usize = 64 << 20;
+/// With fewer unfinished calls than this, those bytes are not worth counting: the largest request is 16 MiB.
+const BODIES_COUNTED: usize = 4;
+
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -100,9 +105,26 @@ pub(crate) async fn serve<P: ReplicatedLog + 'static>(member: Rc<Member<P>>, str
                 }
             }
         }
+        bound_bodies(&mut incoming);
         Poll::Pending
     })
     .await;
+}
+
+/// Refuses the calls that came last while too much of unfinished bodies is kept.
+fn bound_bodies(incoming: &mut Vec<Incoming>) {
+    if incoming.len() < BODIES_COUNTED {
+        return;
+    }
+    let mut bytes: usize = incoming.iter().map(|call| call.bytes().len()).sum();
+    while bytes > BODIES_BYTES_MAX {
+        let Some(call) = incoming.pop() else { return };
+        bytes -= call.bytes().len();
+        let text = format!(
+            "more than {BODIES_BYTES_MAX} bytes of unfinished requests on one connection: send fewer at a time"
+        );
+        Responder { respond: call.respond }.refuse(&Refusal::new(Code::ResourceExhausted, text));
+    }
 }
 
 /// A call whose body is still arriving.

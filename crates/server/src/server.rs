@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::member::{Machine, Member};
 use crate::recorder::Recorder;
 use crate::{grpc, http1};
+use rustix::net::sockopt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +26,10 @@ use tokio::time::{sleep, timeout};
 
 /// How long a new client may take to say what it speaks.
 const SNIFF_TIMEOUT: Duration = Duration::from_secs(10);
+/// An idle client is asked whether it is still there after so long.
+const CLIENT_IDLE: Duration = Duration::from_secs(60);
+/// A client that takes nothing of what it is sent, or does not answer, for so long is given up.
+const CLIENT_SILENT_MS_MAX: u32 = 60_000;
 /// How long a stopping member goes on writing answers that are already given.
 const FAREWELL: Duration = Duration::from_millis(50);
 
@@ -318,7 +323,12 @@ async fn accept_clients<P: ReplicatedLog + 'static>(member: Rc<Member<P>>, liste
 
 /// Finds out what a client speaks. HTTP/2 begins with `PRI`, which is no method of HTTP/1.
 async fn serve_client<P: ReplicatedLog + 'static>(member: Rc<Member<P>>, stream: TcpStream) {
-    if stream.set_nodelay(true).is_err() {
+    // Without keep-alives the connections of clients whose machines have vanished would count for ever.
+    let tuned = stream.set_nodelay(true).is_ok()
+        && sockopt::set_socket_keepalive(&stream, true).is_ok()
+        && sockopt::set_tcp_keepidle(&stream, CLIENT_IDLE).is_ok()
+        && sockopt::set_tcp_user_timeout(&stream, CLIENT_SILENT_MS_MAX).is_ok();
+    if !tuned {
         return;
     }
     let sniff = async {

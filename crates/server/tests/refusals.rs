@@ -223,3 +223,46 @@ fn ports_are_free_again_after_a_stop() {
     cluster.down(0);
     TcpListener::bind(cluster.configs[0].peer_address()).expect("nobody listens any more");
 }
+
+#[test]
+fn unfinished_requests_on_one_connection_are_bounded() {
+    let cluster = alone();
+    let endpoint = cluster.endpoint(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let refused = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(&endpoint).await.expect("connects");
+        let (mut client, connection) = h2::client::handshake(stream).await.expect("speaks HTTP/2");
+        tokio::spawn(connection);
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..60 {
+            client = client.ready().await.expect("takes more");
+            let head = http::Request::post(format!("http://{endpoint}/etcdserverpb.KV/Put"))
+                .header("content-type", "application/grpc")
+                .body(())
+                .expect("a request");
+            let (response, mut body) = client.send_request(head, false).expect("sent");
+            // All but the last byte of a message of 1.5 MiB.
+            let len = 1536_u32 << 10;
+            let mut bytes = vec![0; 4 + len as usize];
+            bytes[1..5].copy_from_slice(&len.to_be_bytes());
+            body.send_data(bytes.into(), false).expect("queued");
+            calls.spawn(async move {
+                // Dropping the body would reset the call.
+                let _body = body;
+                let response = tokio::time::timeout(Duration::from_secs(20), response).await.ok()?.ok()?;
+                response.headers().get("grpc-status").map(|status| status.to_str().expect("text").to_owned())
+            });
+        }
+        let first = tokio::time::timeout(PATIENCE, async {
+            while let Some(call) = calls.join_next().await {
+                if let Ok(Some(status)) = call {
+                    return Some(status);
+                }
+            }
+            None
+        });
+        first.await.expect("in time")
+    });
+    assert_eq!(refused.as_deref(), Some("8"), "60 times 1.5 MiB are more than one connection may keep");
+    assert_eq!(get_surely(&endpoint, "a"), Some("1".into()));
+}

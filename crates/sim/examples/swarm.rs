@@ -9,7 +9,8 @@ use synod_sim::{Campaign, Span, Swarm};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let seeds: u64 = args.next().map_or(Ok(1000), |text| text.parse())?;
-    let until = args.next().map_or(Some(Span::secs(10)), |text| Span::parse(&text)).ok_or("a length such as 60s")?;
+    let until =
+        args.next().map_or(Some(Span::secs(10)), |text| Span::parse(&text)).ok_or("a length such as 60s")?;
     let nodes: u8 = args.next().map_or(Ok(5), |text| text.parse())?;
     let first: u64 = args.next().map_or(Ok(0), |text| text.parse())?;
     let began = Instant::now();

@@ -32,7 +32,9 @@ impl std::str::FromStr for Shard {
         let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
         match parts {
             Some((index, count)) if (1..=count).contains(&index) => Ok(Shard { index, count }),
-            _ => Err(format!("found `{text}`, expected part and number of parts, from 1/1; for example: `3/8`")),
+            _ => Err(format!(
+                "found `{text}`, expected part and number of parts, from 1/1; for example: `3/8`"
+            )),
         }
     }
 }

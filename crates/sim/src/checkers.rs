@@ -15,8 +15,8 @@
 use crate::outcome::Violation;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use synod_protocols::log::{CommittedEntry, Index, LogStatus, Payload, ReplicatedLog, Role};
 use synod_protocols::Fingerprint;
+use synod_protocols::log::{CommittedEntry, Index, LogStatus, Payload, ReplicatedLog, Role};
 
 /// Violations that a run reports at most; what follows the first is mostly its consequence.
 pub const VIOLATIONS_MAX: usize = 16;
@@ -118,7 +118,12 @@ impl Checkers {
     ) {
         let shadow = &mut self.members[usize::from(member)];
         let promised = shadow.writing.map_or(shadow.promised, |last| last.min(shadow.promised));
-        *shadow = Shadow { delivered: applied.0, durable: status.last.0, promised: status.last.0, ..Shadow::default() };
+        *shadow = Shadow {
+            delivered: applied.0,
+            durable: status.last.0,
+            promised: status.last.0,
+            ..Shadow::default()
+        };
         if status.last.0 < promised {
             let n = member + 1;
             let detail = format!(
@@ -161,7 +166,11 @@ impl Checkers {
             && (shadow.role != Some(Role::Leader) || shadow.epoch != status.epoch.0);
         let committed = status.committed.0;
         if committed < shadow.committed {
-            let detail = format!("n{} took back its commit index from {} to {committed}", member + 1, shadow.committed);
+            let detail = format!(
+                "n{} took back its commit index from {} to {committed}",
+                member + 1,
+                shadow.committed
+            );
             self.violation(t, "state-machine safety", detail);
         }
         if moved {
@@ -182,14 +191,20 @@ impl Checkers {
         let shadow = &self.members[at];
         let before = shadow.log.len() as u64;
         if last < before {
-            let leads = status.role == Role::Leader && shadow.role == Some(Role::Leader) && shadow.epoch == status.epoch.0;
+            let leads = status.role == Role::Leader
+                && shadow.role == Some(Role::Leader)
+                && shadow.epoch == status.epoch.0;
             let known = shadow.committed.max(shadow.delivered);
             if leads {
-                let detail = format!("n{n} leads epoch {} and shortened its log from {before} to {last}", status.epoch.0);
+                let detail = format!(
+                    "n{n} leads epoch {} and shortened its log from {before} to {last}",
+                    status.epoch.0
+                );
                 self.violation(t, "leader append-only", detail);
             }
             if last < known {
-                let detail = format!("n{n} knew that entries up to {known} are committed and cut its log to {last}");
+                let detail =
+                    format!("n{n} knew that entries up to {known} are committed and cut its log to {last}");
                 self.violation(t, "leader completeness", detail);
             }
             self.members[at].log.truncate(last as usize);
@@ -231,7 +246,8 @@ impl Checkers {
         let same = known.first.iter().chain(&known.more).find(|other| other.epoch == seen.epoch).copied();
         match same {
             Some(other) if other.digest != seen.digest => {
-                let detail = format!("entry {index} of epoch {} is not the same at n{n} as elsewhere", seen.epoch);
+                let detail =
+                    format!("entry {index} of epoch {} is not the same at n{n} as elsewhere", seen.epoch);
                 self.violation(t, "log matching", detail);
             }
             Some(other) if other.previous != seen.previous && other.previous > 0 && seen.previous > 0 => {
@@ -256,7 +272,8 @@ impl Checkers {
         }
         let log = &self.members[usize::from(member)].log;
         let missing = self.chosen.iter().enumerate().find(|(i, chosen)| {
-            chosen.committed_in < epoch && log.get(*i).is_none_or(|found| *found != chosen.epoch && *found != UNSEEN)
+            chosen.committed_in < epoch
+                && log.get(*i).is_none_or(|found| *found != chosen.epoch && *found != UNSEEN)
         });
         if let Some((i, chosen)) = missing {
             let held = log.get(i).map_or("nothing".to_owned(), |epoch| format!("an entry of epoch {epoch}"));
@@ -270,7 +287,13 @@ impl Checkers {
     }
 
     /// A member's state machine was given these entries.
-    pub(crate) fn on_committed(&mut self, t: u64, member: u8, entries: &[CommittedEntry], status: &LogStatus) {
+    pub(crate) fn on_committed(
+        &mut self,
+        t: u64,
+        member: u8,
+        entries: &[CommittedEntry],
+        status: &LogStatus,
+    ) {
         let n = member + 1;
         let before = self.chosen.len();
         for entry in entries {
@@ -307,12 +330,16 @@ impl Checkers {
     /// What was just committed is on the disks of a majority.
     fn check_quorum(&mut self, t: u64, index: u64) {
         let epoch = self.chosen[index as usize - 1].epoch;
-        let holds = |shadow: &Shadow| shadow.durable >= index
-                && shadow.log.get(index as usize - 1).is_some_and(|found| *found == epoch || *found == UNSEEN);
-        let holders: Vec<String> = (1..).zip(&self.members).filter(|(_, s)| holds(s)).map(|(n, _)| format!("n{n}")).collect();
+        let holds = |shadow: &Shadow| {
+            shadow.durable >= index
+                && shadow.log.get(index as usize - 1).is_some_and(|found| *found == epoch || *found == UNSEEN)
+        };
+        let holders: Vec<String> =
+            (1..).zip(&self.members).filter(|(_, s)| holds(s)).map(|(n, _)| format!("n{n}")).collect();
         if holders.len() <= self.members.len() / 2 {
             let who = if holders.is_empty() { "no member".to_owned() } else { holders.join(", ") };
-            let detail = format!("entry {index} of epoch {epoch} counts as committed, and {who} alone has it on disk");
+            let detail =
+                format!("entry {index} of epoch {epoch} counts as committed, and {who} alone has it on disk");
             self.violation(t, "durability", detail);
         }
     }
@@ -320,7 +347,11 @@ impl Checkers {
     /// A client was told that its command was applied there.
     pub(crate) fn on_acknowledged(&mut self, t: u64, member: u8, index: u64) {
         if index > self.committed() {
-            let detail = format!("n{} acknowledged entry {index}, and entries are committed up to {}", member + 1, self.committed());
+            let detail = format!(
+                "n{} acknowledged entry {index}, and entries are committed up to {}",
+                member + 1,
+                self.committed()
+            );
             self.violation(t, "durability", detail);
         }
     }
@@ -340,7 +371,8 @@ impl Checkers {
             0 => self.states[at] = digest,
             other if other == digest => {}
             _ => {
-                let detail = format!("n{}'s state after entry {applied} is not that of another member", member + 1);
+                let detail =
+                    format!("n{}'s state after entry {applied} is not that of another member", member + 1);
                 self.violation(t, "state-machine safety", detail);
                 self.states[at] = digest;
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use synod_check::history::{Call, Handle, Header, History, Nanos, Outcome as Answered, Recorder, Reply};
 use synod_node::kv::{Answer, Query};
 use synod_node::{ClientError, KvMachine, Outcome, Request};
-use synod_protocols::log::{ReplicatedLog, Ticket};
+use synod_protocols::log::Ticket;
 use synod_store::proto::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
 };
@@ -127,7 +127,8 @@ impl Clients {
         *begun += 1;
         let mut rng = dice(self.seed, Place::Client, client.into(), 0, *begun);
         let mut at = rng.below(mix.total());
-        let kinds = [(What::Put, mix.put), (What::Get, mix.get), (What::Cas, mix.cas), (What::Delete, mix.delete)];
+        let kinds =
+            [(What::Put, mix.put), (What::Get, mix.get), (What::Cas, mix.cas), (What::Delete, mix.delete)];
         let what = kinds.into_iter().find_map(|(what, frequency)| {
             let found = at < u64::from(frequency);
             at = at.saturating_sub(frequency.into());
@@ -151,7 +152,19 @@ impl Clients {
         let value = matches!(what, What::Put | What::Cas).then(|| Arc::from(number.to_string()));
         let expect = if what == What::Cas { self.seen[key].clone() } else { None };
         let key = self.keys[key].clone();
-        self.push(now, Operation { who: Who::Client(client), what, key, value, expect, member, began: now, handle: None })
+        self.push(
+            now,
+            Operation {
+                who: Who::Client(client),
+                what,
+                key,
+                value,
+                expect,
+                member,
+                began: now,
+                handle: None,
+            },
+        )
     }
 
     /// Begins an operation by hand.
@@ -162,14 +175,29 @@ impl Clients {
             HandOperation::Delete(key) => (What::Delete, key, None),
         };
         let key = Arc::from(key.as_str());
-        self.push(now, Operation { who: Who::Hand, what, key, value, expect: None, member, began: now, handle: None })
+        self.push(
+            now,
+            Operation { who: Who::Hand, what, key, value, expect: None, member, began: now, handle: None },
+        )
     }
 
     /// Begins a write that shows progress.
     pub(crate) fn begin_probe(&mut self, now: u64, member: u8) -> u32 {
         let value = Some(Arc::from(self.operations.len().to_string()));
         let key = Arc::from("probe");
-        self.push(now, Operation { who: Who::Probe, what: What::Put, key, value, expect: None, member, began: now, handle: None })
+        self.push(
+            now,
+            Operation {
+                who: Who::Probe,
+                what: What::Put,
+                key,
+                value,
+                expect: None,
+                member,
+                began: now,
+                handle: None,
+            },
+        )
     }
 
     fn push(&mut self, now: u64, mut operation: Operation) -> u32 {
@@ -185,7 +213,8 @@ impl Clients {
             Who::Hand => "you",
             Who::Probe => "probe",
         };
-        operation.handle = Some(self.recorder.invoke_on(Nanos(now), name, MEMBERS[usize::from(operation.member)], call));
+        operation.handle =
+            Some(self.recorder.invoke_on(Nanos(now), name, MEMBERS[usize::from(operation.member)], call));
         self.operations.push(operation);
         (self.operations.len() - 1) as u32
     }
@@ -198,7 +227,9 @@ impl Clients {
         let value = bytes::Bytes::copy_from_slice(value.as_bytes());
         let put = PutRequest { key: key.clone(), value, ..PutRequest::default() };
         let command = match operation.what {
-            What::Get => return (Ticket(number.into()), read(RangeRequest { key, ..RangeRequest::default() })),
+            What::Get => {
+                return (Ticket(number.into()), read(RangeRequest { key, ..RangeRequest::default() }));
+            }
             What::Put => Command::Put(put),
             What::Delete => Command::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() }),
             What::Cas => Command::Txn(cas(put, operation.expect.as_deref())),
@@ -218,14 +249,15 @@ impl Clients {
 
     /// The operations at a member whose clients still wait.
     pub(crate) fn open_at(&self, member: u8) -> Vec<u32> {
-        let open = |(_, operation): &(usize, &Operation)| operation.member == member && operation.handle.is_some();
+        let open =
+            |(_, operation): &(usize, &Operation)| operation.member == member && operation.handle.is_some();
         // Clients wait for a bounded time, so only the last operations can be open.
         let from = self.operations.len().saturating_sub(OPEN_LOOK_BACK);
         self.operations.iter().enumerate().skip(from).filter(open).map(|(number, _)| number as u32).collect()
     }
 
     /// What a member told the client.
-    pub(crate) fn judge<P: ReplicatedLog>(&self, number: u32, outcome: Outcome<Machine>) -> Ending {
+    pub(crate) fn judge(&self, number: u32, outcome: Outcome<Machine>) -> Ending {
         let what = self.operations[number as usize].what;
         match outcome {
             Outcome::Failed(error) => failed(what, error),
@@ -293,7 +325,8 @@ fn read(range: RangeRequest) -> Ask {
 fn answered(answer: <Machine as synod_node::StateMachine>::Answer) -> Ending {
     match answer {
         Ok(Answer::Range(range)) => {
-            let value = range.kvs.into_iter().next().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
+            let value =
+                range.kvs.into_iter().next().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
             Ending::Ok(value)
         }
         Ok(_) | Err(_) => Ending::Fail("refused by the store"),

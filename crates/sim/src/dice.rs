@@ -40,14 +40,19 @@ pub(crate) fn draw(delay: Delay, rng: &mut Rng) -> u64 {
 /// The median times the factor to the power of a normal variable, in fixed point with 16 bits.
 fn log_normal(median: Span, factor: Factor, rng: &mut Rng) -> u64 {
     // The sum of twelve even variables has variance one (Irwin and Hall).
-    let sum: i64 = (0..3).map(|_| rng.next()).flat_map(|n| [n, n >> 16, n >> 32, n >> 48]).map(|n| (n & 0xFFFF) as i64).sum();
+    let sum: i64 = (0..3)
+        .map(|_| rng.next())
+        .flat_map(|n| [n, n >> 16, n >> 32, n >> 48])
+        .map(|n| (n & 0xFFFF) as i64)
+        .sum();
     let normal = sum - (6 << 16);
     let exponent = (normal * log2(factor)) >> 16;
     let (whole, part) = (exponent >> 16, (exponent & 0xFFFF) as u64);
     // 2^x on [0, 1) by a parabola, right within 0.4%.
     let power = (1 << 16) + ((part * (43_000 + ((part * 22_536) >> 16))) >> 16);
     let scaled = u128::from(median.0) * u128::from(power);
-    let scaled = if whole >= 0 { scaled << whole.min(40) } else { scaled >> whole.unsigned_abs().min(80) } >> 16;
+    let scaled =
+        if whole >= 0 { scaled << whole.min(40) } else { scaled >> whole.unsigned_abs().min(80) } >> 16;
     u64::try_from(scaled).unwrap_or(u64::MAX).min(DELAY_MAX.0)
 }
 

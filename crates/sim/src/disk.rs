@@ -23,6 +23,7 @@ pub struct SimDisk {
     last_write: Option<(SegmentId, usize)>,
     last_synced: Option<(SegmentId, usize)>,
     /// Memory for the next sectors to remember.
+    #[expect(clippy::vec_box, reason = "whole boxes move between here and the segments")]
     spare: Vec<Box<[u8; SECTOR_BYTES]>>,
 }
 

@@ -2,9 +2,7 @@
 
 use crate::dice::{Place, dice};
 use crate::event::Event;
-use crate::script::{
-    Action, ClockFault, DiskAction, HandOperation, Member, OneWay, Target, Topology,
-};
+use crate::script::{Action, ClockFault, DiskAction, HandOperation, Member, OneWay, Target, Topology};
 use crate::units::{Factor, Span};
 use crate::world::{World, member};
 use synod_protocols::Time;
@@ -289,9 +287,9 @@ impl<P: ReplicatedLog> World<'_, P> {
             let at = &mut self.members[usize::from(index)];
             at.clock.set_rate(self.now, Factor::ONE);
         }
+        self.rewire(|_, _| false);
         self.fault("recover", None, None, &Action::Recover);
         self.mark("recover", || "all faults end".into());
-        self.rewire(|_, _| false);
         for index in 0..self.script.nodes {
             if !self.members[usize::from(index)].is_up() {
                 self.restart(index);

@@ -15,12 +15,15 @@ use synod_store::{MemoryMap, OrderedMap, WriteBatch};
 /// Commits that a crash may undo at most.
 const UNDO_MAX: usize = 8;
 
+/// Keys and what they held before.
+type Replaced = Vec<(Bytes, Option<Bytes>)>;
+
 /// An ordered map in memory whose last commits a crash may undo.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimMap {
     map: MemoryMap,
     /// What the last commits replaced, and the digest before each.
-    undo: VecDeque<(u64, Vec<(Bytes, Option<Bytes>)>)>,
+    undo: VecDeque<(u64, Replaced)>,
     digest: u64,
 }
 

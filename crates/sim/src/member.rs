@@ -10,10 +10,12 @@ use crate::script::Script;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::Duration;
-use synod_node::frame::{FRAME_HEADER_BYTES, FrameKind, SEGMENT_HEADER_BYTES, has_frame_magic, peek_frame_header};
+use synod_node::frame::{
+    FRAME_HEADER_BYTES, FrameKind, SEGMENT_HEADER_BYTES, has_frame_magic, peek_frame_header,
+};
 use synod_node::{
-    Bootstrap, ClusterId, Disk, DiskCommand, DiskFault, DiskReply, Input, Node, NodeConfig, NodeLimits, Outbox,
-    StartError,
+    Bootstrap, ClusterId, Disk, DiskCommand, DiskFault, DiskReply, Input, Node, NodeConfig, NodeLimits,
+    Outbox, StartError,
 };
 use synod_protocols::log::{LogLimits, ReplicatedLog, Timing};
 use synod_protocols::{NodeId, Reader, Time, Wire};
@@ -78,7 +80,8 @@ pub(crate) struct IoDone {
 impl<P: ReplicatedLog> Member<P> {
     pub(crate) fn new(script: &Script, index: u8) -> Member<P> {
         // Machines that were switched on within an hour of each other.
-        let origin = dice(script.seed, Place::ClockOrigin, index.into(), 0, 0).below(3600 * crate::units::SECOND);
+        let origin =
+            dice(script.seed, Place::ClockOrigin, index.into(), 0, 0).below(3600 * crate::units::SECOND);
         Member {
             node: None,
             map: SimMap::new(),
@@ -226,10 +229,15 @@ impl<P: ReplicatedLog> Member<P> {
 
 /// Reads the records in what is being appended: what the disk holds is judged by what was written
 /// to it, and not by what the member believes. Returns the last log position that they hold.
-fn last_position<P: ReplicatedLog>(bytes: &Bytes, header: bool, mut each: impl FnMut(P::Record)) -> Option<u64> {
+fn last_position<P: ReplicatedLog>(
+    bytes: &Bytes,
+    header: bool,
+    mut each: impl FnMut(P::Record),
+) -> Option<u64> {
     let mut at = if header { SEGMENT_HEADER_BYTES } else { 0 };
     let mut last = None;
-    while let Some(header) = bytes.get(at..).filter(|rest| has_frame_magic(rest)).and_then(|rest| peek_frame_header(rest).ok())
+    while let Some(header) =
+        bytes.get(at..).filter(|rest| has_frame_magic(rest)).and_then(|rest| peek_frame_header(rest).ok())
     {
         if header.kind == FrameKind::Records {
             let start = at + FRAME_HEADER_BYTES;

@@ -200,7 +200,16 @@ impl<M: Clone> Network<M> {
         let (session, sent) = (link.session, now);
         let copy = happens(weather.duplicate, &mut rng).then(|| {
             let arrives = arrives + draw(weather.latency, &mut rng);
-            let flying = Flying { number: number + 1, from, to, message: message.clone(), session, sent, arrives, lost: false };
+            let flying = Flying {
+                number: number + 1,
+                from,
+                to,
+                message: message.clone(),
+                session,
+                sent,
+                arrives,
+                lost: false,
+            };
             self.messages += 1;
             self.launch(flying, queue);
             (number + 1, Fate::Arrives(arrives))
@@ -343,7 +352,9 @@ impl<M: Clone> Network<M> {
     /// All directions that are cut.
     pub(crate) fn cuts(&self) -> impl Iterator<Item = (u8, u8)> {
         let nodes = self.nodes;
-        (0..nodes).flat_map(move |a| (0..nodes).map(move |b| (a, b))).filter(|(a, b)| self.links[self.at(*a, *b)].cut)
+        (0..nodes)
+            .flat_map(move |a| (0..nodes).map(move |b| (a, b)))
+            .filter(|(a, b)| self.links[self.at(*a, *b)].cut)
     }
 
     fn flying_mut(&mut self, number: u64) -> Option<&mut Flying<M>> {
@@ -420,7 +431,9 @@ mod tests {
                     Arrival::Nothing => {}
                 },
                 Due::LinkUp { from, to, generation } => drop(network.on_link_up(from, to, generation)),
-                Due::LinkDown { from, to, generation } => downs += u32::from(network.on_link_down(from, to, generation)),
+                Due::LinkDown { from, to, generation } => {
+                    downs += u32::from(network.on_link_down(from, to, generation))
+                }
                 other => unreachable!("{other:?}"),
             }
         }

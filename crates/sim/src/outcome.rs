@@ -162,7 +162,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Script { protocol, nodes, seed, until, .. } = &self.script;
         let Counts { messages, bytes, lost, syncs, disk_bytes, elections, commits, .. } = self.counts;
-        let Counts { steps, crashes, restarts, refused, faults, operations, ok, failed, unknown, .. } = self.counts;
+        let Counts { steps, crashes, restarts, refused, faults, operations, ok, failed, unknown, .. } =
+            self.counts;
         writeln!(f, "{nodes} members of {protocol}, {until} of virtual time, seed {seed}")?;
         writeln!(f, "  leaders    {elections} elected")?;
         for mark in self.marks.iter().filter(|mark| mark.kind == "leader").take(8) {
@@ -174,13 +175,21 @@ impl fmt::Display for Outcome {
         writeln!(f, "  log        {commits} entries committed in {steps} steps")?;
         writeln!(f, "  network    {messages} messages of {bytes} bytes in all, {lost} lost")?;
         writeln!(f, "  disks      {syncs} syncs, {disk_bytes} bytes written")?;
-        writeln!(f, "  faults     {faults}, among them {crashes} crashes; {restarts} restarts, {refused} refused")?;
+        writeln!(
+            f,
+            "  faults     {faults}, among them {crashes} crashes; {restarts} restarts, {refused} refused"
+        )?;
         writeln!(f, "  clients    {operations} operations: {ok} done, {failed} failed, {unknown} unknown")?;
         writeln!(f, "  hash       {}", self.hash_text())?;
         write!(f, "  verdict    {}", self.verdict.detail.replace('\n', "\n             "))?;
         for violation in &self.verdict.violations {
             let Violation { t, promise, detail } = violation;
-            write!(f, "\n  violation  {} {promise}: {}", seconds(*t), detail.replace('\n', "\n             "))?;
+            write!(
+                f,
+                "\n  violation  {} {promise}: {}",
+                seconds(*t),
+                detail.replace('\n', "\n             ")
+            )?;
         }
         Ok(())
     }

@@ -41,7 +41,10 @@ impl FromStr for Script {
     fn from_str(text: &str) -> Result<Script, ScriptError> {
         let at = |line: usize| move |problem: String| ScriptError { line, problem };
         if text.len() > SCRIPT_BYTES_MAX {
-            return Err(at(1)(format!("the script is {} bytes long; at most {SCRIPT_BYTES_MAX} are read", text.len())));
+            return Err(at(1)(format!(
+                "the script is {} bytes long; at most {SCRIPT_BYTES_MAX} are read",
+                text.len()
+            )));
         }
         let mut script = Script::default();
         let mut seen = Vec::new();
@@ -49,7 +52,8 @@ impl FromStr for Script {
         let mut datagram_line = None;
         let mut last = 1;
         for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line)) {
-            let words: Vec<&str> = line.split_whitespace().take_while(|word| !word.starts_with('#')).collect();
+            let words: Vec<&str> =
+                line.split_whitespace().take_while(|word| !word.starts_with('#')).collect();
             let Some(&keyword) = words.first() else { continue };
             last = number;
             if seen.is_empty() {
@@ -59,7 +63,9 @@ impl FromStr for Script {
             }
             if keyword != "at" {
                 if seen.contains(&keyword) {
-                    return Err(at(number)(format!("`{keyword}` is set a second time; leave one of the lines out")));
+                    return Err(at(number)(format!(
+                        "`{keyword}` is set a second time; leave one of the lines out"
+                    )));
                 }
                 seen.push(keyword);
                 if matches!(keyword, "duplicate" | "reorder") {
@@ -83,7 +89,8 @@ impl FromStr for Script {
     }
 }
 
-const NEED_DATAGRAMS: &str = "within a connection messages neither repeat nor overtake; add the line `transport datagrams`";
+const NEED_DATAGRAMS: &str =
+    "within a connection messages neither repeat nor overtake; add the line `transport datagrams`";
 
 fn version(words: &[&str]) -> Parsed<()> {
     match words {
@@ -106,7 +113,10 @@ fn check(script: &Script) -> Parsed<()> {
         ));
     }
     if let Some(late) = script.actions.iter().find(|timed| timed.at > script.until) {
-        return Err(format!("`at {} {}` lies after the end of the run, `for {}`", late.at, late.action, script.until));
+        return Err(format!(
+            "`at {} {}` lies after the end of the run, `for {}`",
+            late.at, late.action, script.until
+        ));
     }
     if let Some((from, due)) = script.progress_window().filter(|(_, due)| *due > script.until) {
         return Err(format!(
@@ -124,7 +134,9 @@ fn check(script: &Script) -> Parsed<()> {
         )
     };
     match script.actions.iter().find(datagrams) {
-        Some(timed) if script.transport == Transport::Streams => Err(format!("`{}`: {NEED_DATAGRAMS}", timed.action)),
+        Some(timed) if script.transport == Transport::Streams => {
+            Err(format!("`{}`: {NEED_DATAGRAMS}", timed.action))
+        }
         _ => Ok(()),
     }
 }
@@ -172,11 +184,15 @@ impl<'a> Line<'a> {
                     self.number("a size in bytes", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, "segment 262144")?;
             }
             "message-bytes" => {
-                script.limits.message_bytes = self.number("a number of bytes", 1, 16 << 20, "message-bytes 1000")? as u32;
+                script.limits.message_bytes =
+                    self.number("a number of bytes", 1, 16 << 20, "message-bytes 1000")? as u32;
             }
-            "window" => script.limits.window = self.number("a number of messages", 1, 10_000, "window 4")? as u32,
+            "window" => {
+                script.limits.window = self.number("a number of messages", 1, 10_000, "window 4")? as u32
+            }
             "tail-bytes" => {
-                script.limits.tail_bytes = self.number("a number of bytes", 0, 1 << 30, "tail-bytes 1000")? as u32;
+                script.limits.tail_bytes =
+                    self.number("a number of bytes", 0, 1 << 30, "tail-bytes 1000")? as u32;
             }
             "clients" => script.clients = Some(self.workload()?),
             "expect" => script.progress = Some(self.progress()?),
@@ -205,7 +221,9 @@ impl<'a> Line<'a> {
     }
 
     fn word(&mut self, what: &str, example: &str) -> Parsed<&'a str> {
-        let word = self.peek().ok_or_else(|| format!("the line ends where {what} is expected; for example: `{example}`"))?;
+        let word = self
+            .peek()
+            .ok_or_else(|| format!("the line ends where {what} is expected; for example: `{example}`"))?;
         if word.len() > WORD_BYTES_MAX {
             return Err(format!("{what} is {} bytes long; at most {WORD_BYTES_MAX} are allowed", word.len()));
         }
@@ -230,7 +248,10 @@ impl<'a> Line<'a> {
     fn number(&mut self, what: &str, min: u64, max: u64, example: &str) -> Parsed<u64> {
         let word = self.word(what, example)?;
         let range = if max == u64::MAX { String::new() } else { format!(" from {min} to {max}") };
-        let number = word.parse::<u64>().ok().filter(|n| word.bytes().all(|b| b.is_ascii_digit()) && (min..=max).contains(n));
+        let number = word
+            .parse::<u64>()
+            .ok()
+            .filter(|n| word.bytes().all(|b| b.is_ascii_digit()) && (min..=max).contains(n));
         number.ok_or_else(|| unknown(word, &format!("{what}: a whole number{range}"), example))
     }
 
@@ -295,7 +316,11 @@ impl<'a> Line<'a> {
                 _ => return Err(unknown(part, what, example)),
             }
         }
-        if mix.total() == 0 { Err(format!("a mix needs at least one operation; for example: `{example}`")) } else { Ok(mix) }
+        if mix.total() == 0 {
+            Err(format!("a mix needs at least one operation; for example: `{example}`"))
+        } else {
+            Ok(mix)
+        }
     }
 
     fn progress(&mut self) -> Parsed<Progress> {
@@ -315,7 +340,9 @@ impl<'a> Line<'a> {
     fn member_named(&self, word: &str, example: &str) -> Parsed<Member> {
         let number = word.strip_prefix('n').and_then(|digits| digits.parse::<u8>().ok());
         let number = number.filter(|n| (1..=self.nodes).contains(n));
-        number.map(Member).ok_or_else(|| unknown(word, &format!("a member from n1 to n{}", self.nodes), example))
+        number
+            .map(Member)
+            .ok_or_else(|| unknown(word, &format!("a member from n1 to n{}", self.nodes), example))
     }
 
     fn target(&mut self, example: &str) -> Parsed<Target> {
@@ -323,10 +350,9 @@ impl<'a> Line<'a> {
             "leader" => Ok(Target::Leader),
             "follower" => Ok(Target::Follower),
             "all" => Ok(Target::All),
-            word => self
-                .member_named(word, example)
-                .map(Target::Node)
-                .map_err(|_| unknown(word, &format!("n1 to n{}, `leader`, `follower` or `all`", self.nodes), example)),
+            word => self.member_named(word, example).map(Target::Node).map_err(|_| {
+                unknown(word, &format!("n1 to n{}, `leader`, `follower` or `all`", self.nodes), example)
+            }),
         }
     }
 
@@ -456,7 +482,12 @@ impl<'a> Line<'a> {
                 let rate = Factor::parse(word).filter(|rate| (100_000..=10_000_000).contains(&rate.0));
                 rate.map(ClockFault::Rate).ok_or_else(|| unknown(word, "a rate from 0.1 to 10", example))
             }
-            "jump" => Ok(ClockFault::Jump(self.span("a jump", Span(1), DURATION_MAX, "at 5s clock n2 jump 200ms")?)),
+            "jump" => Ok(ClockFault::Jump(self.span(
+                "a jump",
+                Span(1),
+                DURATION_MAX,
+                "at 5s clock n2 jump 200ms",
+            )?)),
             other => Err(unknown(other, "`rate` or `jump`", example)),
         }
     }
@@ -563,7 +594,8 @@ at 7s recover
     fn comments_defaults_and_order_of_time_are_not_part_of_the_canonical_text() {
         let text = "# a script\nsynod-script 1\nheartbeat 50ms # as always\n\nat 2s heal\nat 1s propose hi\n";
         let script: Script = text.parse().expect("a script");
-        let canonical = "synod-script 1\nprotocol raft\nnodes 5\nseed 1\nfor 10s\nat 1s put hand hi\nat 2s heal\n";
+        let canonical =
+            "synod-script 1\nprotocol raft\nnodes 5\nseed 1\nfor 10s\nat 1s put hand hi\nat 2s heal\n";
         assert_eq!(script.to_string(), canonical);
     }
 

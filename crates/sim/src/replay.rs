@@ -31,8 +31,12 @@ impl std::fmt::Display for ReplayError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ReplayError::Tape(error) => write!(f, "the recording cannot be read: {error}"),
-            ReplayError::Protocol(name) => write!(f, "it was recorded on the protocol `{name}`, which is not known here"),
-            ReplayError::Member(id) => write!(f, "it has a member {id}; the page names members up to n{}", u8::MAX),
+            ReplayError::Protocol(name) => {
+                write!(f, "it was recorded on the protocol `{name}`, which is not known here")
+            }
+            ReplayError::Member(id) => {
+                write!(f, "it has a member {id}; the page names members up to n{}", u8::MAX)
+            }
         }
     }
 }
@@ -84,7 +88,9 @@ fn replay_on<P: ReplicatedLog>(recording: Bytes, sink: &mut dyn Sink) -> Result<
         digest: Fingerprint::new(),
         marks: Vec::new(),
     };
-    let inputs = tape::replay::<P>(recording, |now, input, effects, process| player.show(now, input, effects, process))?;
+    let inputs = tape::replay::<P>(recording, |now, input, effects, process| {
+        player.show(now, input, effects, process)
+    })?;
     let header = json!({
         "synod-trace": crate::trace::TRACE_VERSION,
         "protocol": life.protocol,
@@ -120,7 +126,13 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
-    fn show<P: ReplicatedLog>(&mut self, now: Time, input: Option<&Input<P>>, effects: &Effects<P>, process: &P) {
+    fn show<P: ReplicatedLog>(
+        &mut self,
+        now: Time,
+        input: Option<&Input<P>>,
+        effects: &Effects<P>,
+        process: &P,
+    ) {
         let t = now.0.saturating_sub(self.origin.0);
         self.last = t;
         let n = self.member;
@@ -129,8 +141,12 @@ impl Player<'_> {
                 self.message(t, Member(from.0 as u8), n, message);
             }
             Some(Input::Timeout) => self.sink.event(t, &Event::Timeout { n }),
-            Some(Input::LinkUp { peer, .. }) => self.sink.event(t, &Event::Link { n, to: Member(peer.0 as u8), up: true }),
-            Some(Input::LinkDown { peer }) => self.sink.event(t, &Event::Link { n, to: Member(peer.0 as u8), up: false }),
+            Some(Input::LinkUp { peer, .. }) => {
+                self.sink.event(t, &Event::Link { n, to: Member(peer.0 as u8), up: true })
+            }
+            Some(Input::LinkDown { peer }) => {
+                self.sink.event(t, &Event::Link { n, to: Member(peer.0 as u8), up: false })
+            }
             _ => {}
         }
         for record in &effects.records {

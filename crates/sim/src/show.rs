@@ -65,7 +65,8 @@ impl<P: ReplicatedLog> World<'_, P> {
             return;
         }
         let operation = &self.clients.operations[number as usize];
-        let (who, what, key, asked) = (operation.who, operation.what, operation.key.clone(), operation.member);
+        let (who, what, key, asked) =
+            (operation.who, operation.what, operation.key.clone(), operation.member);
         let written = operation.value.clone();
         let name = self.clients.name(who).to_owned();
         let (value, error) = answer.unwrap_or((None, None));

@@ -118,7 +118,8 @@ impl Sink for Trace {
         };
         let start = self.text.len();
         let line = Line { i: self.index.len(), t, event };
-        serde_json::to_writer(Text(&mut self.text), &line).expect("events have string keys and the text is in memory");
+        serde_json::to_writer(Text(&mut self.text), &line)
+            .expect("events have string keys and the text is in memory");
         self.text.push('\n');
         self.index.push(Indexed { t, start, touches });
         self.now.apply(touches);
@@ -246,7 +247,16 @@ mod tests {
 
     fn send(m: u64) -> Event<'static> {
         let (from, to) = (member(1), member(2));
-        Event::Send { m, copy_of: None, from, to, name: "Hello", detail: "\"quoted\"".into(), at: Some(9), lost: None }
+        Event::Send {
+            m,
+            copy_of: None,
+            from,
+            to,
+            name: "Hello",
+            detail: "\"quoted\"".into(),
+            at: Some(9),
+            lost: None,
+        }
     }
 
     /// The situation at `t` by going through all events from the beginning.
@@ -259,7 +269,9 @@ mod tests {
             }
             let m = event["m"].as_u64();
             match event["k"].as_str().expect("a kind") {
-                "state" => drop(states.insert(event["n"].as_str().expect("a member").to_owned(), event["s"].clone())),
+                "state" => {
+                    drop(states.insert(event["n"].as_str().expect("a member").to_owned(), event["s"].clone()))
+                }
                 "send" => flying.push(m.expect("a number")),
                 _ => flying.retain(|flying| Some(*flying) != m),
             }
@@ -288,9 +300,15 @@ mod tests {
                 .map(|send| send["m"].as_u64().expect("a number"))
                 .collect();
             assert_eq!(found, flying, "at {from}");
-            assert_eq!(serde_json::to_value(states).expect("JSON"), window["keyframe"]["states"], "at {from}");
+            assert_eq!(
+                serde_json::to_value(states).expect("JSON"),
+                window["keyframe"]["states"],
+                "at {from}"
+            );
             let events = window["events"].as_array().expect("a list");
-            assert!(events.iter().all(|event| (from..from + 7).contains(&event["t"].as_u64().expect("a time"))));
+            assert!(
+                events.iter().all(|event| (from..from + 7).contains(&event["t"].as_u64().expect("a time")))
+            );
             assert_eq!(events.is_empty(), from == 3000);
         }
     }

@@ -135,7 +135,9 @@ mod tests {
         }
         assert_eq!(Span::parse("2m"), Some(Span::secs(120)));
         assert_eq!(Span::parse("1500ms").map(|span| span.to_string()), Some("1.5s".into()));
-        for text in ["", "5", "s", "1.s", ".5s", "-1s", "1x", "0.1ns", "99999999999999999999s", "9999999999999h"] {
+        for text in
+            ["", "5", "s", "1.s", ".5s", "-1s", "1x", "0.1ns", "99999999999999999999s", "9999999999999h"]
+        {
             assert_eq!(Span::parse(text), None, "{text}");
         }
     }

@@ -333,7 +333,11 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         if member.paused {
             return;
         }
-        let due = member.node.as_ref().and_then(|node| node.deadline()).is_some_and(|at| at <= member.clock.at(self.now));
+        let due = member
+            .node
+            .as_ref()
+            .and_then(|node| node.deadline())
+            .is_some_and(|at| at <= member.clock.at(self.now));
         if due {
             self.note_digest(7, index.into(), 0);
             self.note_spin(index);
@@ -354,7 +358,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         }
         *count += 1;
         if *count == SPINS_MAX {
-            let described = member.node.as_ref().map(|node| node.process().describe(member.clock.at(self.now)));
+            let described =
+                member.node.as_ref().map(|node| node.process().describe(member.clock.at(self.now)));
             let detail = format!(
                 "n{}'s deadline does not move although its timeout was delivered {SPINS_MAX} times: {:?}",
                 index + 1,
@@ -484,7 +489,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         let nodes = self.script.nodes;
         let Some((what, key, wanted)) = self.clients.next(client, nodes) else { return };
         // Who is refused a connection turns to the next member.
-        let asked = (0..nodes).map(|i| (wanted + i) % nodes).find(|index| self.members[usize::from(*index)].is_up());
+        let asked =
+            (0..nodes).map(|i| (wanted + i) % nodes).find(|index| self.members[usize::from(*index)].is_up());
         let operation = self.clients.begin(self.now, client, what, key, asked.unwrap_or(wanted));
         let timeout = self.now + CLIENT_ELECTIONS * self.script.election.0;
         self.queue.push(timeout, Due::ClientTimeout { client, operation });
@@ -516,7 +522,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         if !self.clients.is_open(number) {
             return;
         }
-        let ending = self.clients.judge::<P>(number, reply.outcome);
+        let ending = self.clients.judge(number, reply.outcome);
         self.end_operation(number, ending);
         if let Who::Client(client) = self.clients.operations[number as usize].who {
             self.client_is_free(client, number);
@@ -635,7 +641,9 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         let report = report.expect("the simulator's clients only use what the model knows");
         let (linearizable, mut detail) = match &report.verdict {
             linearizable::Verdict::Yes(_) => (Linearizable::Yes, report.verdict.to_string()),
-            linearizable::Verdict::No(no) => (Linearizable::No, format!("{}\n{}", report.verdict, no.explanation)),
+            linearizable::Verdict::No(no) => {
+                (Linearizable::No, format!("{}\n{}", report.verdict, no.explanation))
+            }
             linearizable::Verdict::Unknown(_) => (Linearizable::Unknown, report.verdict.to_string()),
         };
         let violations = self.checkers.violations;
@@ -662,7 +670,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
     fn judge_progress(&mut self) -> Option<bool> {
         self.script.progress?;
         let election = self.script.election;
-        let (from, due) = (crate::outcome::seconds(self.progress.from), crate::outcome::seconds(self.progress.due));
+        let (from, due) =
+            (crate::outcome::seconds(self.progress.from), crate::outcome::seconds(self.progress.due));
         let Some(shown) = self.progress.shown else {
             let why = format!("no write succeeded from {from} to {due} (election timeout {election})");
             self.checkers.violation(self.now, "progress", why);
@@ -674,7 +683,9 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         }
         let behind = self.members.iter().enumerate().find_map(|(i, member)| {
             let applied = member.node.as_ref().filter(|_| !member.paused)?.status().applied.0;
-            (applied < shown).then(|| format!("n{} has applied up to {applied}, and {shown} was committed at {from}", i + 1))
+            (applied < shown).then(|| {
+                format!("n{} has applied up to {applied}, and {shown} was committed at {from}", i + 1)
+            })
         });
         match behind {
             Some(why) => {
