@@ -1,7 +1,7 @@
 //! A member: the protocol, its log on disk, its clients and its state machine, joined.
 //!
 //! Every input becomes steps of the protocol; what a step wants done is split here: records go to
-//! the [`Writer`], what must wait for them to [`Held`], the rest leaves. Nothing in this module
+//! the `Writer`, what must wait for them to `Held`, the rest leaves. Nothing in this module
 //! knows which protocol it drives.
 
 mod requests;

@@ -3,7 +3,7 @@
 //! A script and the version of this crate decide a run completely. The text is canonical:
 //! printing leaves out what has its default value, so two scripts that mean the same print the
 //! same, and an address can carry one. `docs/scripts.md` explains the language to strangers;
-//! [`crate::parse`] reads it.
+//! `parse.rs` reads it.
 
 use crate::units::{Factor, Share, Span};
 use std::fmt;
