@@ -141,7 +141,7 @@ impl<P: ReplicatedLog> Runner<P> {
             }
             ["add", _, new] => {
                 let ticket = self.cluster().ticket();
-                let change = MembershipChange::AddLearner(node(new)?);
+                let change = MembershipChange::Add { id: node(new)?, context: Bytes::new(), promote: false };
                 self.cluster().step(id, Input::Request(LogRequest::ChangeMembership { ticket, change }));
                 ticket
             }
