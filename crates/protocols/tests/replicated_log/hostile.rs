@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use synod_protocols::log::{
     Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Payload, ReplicatedLog,
-    Ticket, Timing,
+    Ticket,
 };
 use synod_protocols::raft::{
     AppendEntries, AppendEntriesReply, Entry, Message, Outcome, Raft, RequestVote, TERM_MAX, Term,

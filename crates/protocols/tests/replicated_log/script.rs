@@ -390,6 +390,7 @@ fn show_asks(asks: &VecDeque<synod_protocols::log::LogAsk>) -> String {
     match asks.front() {
         None => "nothing".into(),
         Some(synod_protocols::log::LogAsk::Entries { from, to, .. }) => format!("{from}..{to}"),
+        Some(synod_protocols::log::LogAsk::Snapshot { from, index }) => format!("snapshot {index} of {from}"),
     }
 }
 
@@ -405,5 +406,6 @@ fn refusal(why: Refusal) -> String {
         Refusal::LeadershipLost => "leadership lost".into(),
         Refusal::Storage => "storage".into(),
         Refusal::Unsupported => "unsupported".into(),
+        Refusal::Change(why) => format!("{why:?}").to_lowercase(),
     }
 }
