@@ -63,6 +63,9 @@ pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let Err(error) = runner.command(&words) {
             let trace = runner.cluster.and_then(|cluster| cluster.trace).unwrap_or_default();
+            let skipped = trace.lines().count().saturating_sub(60);
+            let trace: Vec<_> = trace.lines().skip(skipped).collect();
+            let trace = trace.join("\n");
             return Err(format!("{trace}\nline {}: `{line}`: {error}", number + 1));
         }
     }
