@@ -4,11 +4,12 @@
 use crate::cluster::{Cluster, Settings, Start};
 use bytes::Bytes;
 use std::time::Duration;
-use synod_protocols::log::{Index, MembershipChange, Payload, ReplicatedLog};
+use synod_protocols::log::{CommittedEntry, Index, MembershipChange, Payload, ReplicatedLog};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 
 const VICTIM: NodeId = NodeId(3);
+const PHASES: usize = 8;
 
 fn propose<P: ReplicatedLog>(cluster: &mut Cluster<P>, command: &'static str) {
     let leader = cluster.leader().expect("somebody leads");
@@ -29,8 +30,9 @@ fn heal<P: ReplicatedLog>(cluster: &mut Cluster<P>) {
 }
 
 /// The victim leads, proposes what nobody hears, loses it to another leader, gets that one's state
-/// as a snapshot, and then entries and changes of members. From the snapshot on its disk is slow.
-fn scenario<P: ReplicatedLog>(fetch_and_crash: bool, cut_log: bool) -> Cluster<P> {
+/// as a snapshot, and then entries and a change of members. Its disk keeps up for so many phases of
+/// that, and no longer.
+fn scenario<P: ReplicatedLog>(fetch_and_crash: bool, cut_log: bool, phases: usize) -> Cluster<P> {
     let mut cluster = Cluster::<P>::new(3, Settings { seed: 3, ..Settings::default() });
     cluster.timeout(VICTIM);
     cluster.run();
@@ -51,19 +53,22 @@ fn scenario<P: ReplicatedLog>(fetch_and_crash: bool, cut_log: bool) -> Cluster<P
     heal(&mut cluster);
     cluster.node_mut(VICTIM).manual = true;
     cluster.node_mut(VICTIM).hold_answers = true;
-    for _ in 0..6 {
+    for phase in 0..PHASES {
         cluster.pass(Duration::from_millis(50));
         if fetch_and_crash && cluster.answer_and_crash(VICTIM) {
             return cluster;
         }
         cluster.answer(VICTIM, false);
+        if phase < phases {
+            cluster.sync(VICTIM, usize::MAX);
+            cluster.run();
+        }
         propose(&mut cluster, "b");
+        if phase == 3 {
+            let id = cluster.join();
+            cluster.change(leader, MembershipChange::Add { id, context: Bytes::new(), promote: true });
+        }
     }
-    let joined = cluster.join();
-    cluster.change(leader, MembershipChange::Add { id: joined, context: Bytes::new(), promote: true });
-    cluster.pass(Duration::from_millis(150));
-    propose(&mut cluster, "c");
-    cluster.pass(Duration::from_millis(100));
     cluster
 }
 
@@ -79,27 +84,32 @@ fn recover<P: ReplicatedLog>(mut cluster: Cluster<P>, how: Start<'_>, what: &str
         }
         cluster.pass(Duration::from_millis(50));
         let end = |node: &crate::cluster::Node<P>| {
-            node.delivered.last().is_some_and(|entry| entry.payload == Payload::Command("end".into()))
+            let is_end = |entry: &CommittedEntry| entry.payload == Payload::Command("end".into());
+            node.delivered.iter().any(is_end)
         };
         if cluster.nodes.iter().all(end) {
             return;
         }
+    }
+    for node in &cluster.nodes {
+        let lines = node.process.as_ref().map(|process| process.describe(cluster.now)).unwrap_or_default();
+        println!("{}: {lines:?}", node.id);
     }
     panic!("{what}: the victim does not catch up");
 }
 
 fn every_crash<P: ReplicatedLog>() -> usize {
     let mut crashes = 0;
-    for cut_log in [false, true] {
-        let full = scenario::<P>(false, cut_log);
+    for (cut_log, phases) in (0..PHASES).flat_map(|phases| [(false, phases), (true, phases)]) {
+        let full = scenario::<P>(false, cut_log, phases);
         for durable in 0..=full.unsynced(VICTIM) {
             let mut cluster = full.clone();
             cluster.crash(VICTIM, durable);
-            recover(cluster, Start::Resume, &format!("with {durable} steps durable"));
+            recover(cluster, Start::Resume, &format!("after {phases} phases, with {durable} steps durable"));
             crashes += 1;
         }
     }
-    recover(scenario::<P>(true, true), Start::Resume, "with a state that is durable and unknown");
+    recover(scenario::<P>(true, true, 0), Start::Resume, "with a state that is durable and unknown");
     crashes + 1
 }
 
@@ -107,8 +117,9 @@ fn every_crash<P: ReplicatedLog>() -> usize {
 fn every_loss<P: ReplicatedLog>() -> (usize, usize) {
     let (mut recovered, mut abstaining) = (0, 0);
     for cut_log in [false, true] {
-        let mut full = scenario::<P>(false, cut_log);
+        let mut full = scenario::<P>(false, cut_log, PHASES);
         full.node_mut(VICTIM).hold_answers = false;
+        full.node_mut(VICTIM).manual = false;
         full.begin_segment(VICTIM);
         full.crash(VICTIM, usize::MAX);
         for lost in 1..=full.node(VICTIM).disk.records().len() + 1 {
@@ -139,5 +150,6 @@ fn raft_recovers_from_a_crash_at_every_point() {
 fn raft_recovers_from_the_loss_of_any_record() {
     let (recovered, abstaining) = every_loss::<Raft>();
     println!("raft: {recovered} losses repaired, {abstaining} that made the member abstain");
-    assert!(recovered > 20 && abstaining <= 4);
+    // Only the loss of the last word on the hard state, or of what may have come after it.
+    assert!(recovered > 15 && abstaining == 4);
 }
