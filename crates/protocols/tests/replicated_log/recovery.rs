@@ -39,7 +39,9 @@ fn scenario<P: ReplicatedLog>(fetch_and_crash: bool, cut_log: bool, phases: usiz
     propose(&mut cluster, "before");
     cluster.run();
     isolate(&mut cluster, VICTIM);
-    ["x", "y", "z"].into_iter().for_each(|command| drop(cluster.propose(VICTIM, vec![command.into()])));
+    for command in ["x", "y", "z"] {
+        cluster.propose(VICTIM, vec![command.into()]);
+    }
     cluster.pass(Duration::from_millis(1_500));
     let leader = cluster.leader().expect("another leads");
     assert_ne!(leader, VICTIM);
