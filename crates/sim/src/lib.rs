@@ -57,7 +57,7 @@ pub use outcome::{Counts, Linearizable, Outcome, Verdict, Violation};
 pub use parse::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, ScriptError, WORD_BYTES_MAX};
 pub use replay::{ReplayError, Replayed, replay};
 pub use script::Script;
-pub use swarm::{Swarm, swarm};
+pub use swarm::{Drama, Swarm, swarm};
 pub use trace::{TRACE_BYTES_MAX, TRACE_EVENTS_MAX, TRACE_VERSION, Trace};
 pub use units::{Factor, Share, Span};
 pub use world::MARKS_MAX;

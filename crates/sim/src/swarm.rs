@@ -14,7 +14,7 @@ use crate::script::{
     Target, Timed, Topology, Transport, Workload,
 };
 use crate::units::{Factor, Share, Span};
-use drama::Drama;
+pub use drama::Drama;
 use synod_protocols::Rng;
 
 /// What the scripts of a swarm have in common.
@@ -26,11 +26,13 @@ pub struct Swarm {
     pub nodes: u8,
     /// The length of each run. Under two seconds there is no room for faults that matter.
     pub until: Span,
+    /// What all scripts are about; otherwise a quarter of them is about some drama.
+    pub drama: Option<Drama>,
 }
 
 impl Default for Swarm {
     fn default() -> Self {
-        Swarm { protocol: "raft".into(), nodes: 5, until: Span::secs(10) }
+        Swarm { protocol: "raft".into(), nodes: 5, until: Span::secs(10), drama: None }
     }
 }
 
@@ -98,14 +100,12 @@ const KINDS: [Kind; 27] = [
     Kind::Drama(Drama::Deposed),
 ];
 
-const DRAMAS: [Drama; 4] = [Drama::Duel, Drama::Relay, Drama::Figure8, Drama::Deposed];
-
 /// The script of a seed.
 pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
     let mut rng = dice(seed, Place::Swarm, 0, 0, 0);
     let election = Span::millis([50, 100, 100, 150, 200, 300][rng.below(6) as usize]);
-    // A quarter of the seeds plays one drama over and over.
-    let theme = rng.chance(1, 4).then(|| DRAMAS[rng.below(DRAMAS.len() as u64) as usize]);
+    let drawn = rng.chance(1, 4).then(|| Drama::ALL[rng.below(Drama::ALL.len() as u64) as usize]);
+    let drama = swarm.drama.or(drawn);
     let transport = if rng.chance(1, 3) { Transport::Datagrams } else { Transport::Streams };
     let mut script = Script {
         protocol: swarm.protocol.clone(),
@@ -118,7 +118,7 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         disk: disk(&mut rng, election),
         election,
         heartbeat: Span(election.0 / rng.between(3, 6)),
-        limits: limits(&mut rng, theme),
+        limits: limits(&mut rng, drama),
         segment: [4 << 10, 16 << 10, 64 << 10, 256 << 10][rng.below(4) as usize],
         clients: Some(workload(&mut rng, election)),
         progress: Some(Progress { elections: PROGRESS_ELECTIONS }),
@@ -131,7 +131,7 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         script.progress = None;
     }
     let mut faults = Faults::new(rng, &script, end);
-    if let Some(drama) = theme {
+    if let Some(drama) = drama {
         faults.repeat(drama);
     } else {
         faults.draw();
@@ -144,9 +144,9 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
 }
 
 /// Mostly as they are; sometimes so low that every entry goes alone or has left the memory.
-fn limits(rng: &mut Rng, theme: Option<Drama>) -> Limits {
+fn limits(rng: &mut Rng, drama: Option<Drama>) -> Limits {
     let mut limits = Limits::default();
-    if theme == Some(Drama::Figure8) || rng.chance(1, 5) {
+    if drama == Some(Drama::Figure8) || rng.chance(1, 5) {
         (limits.message_bytes, limits.window) = (1, 1);
     } else if rng.chance(1, 3) {
         limits.message_bytes = [1, 60, 300][rng.below(3) as usize];

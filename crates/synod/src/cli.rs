@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use synod_server::parse_duration;
-use synod_sim::Shard;
+use synod_sim::{Drama, Shard};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
 pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
@@ -209,6 +209,9 @@ pub struct Sim {
     /// Draw faults from the seed: crashes, partitions, bad disks, drifting clocks
     #[arg(long)]
     pub swarm: bool,
+    /// Faults that tell one story over and over: duel, relay, figure-8 or deposed
+    #[arg(long, value_name = "STORY")]
+    pub drama: Option<Drama>,
     /// Run a campaign: this many seeds from --seed on, each under faults of its own
     #[arg(long, value_name = "COUNT")]
     pub seeds: Option<u64>,

@@ -44,7 +44,12 @@ fn span(options: &Sim, usual: Duration) -> Span {
 }
 
 fn swarm_of(options: &Sim) -> Swarm {
-    Swarm { protocol: options.protocol.clone(), nodes: nodes(options), until: span(options, UNDER_FAULTS) }
+    Swarm {
+        protocol: options.protocol.clone(),
+        nodes: nodes(options),
+        until: span(options, UNDER_FAULTS),
+        drama: options.drama,
+    }
 }
 
 fn nodes(options: &Sim) -> u8 {

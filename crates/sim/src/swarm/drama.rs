@@ -5,10 +5,11 @@
 use super::Faults;
 use crate::script::{Action, ClockFault, DiskAction, Member, OneWay, Target};
 use crate::units::{Factor, Span};
+use std::str::FromStr;
 
 /// A story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drama {
+pub enum Drama {
     /// Two members campaign at once, and voters crash and come back between the two requests.
     Duel,
     /// Leaders come and go before their entries reach a majority.
@@ -18,6 +19,32 @@ pub(super) enum Drama {
     Figure8,
     /// A leader that nobody hears any more, with a slow clock, and clients who still ask it.
     Deposed,
+}
+
+impl Drama {
+    /// All of them.
+    pub const ALL: [Drama; 4] = [Drama::Duel, Drama::Relay, Drama::Figure8, Drama::Deposed];
+
+    /// Its name on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Drama::Duel => "duel",
+            Drama::Relay => "relay",
+            Drama::Figure8 => "figure-8",
+            Drama::Deposed => "deposed",
+        }
+    }
+}
+
+impl FromStr for Drama {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Drama, String> {
+        Drama::ALL.into_iter().find(|drama| drama.name() == text).ok_or_else(|| {
+            let names = Drama::ALL.map(Drama::name).join(", ");
+            format!("there is no drama `{text}`; there are: {names}")
+        })
+    }
 }
 
 impl Faults {
@@ -52,9 +79,26 @@ impl Faults {
         let behind = self.rng.below(election / 20);
         self.push(start + behind, Action::Timeout(Target::Node(second)));
         let mut back = start;
+        if let [third, faithful, wanted] = cast[..]
+            && self.rng.chance(1, 3)
+        {
+            // A third member sounds the wanted voter out between the two requests; the faithful one
+            // hears only the second.
+            self.push(start, Action::Cut(first, faithful, OneWay::No));
+            let stall = self.rng.between(election / 8, election / 3);
+            self.push(start, Action::Disk(Target::Node(wanted), DiskAction::Stall(Span(stall))));
+            self.push(start + stall, Action::Cut(first, wanted, OneWay::Yes));
+            let asked = start + stall + self.rng.below(election / 8) - election / 16;
+            self.push(asked, Action::Timeout(Target::Node(third)));
+            back = asked;
+            cast.clear();
+        }
         for voter in cast {
             let one = Target::Node(voter);
-            match self.rng.below(6) {
+            // Its vote leaves when the disk goes on, and nothing that the first one sends as a leader
+            // comes back.
+            let stall = self.rng.between(election / 8, election / 3);
+            match self.rng.below(8) {
                 // It hears from one side only.
                 0 => self.push(start, Action::Cut(first, voter, OneWay::No)),
                 // It campaigns itself.
@@ -64,14 +108,17 @@ impl Faults {
                     self.push(then, Action::Cut(first, voter, OneWay::No));
                 }
                 choice => {
-                    let crash = start + self.rng.between(election / 20, election / 2);
-                    if choice == 2 {
+                    self.push(start, Action::Disk(one, DiskAction::Stall(Span(stall))));
+                    let after = if choice <= 4 {
                         // What it has not synced is lost with it.
-                        self.push(start, Action::Disk(one, DiskAction::Stall(Span(election))));
                         self.push(start, Action::Disk(one, DiskAction::LoseUnsynced));
-                    }
-                    self.push(crash, Action::Crash(one));
-                    let restart = crash + self.rng.between(1, election / 20);
+                        self.rng.between(election / 16, stall)
+                    } else {
+                        self.push(start + stall, Action::Cut(first, voter, OneWay::Yes));
+                        stall + self.rng.between(election / 50, election / 8)
+                    };
+                    self.push(start + after, Action::Crash(one));
+                    let restart = start + after + self.rng.between(1, election / 20);
                     self.push(restart, Action::Restart(one));
                     self.push(restart, Action::Disk(one, DiskAction::Clear));
                     self.push(restart, Action::Clock(one, ClockFault::Jump(Span(election))));
@@ -79,7 +126,7 @@ impl Faults {
                 }
             }
         }
-        let stall = back - start + self.rng.between(election / 50, election / 2);
+        let stall = back - start + self.rng.between(election / 50, election / 4);
         self.push(start, Action::Disk(Target::Node(second), DiskAction::Stall(Span(stall))));
         self.all_well(back + election * 2)
     }
