@@ -163,9 +163,9 @@ impl Failure {
 
 /// The command that runs the swarm script of a seed again.
 pub fn replay_command(swarm: &Swarm, seed: u64) -> String {
-    let Swarm { protocol, nodes, until, drama } = swarm;
-    let drama = drama.map_or(String::new(), |drama| format!(" --drama {}", drama.name()));
-    format!("synod sim --protocol {protocol} --nodes {nodes} --seed {seed} --swarm{drama} --for {until}")
+    let Swarm { protocol, nodes, until, only } = swarm;
+    let only = only.map_or(String::new(), |fault| format!("={fault}"));
+    format!("synod sim --protocol {protocol} --nodes {nodes} --seed {seed} --swarm{only} --for {until}")
 }
 
 impl std::fmt::Display for Failure {
@@ -187,6 +187,10 @@ pub struct CampaignReport {
     pub counts: Counts,
     /// Histories whose judgement was not found within its budget.
     pub unknown: u64,
+    /// Runs that broke a promise of safety.
+    pub unsafe_runs: u64,
+    /// Runs that kept those, but made no progress where it was promised.
+    pub stalled_runs: u64,
     /// Runs that broke a promise, in order of their seeds; at most [`FAILURES_MAX`].
     pub failures: Vec<Failure>,
 }
@@ -197,6 +201,8 @@ impl CampaignReport {
         self.virtual_nanos += u128::from(outcome.script.until.0);
         self.counts.add(&outcome.counts);
         self.unknown += u64::from(outcome.verdict.linearizable == crate::Linearizable::Unknown);
+        self.unsafe_runs += u64::from(!outcome.verdict.safe);
+        self.stalled_runs += u64::from(outcome.verdict.safe && !outcome.passed());
         if self.failures.len() < FAILURES_MAX {
             self.failures.extend(Failure::of(swarm, outcome));
         }

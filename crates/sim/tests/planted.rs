@@ -7,11 +7,11 @@
 
 use synod_mutants as bugs;
 use synod_protocols::log::ReplicatedLog;
-use synod_sim::{Drama, Failure, NoTrace, Span, Swarm, run_with, swarm};
+use synod_sim::{Failure, Fault, NoTrace, Span, Swarm, run_with, swarm};
 
 /// Runs seeds until one breaks a promise of safety.
-fn find<P: ReplicatedLog>(name: &str, nodes: u8, drama: Option<Drama>, seeds_max: u64) {
-    let common = Swarm { nodes, drama, until: Span::secs(4), ..Swarm::default() };
+fn find<P: ReplicatedLog>(name: &str, nodes: u8, only: Option<Fault>, seeds_max: u64) {
+    let common = Swarm { nodes, only, until: Span::secs(4), ..Swarm::default() };
     for seed in 0..seeds_max {
         let outcome = run_with::<P>(&swarm(seed, &common), &mut NoTrace);
         if !outcome.verdict.safe {
@@ -23,20 +23,20 @@ fn find<P: ReplicatedLog>(name: &str, nodes: u8, drama: Option<Drama>, seeds_max
 }
 
 macro_rules! planted {
-    ($($test:ident: $bug:ident, $nodes:literal, $drama:expr, $seeds_max:literal;)*) => {
+    ($($test:ident: $bug:ident, $nodes:literal, $only:expr, $seeds_max:literal;)*) => {
         $(#[test]
         fn $test() {
-            find::<bugs::$bug::Raft>(stringify!($bug), $nodes, $drama, $seeds_max);
+            find::<bugs::$bug::Raft>(stringify!($bug), $nodes, $only, $seeds_max);
         })*
     };
 }
 
 planted! {
-    a_forgotten_vote_is_found: vote_forgotten, 3, Some(Drama::Duel), 300;
-    a_vote_sent_before_it_is_on_disk_is_found: vote_before_sync, 3, Some(Drama::Duel), 400;
-    a_pre_vote_that_clears_a_vote_is_found: pre_vote_clears_vote, 5, Some(Drama::Duel), 1200;
-    an_entry_of_an_earlier_term_committed_by_counting_is_found: old_term_counted, 5, Some(Drama::Figure8), 1000;
-    a_read_without_confirmed_leadership_is_found: read_unconfirmed, 5, Some(Drama::Deposed), 200;
+    a_forgotten_vote_is_found: vote_forgotten, 3, Some(Fault::Duel), 300;
+    a_vote_sent_before_it_is_on_disk_is_found: vote_before_sync, 3, Some(Fault::Duel), 400;
+    a_pre_vote_that_clears_a_vote_is_found: pre_vote_clears_vote, 5, Some(Fault::Duel), 1200;
+    an_entry_of_an_earlier_term_committed_by_counting_is_found: old_term_counted, 5, Some(Fault::Figure8), 1000;
+    a_read_without_confirmed_leadership_is_found: read_unconfirmed, 5, Some(Fault::Deposed), 200;
     an_acknowledgement_before_the_sync_is_found: acknowledged_before_sync, 5, None, 400;
     a_leader_that_does_not_wait_for_its_own_disk_is_found: own_disk_not_awaited, 5, None, 400;
     a_log_truncated_by_a_stale_append_is_found: stale_append_truncates, 5, None, 1500;

@@ -2,67 +2,26 @@
 //! thrown at random, almost never do. Each is a story with random times and parts; most tellings
 //! come to nothing, and a few hit the moment that a rule is there for.
 
-use super::Faults;
+use super::{Fault, Faults};
 use crate::script::{Action, ClockFault, DiskAction, Member, OneWay, Target};
 use crate::units::{Factor, Span};
-use std::str::FromStr;
-
-/// A story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drama {
-    /// Two members campaign at once, and voters crash and come back between the two requests.
-    Duel,
-    /// Leaders come and go before their entries reach a majority.
-    Relay,
-    /// Figure 3.7 of Ongaro's dissertation: an old entry reaches a majority under a new leader,
-    /// whose own entries do not.
-    Figure8,
-    /// A leader that nobody hears any more, with a slow clock, and clients who still ask it.
-    Deposed,
-}
-
-impl Drama {
-    /// All of them.
-    pub const ALL: [Drama; 4] = [Drama::Duel, Drama::Relay, Drama::Figure8, Drama::Deposed];
-
-    /// Its name on command lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Drama::Duel => "duel",
-            Drama::Relay => "relay",
-            Drama::Figure8 => "figure-8",
-            Drama::Deposed => "deposed",
-        }
-    }
-}
-
-impl FromStr for Drama {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Drama, String> {
-        Drama::ALL.into_iter().find(|drama| drama.name() == text).ok_or_else(|| {
-            let names = Drama::ALL.map(Drama::name).join(", ");
-            format!("there is no drama `{text}`; there are: {names}")
-        })
-    }
-}
 
 impl Faults {
     /// The same story over and over.
-    pub(super) fn repeat(&mut self, drama: Drama) {
+    pub(super) fn repeat(&mut self, story: Fault) {
         let mut at = self.election * 2;
         while at < self.end {
-            at = self.play(at, drama) + self.rng.between(self.election / 4, self.election * 3);
+            at = self.tell(at, story) + self.rng.between(self.election / 4, self.election * 3);
         }
     }
 
     /// Tells a story from `at` on. Returns when it ends.
-    pub(super) fn play(&mut self, at: u64, drama: Drama) -> u64 {
-        match drama {
-            Drama::Duel if self.nodes >= 3 => self.duel(at),
-            Drama::Figure8 if self.nodes >= 5 => self.figure_8(at),
-            Drama::Deposed => self.deposed(at),
-            Drama::Duel | Drama::Figure8 | Drama::Relay => self.relay(at),
+    pub(super) fn tell(&mut self, at: u64, story: Fault) -> u64 {
+        match story {
+            Fault::Duel if self.nodes >= 3 => self.duel(at),
+            Fault::Figure8 if self.nodes >= 5 => self.figure_8(at),
+            Fault::Deposed => self.deposed(at),
+            _ => self.relay(at),
         }
     }
 
@@ -238,7 +197,7 @@ impl Faults {
     }
 
     /// All members in random order.
-    fn cast(&mut self) -> Vec<Member> {
+    pub(super) fn cast(&mut self) -> Vec<Member> {
         let mut members: Vec<Member> = (1..=self.nodes).map(Member).collect();
         for i in (1..members.len()).rev() {
             let j = self.rng.below(i as u64 + 1) as usize;
