@@ -30,6 +30,12 @@ impl Oracle {
         self.leaders.len() as u64
     }
 
+    /// The how-manieth epoch that was led this is, or will be if somebody leads it.
+    pub fn count_of(&self, epoch: Epoch) -> u64 {
+        let earlier = self.leaders.keys().filter(|led| **led < epoch).count() as u64;
+        if epoch == Epoch(0) { 0 } else { earlier + 1 }
+    }
+
     /// How many reads were neither served nor refused by a member that still lives.
     pub fn reads_open(&self) -> usize {
         self.reads.len()

@@ -34,15 +34,25 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use synod_protocols::log::{
-    CommittedEntry, Index, LogRequest, MembershipChange, Payload, Refusal, ReplicatedLog, Role, Ticket,
+    CommittedEntry, Epoch, Index, LogRequest, MembershipChange, Payload, Refusal, ReplicatedLog, Role, Ticket,
 };
 use synod_protocols::types::NodeId;
 use synod_protocols::{Describe, Input, StorageFault};
 
+/// How a script speaks of epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epochs {
+    /// As the protocol numbers them.
+    Numbered,
+    /// The first that somebody led is 1, and so on: protocols skip numbers in their own ways.
+    Counted,
+}
+
 /// Runs a script. An error names the line, what was expected and what was found.
-pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
+pub fn run<P: ReplicatedLog>(text: &str, epochs: Epochs) -> Result<u64, String> {
     let mut runner: Runner<P> = Runner {
         cluster: None,
+        epochs,
         settings: Settings { seed: 1, ..Settings::default() },
         names: BTreeMap::new(),
     };
@@ -63,6 +73,7 @@ pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
 
 struct Runner<P: ReplicatedLog> {
     cluster: Option<Cluster<P>>,
+    epochs: Epochs,
     settings: Settings,
     names: BTreeMap<String, Ticket>,
 }
@@ -73,6 +84,14 @@ impl<P: ReplicatedLog> Runner<P> {
     fn note(&mut self, line: &str) {
         if let Some(cluster) = &mut self.cluster {
             cluster.note(|| format!("> {line}"));
+        }
+    }
+
+    /// The epoch as scripts write it.
+    fn epoch(&self, epoch: Epoch) -> u64 {
+        match (self.epochs, &self.cluster) {
+            (Epochs::Counted, Some(cluster)) => cluster.oracle.count_of(epoch),
+            _ => epoch.0,
         }
     }
 
@@ -255,7 +274,7 @@ impl<P: ReplicatedLog> Runner<P> {
 
     /// | expectation | what must hold |
     /// |---|---|
-    /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term) |
+    /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term, Viewstamped Replication: view) |
     /// | `n1 epoch 2`, `n1 follows n2`, `n1 follows nobody`, `n1 voted n2` | |
     /// | `n1 committed 3`, `n1 durable 3`, `n1 last 3`, `n1 in memory 3`, `n1 ignored 1` | `LogStatus` |
     /// | `n1 log -@1 a@1 b@2` | its log from position 1; `-` is a no-op |
@@ -302,32 +321,35 @@ impl<P: ReplicatedLog> Runner<P> {
     }
 
     fn expect_member(&mut self, id: NodeId, rest: &[&str]) -> Outcome {
-        let node_ = self.cluster().node(id);
+        let epoch = |epoch| self.epoch(epoch);
+        let cluster = self.cluster.as_ref().expect("a script starts a cluster first");
+        let node_ = cluster.node(id);
         match rest {
             ["applied", entries @ ..] => {
-                return same(show_applied(&node_.delivered), entries.join(" "));
+                return same(show_applied(&node_.delivered, epoch), entries.join(" "));
             }
             ["asks", what] => return same(show_asks(&node_.asks), what.to_string()),
-            ["unsynced", count] => return same(self.cluster().unsynced(id).to_string(), count.to_string()),
+            ["unsynced", count] => return same(cluster.unsynced(id).to_string(), count.to_string()),
             _ => {}
         }
         let process = node_.process.as_ref().ok_or_else(|| format!("{id} is down"))?;
         let status = process.status();
         let nobody = |id: Option<NodeId>| id.map_or("nobody".to_string(), |id| id.to_string());
         let (found, wanted) = match rest {
-            ["log", entries @ ..] => (show_log(process), entries.join(" ")),
+            ["log", entries @ ..] => (show_log(process, epoch), entries.join(" ")),
             ["committed", n] => (status.committed.to_string(), n.to_string()),
             ["durable", n] => (status.durable.to_string(), n.to_string()),
             ["last", n] => (status.last.to_string(), n.to_string()),
             ["in", "memory", n] => (status.first_in_memory.to_string(), n.to_string()),
             ["ignored", n] => (status.ignored.to_string(), n.to_string()),
-            ["epoch", n] => (status.epoch.0.to_string(), n.to_string()),
+            ["epoch", n] => (epoch(status.epoch).to_string(), n.to_string()),
             ["follows", leader] => (nobody(status.leader), leader.to_string()),
             ["voted", whom] => (nobody(status.voted_for), whom.to_string()),
             [role] => (show_role(status.role), role.to_string()),
-            [role, "epoch", n] => {
-                (format!("{} epoch {}", show_role(status.role), status.epoch.0), format!("{role} epoch {n}"))
-            }
+            [role, "epoch", n] => (
+                format!("{} epoch {}", show_role(status.role), epoch(status.epoch)),
+                format!("{role} epoch {n}"),
+            ),
             _ => return Err("there is no such expectation".into()),
         };
         same(found, wanted)
@@ -372,14 +394,14 @@ fn show_payload(payload: &Payload) -> String {
     }
 }
 
-fn show_applied(entries: &[CommittedEntry]) -> String {
-    let show = |entry: &CommittedEntry| format!("{}@{}", show_payload(&entry.payload), entry.epoch.0);
+fn show_applied(entries: &[CommittedEntry], number: impl Fn(Epoch) -> u64) -> String {
+    let show = |entry: &CommittedEntry| format!("{}@{}", show_payload(&entry.payload), number(entry.epoch));
     if entries.is_empty() { "nothing".into() } else { entries.iter().map(show).collect::<Vec<_>>().join(" ") }
 }
 
-fn show_log<P: ReplicatedLog>(process: &P) -> String {
+fn show_log<P: ReplicatedLog>(process: &P, number: impl Fn(Epoch) -> u64) -> String {
     let show = |index| match process.entry(Index(index)) {
-        Some((epoch, payload)) => format!("{}@{}", show_payload(payload), epoch.0),
+        Some((epoch, payload)) => format!("{}@{}", show_payload(payload), number(epoch)),
         None => "?".into(),
     };
     let entries: Vec<_> = (1..=process.status().last.0).map(show).collect();
