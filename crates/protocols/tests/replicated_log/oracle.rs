@@ -25,15 +25,14 @@ impl Oracle {
         Index(self.committed.len() as u64)
     }
 
+    /// How many of the epochs that were led are not after `epoch`.
+    pub fn count_epochs(&self, epoch: Epoch) -> usize {
+        self.leaders.range(..=epoch).count()
+    }
+
     /// How many epochs were led.
     pub fn leaders(&self) -> u64 {
         self.leaders.len() as u64
-    }
-
-    /// The how-manieth epoch that was led this is, or will be if somebody leads it.
-    pub fn count_of(&self, epoch: Epoch) -> u64 {
-        let earlier = self.leaders.keys().filter(|led| **led < epoch).count() as u64;
-        if epoch == Epoch(0) { 0 } else { earlier + 1 }
     }
 
     /// How many reads were neither served nor refused by a member that still lives.

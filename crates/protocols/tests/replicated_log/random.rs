@@ -48,7 +48,7 @@ fn campaign<P: ReplicatedLog>() {
             trace.lines().skip(skipped).for_each(|line| println!("{line}"));
             println!(
                 "seed {seed} failed; replay: SYNOD_SEED={seed} cargo test -p synod-protocols --test replicated_log random_runs_of_{} -- --nocapture",
-                P::NAME
+                P::NAME.replace('-', "_")
             );
             std::panic::resume_unwind(panic);
         }
@@ -143,7 +143,7 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
     total.reads += cluster
         .outcomes
         .values()
-        .filter(|outcome| matches!(outcome, crate::cluster::Answer::Ready(_)))
+        .filter(|outcome| matches!(outcome, crate::cluster::Answer::Ready(..)))
         .count() as u64;
     total.epochs += cluster.oracle.leaders();
     assert!(cluster.oracle.reads_open() == 0, "a read was never answered");
