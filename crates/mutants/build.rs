@@ -89,7 +89,8 @@ fn patched(
             .unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
         let (find, change) = change.split_once("\n====\n").unwrap_or_else(|| panic!("bugs/{bug}: no ===="));
         let (replace, after) = change.split_once("\n>>>>").unwrap_or_else(|| panic!("bugs/{bug}: no >>>>"));
-        let source = sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: there is no {file} to patch"));
+        let source =
+            sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: there is no {file} to patch"));
         let times = source.matches(find).count();
         assert!(
             times == 1,

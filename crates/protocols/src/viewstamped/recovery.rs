@@ -157,7 +157,8 @@ impl Viewstamped {
         let was_primary = self.configuration.primary(view) == Some(self.config.id);
         // A backup goes on where it was: its log is a beginning of its view's. A primary may have
         // sent Prepares early and forgotten them: it must leave its view.
-        if view > ViewNumber(0) && last_normal == view && !was_primary {
+        let takes_part = self.standing != Standing::Abstaining && view > ViewNumber(0);
+        if takes_part && last_normal == view && !was_primary {
             self.status = Status::Normal;
         }
         self.draw_wait();

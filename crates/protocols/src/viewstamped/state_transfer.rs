@@ -276,11 +276,15 @@ impl Viewstamped {
         let (base, first_in_memory) = (self.log.base(), self.log.first_in_memory());
         let (view, last) = (self.views.view, self.log.last());
         for peer in &mut self.progress {
-            if peer.sending != Sending::Waiting && peer.next <= base {
-                // The log was cut meanwhile. Early: what a checkpoint covers is durable.
-                out.send_early(peer.id, Message::Checkpoint { view, op: base });
-                peer.rewind(last.next(), Sending::Waiting);
+            if peer.next > base {
+                continue;
             }
+            // The log was cut meanwhile.
+            if peer.sending != Sending::Waiting {
+                // Early: what a checkpoint covers is durable.
+                out.send_early(peer.id, Message::Checkpoint { view, op: base });
+            }
+            peer.rewind(last.next(), Sending::Waiting);
         }
         let waiting = self.progress.iter().filter(|peer| peer.waits_for_host(&limits, first_in_memory));
         let Some(from) = waiting.map(|peer| peer.next).min() else { return };

@@ -13,4 +13,5 @@ mod oracle;
 mod random;
 mod script;
 mod scripts;
+mod viewstamped;
 mod wire;
