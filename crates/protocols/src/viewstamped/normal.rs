@@ -179,7 +179,9 @@ impl Viewstamped {
             return;
         }
         let Some(i) = self.peer(from) else { return };
-        if self.progress[i].acknowledge(op) && op > self.commit {
+        let news = self.progress[i].acknowledge(op);
+        self.maybe_offer_checkpoint(i, out);
+        if news && op > self.commit {
             self.maybe_commit(out);
         }
         self.maybe_confirm_round(out);

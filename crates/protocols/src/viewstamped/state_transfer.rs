@@ -273,18 +273,9 @@ impl Viewstamped {
     /// most goes first, and others at the same place share the answer.
     pub(super) fn ask_for_catch_up(&mut self, out: &mut Effects<Self>) {
         let limits = self.config.limits;
-        let (base, first_in_memory) = (self.log.base(), self.log.first_in_memory());
-        let (view, last) = (self.views.view, self.log.last());
-        for peer in &mut self.progress {
-            if peer.next > base {
-                continue;
-            }
-            // The log was cut meanwhile.
-            if peer.sending != Sending::Waiting {
-                // Early: what a checkpoint covers is durable.
-                out.send_early(peer.id, Message::Checkpoint { view, op: base });
-            }
-            peer.rewind(last.next(), Sending::Waiting);
+        let first_in_memory = self.log.first_in_memory();
+        for i in 0..self.progress.len() {
+            self.maybe_offer_checkpoint(i, out);
         }
         let waiting = self.progress.iter().filter(|peer| peer.waits_for_host(&limits, first_in_memory));
         let Some(from) = waiting.map(|peer| peer.next).min() else { return };
@@ -292,6 +283,20 @@ impl Viewstamped {
             let to = first_in_memory.previous();
             out.ask(LogAsk::Entries { from, to, bytes_max: limits.message_bytes_max });
         }
+    }
+
+    /// What the peer needs next has been cut off.
+    pub(super) fn maybe_offer_checkpoint(&mut self, i: usize, out: &mut Effects<Self>) {
+        let (view, base, last) = (self.views.view, self.log.base(), self.log.last());
+        let peer = &mut self.progress[i];
+        if peer.next > base {
+            return;
+        }
+        if peer.sending != Sending::Waiting {
+            // Early: what a checkpoint covers is durable.
+            out.send_early(peer.id, Message::Checkpoint { view, op: base });
+        }
+        peer.rewind(last.next(), Sending::Waiting);
     }
 
     /// The host's state covers the log up to the point: what is before is not needed any more.
