@@ -136,6 +136,8 @@ impl Viewstamped {
             self.log = log;
         } // Else the checkpoint has replaced a log that differed or was shorter.
 
+        // A checkpoint may be of a later view than any that this replica was told of.
+        self.views.view = self.views.view.max(base_view);
         // A log that is newer than the view lost a record; so did one that is older than the view
         // in which it is normal, because every view begins with an entry.
         let Views { view, last_normal } = self.views;
@@ -144,7 +146,6 @@ impl Viewstamped {
 
     /// Starts where the host's state machine stands. What it applied was committed.
     fn resume_at(&mut self, applied: Index) {
-        self.views_recorded = self.views;
         if applied > self.log.last() {
             // It was durable here before it was delivered; so the log has lost it.
             self.standing = Standing::Abstaining;

@@ -9,7 +9,7 @@ use super::message::{Message, NewState, Suffix};
 use super::progress::{HostRead, Sending};
 use super::record::{Entry, ViewNumber};
 use super::view_change::Campaign;
-use super::{OpNumber, Status, Viewstamped};
+use super::{OpNumber, Status, VIEW_MAX, Viewstamped};
 use crate::contract::Effects;
 use crate::log::{Index, LogAsk, SnapshotPoint};
 use crate::types::{NodeId, Time};
@@ -180,15 +180,22 @@ impl Viewstamped {
     /// The host's state has been replaced by one that covers more than the log delivered.
     pub(super) fn on_snapshot(&mut self, point: &SnapshotPoint, out: &mut Effects<Self>) {
         let (op, view) = (point.index, ViewNumber(point.epoch.0));
-        if op <= self.delivered {
+        if op <= self.delivered || view > VIEW_MAX {
             self.ignored += 1;
             return;
+        }
+        if view > self.views.view {
+            // It was fetched from somebody who knows a later view: nothing of this one goes on.
+            self.enter_view(view, out);
         }
         if self.log.view_at(op) == Some(view) {
             self.commit_to(op.max(self.commit));
             self.log.compact(op);
         } else {
             // The log is shorter, or it differs at what is committed, and nothing after that is.
+            if self.is_primary() {
+                self.give_up_view(out);
+            }
             self.log = Log::after(op, view);
             self.uncommitted_bytes = 0;
             self.commit = op;

@@ -226,7 +226,7 @@ impl Viewstamped {
 /// Entering and leaving views.
 impl Viewstamped {
     /// Leaves its view for a later one, and promises by that to do nothing for it any more.
-    fn enter_view(&mut self, view: ViewNumber, out: &mut Effects<Self>) {
+    pub(super) fn enter_view(&mut self, view: ViewNumber, out: &mut Effects<Self>) {
         assert!(view > self.views.view, "a view-number never goes back");
         if self.is_primary() {
             self.end_primary(out);
