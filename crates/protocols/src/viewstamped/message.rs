@@ -114,6 +114,20 @@ pub enum Message {
         /// The op-number to have applied; `None` if the one asked is not the primary.
         op: Option<OpNumber>,
     },
+    /// From a replica that lost a part of its log, to the primary: where does yours end? (4.3.)
+    Recovery {
+        /// x: a random number of this life's, so that no answer to an earlier one is taken.
+        nonce: u64,
+    },
+    /// The answer to Recovery. (4.3.)
+    RecoveryResponse {
+        /// The primary's view.
+        view: ViewNumber,
+        /// As asked.
+        nonce: u64,
+        /// The primary's op-number.
+        op: OpNumber,
+    },
 }
 
 /// A part of a log: entries that follow right after a position.
@@ -213,6 +227,8 @@ impl Wire for Message {
             Message::ReadAt { batch } => put(14, &[*batch]),
             Message::ReadAtOk { batch, op: Some(op) } => put(15, &[*batch, 1, op.0]),
             Message::ReadAtOk { batch, op: None } => put(15, &[*batch, 0]),
+            Message::Recovery { nonce } => put(16, &[*nonce]),
+            Message::RecoveryResponse { view, nonce, op } => put(17, &[view.0, *nonce, op.0]),
         }
     }
 
@@ -261,6 +277,12 @@ impl Wire for Message {
                 let op = if input.flag("answered")? { Some(op(input)?) } else { None };
                 Message::ReadAtOk { batch, op }
             }
+            16 => Message::Recovery { nonce: input.varint("nonce")? },
+            17 => Message::RecoveryResponse {
+                view: view(input)?,
+                nonce: input.varint("nonce")?,
+                op: op(input)?,
+            },
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
     }
@@ -320,6 +342,8 @@ impl Describe for Message {
             Message::TakeOver { .. } => "TakeOver",
             Message::ReadAt { .. } => "ReadAt",
             Message::ReadAtOk { .. } => "ReadAtOk",
+            Message::Recovery { .. } => "Recovery",
+            Message::RecoveryResponse { .. } => "RecoveryResponse",
         }
     }
 
@@ -354,6 +378,8 @@ impl Describe for Message {
             Message::GetState { view, op, op_view, .. } => format!("view {view}, after {op}@{op_view}"),
             Message::Checkpoint { view, op } => format!("view {view}, covers {op}"),
             Message::ReadAt { batch } => format!("batch {batch}"),
+            Message::Recovery { nonce } => format!("nonce {nonce}"),
+            Message::RecoveryResponse { view, nonce, op } => format!("view {view}, nonce {nonce}, log {op}"),
             Message::ReadAtOk { batch, op } => {
                 let op = op.map_or("not the primary".to_string(), |op| format!("apply {op}"));
                 format!("batch {batch}, {op}")

@@ -44,7 +44,7 @@
 //!
 //! - **Disks.** The paper keeps nothing on disk, recovers from the others (4.3), and never recovers
 //!   from a crash of all. Here both views and the log are durable before anybody is told what rests on
-//!   them. Status *recovering* is left for a replica whose disk is damaged. Every effect waits for the
+//!   them. Status *recovering* is for one whose disk lost entries, see `recovery.rs`. Every effect waits for the
 //!   disk by the durability rule of [`crate::contract`]; a primary counts its own PrepareOk and a new
 //!   primary its own DoViewChange by messages to themselves.
 //! - **Prepares are early**: they leave before the primary's own disk has the operations. This needs
@@ -84,8 +84,8 @@
 //!
 //! Reconfiguration (section 7): changes of members are refused as [`Refusal::Unsupported`], and a
 //! member that joined receives nothing but what it asks for and acknowledges nothing. Recovery without
-//! disks (4.3), and with it repair of a damaged disk: a damaged replica abstains, because it may have
-//! forgotten a promise. Leases. Witnesses (6.1).
+//! disks (4.3): a replica whose disk may have lost a view-number abstains, because it may have forgotten
+//! a promise. Leases. Witnesses (6.1).
 
 mod configuration;
 mod log;
@@ -119,6 +119,7 @@ use core::time::Duration;
 use log::Log;
 use progress::{HostRead, Progress};
 use read::{Forwarding, Reads};
+use recovery::Rejoining;
 use transfer::Transfer;
 use view_change::Campaign;
 
@@ -186,6 +187,10 @@ pub struct Viewstamped {
     view_seen: ViewNumber,
     /// When state was asked for, if no answer has come.
     state_asked: Option<Time>,
+    /// What is known about the end of its recovery.
+    recovery: Rejoining,
+    /// What the host had applied when this life began: it is not delivered again.
+    replayed: OpNumber,
 
     /// At the primary: the first entry of its view.
     start: OpNumber,
@@ -213,7 +218,10 @@ enum Standing {
     Replica,
     /// It receives the log only: it is in nobody's configuration.
     Learner,
-    /// Its disk is damaged. The paper's status *recovering*, for good.
+    /// It lost a part of its log: it promises nothing until it has everything back that it may
+    /// have acknowledged. The paper's status *recovering*.
+    Recovering,
+    /// Its disk is damaged so that it may have forgotten a promise.
     Abstaining,
 }
 
@@ -243,7 +251,7 @@ impl Process for Viewstamped {
         now: Time,
         out: &mut Effects<Self>,
     ) -> Self {
-        let mut replica = Viewstamped::recovered(config.common, from, &base, now);
+        let mut replica = Viewstamped::recovered(config.common, from, &base, now, out);
         // Early: nothing but a founding configuration, which every life knows.
         out.event_early(LogEvent::Members { members: replica.configured() });
         replica.settle(out);
@@ -335,6 +343,10 @@ impl Viewstamped {
             Message::TakeOver { view } => self.on_take_over(from, view, out),
             Message::ReadAt { batch } => self.on_read_at(from, batch, out),
             Message::ReadAtOk { batch, op } => self.on_read_at_ok(from, batch, op, out),
+            Message::Recovery { nonce } => self.on_recovery(from, nonce, out),
+            Message::RecoveryResponse { view, nonce, op } => {
+                self.on_recovery_response(from, view, nonce, op);
+            }
         }
     }
 
@@ -450,6 +462,7 @@ impl Viewstamped {
     /// Hands over what has become committed, frees what is no longer needed, and records and
     /// reports what has changed.
     fn settle(&mut self, out: &mut Effects<Self>) {
+        self.maybe_recovered();
         self.deliver(out);
         self.evict();
         self.ask_for_catch_up(out);
@@ -496,9 +509,17 @@ impl Viewstamped {
         }
         let log = self.log.range(from, ready);
         let entries = (from.0..).map(Index).zip(log).map(|(index, entry)| committed(index, entry)).collect();
-        self.delivered = ready;
-        // Early: it names only entries that a quorum's disks and this one hold.
-        out.event_early(LogEvent::Committed { entries });
+        self.hand_over(entries, out);
+    }
+
+    fn hand_over(&mut self, mut entries: Vec<CommittedEntry>, out: &mut Effects<Self>) {
+        let Some(last) = entries.last() else { return };
+        self.delivered = last.index;
+        entries.retain(|entry| entry.index > self.replayed);
+        if !entries.is_empty() {
+            // Early: it names only entries that a quorum's disks and this one hold.
+            out.event_early(LogEvent::Committed { entries });
+        }
     }
 
     /// Delivers entries that the host has read back.
@@ -512,10 +533,7 @@ impl Viewstamped {
             .zip(entries)
             .map(|(index, entry)| committed(index, entry))
             .collect();
-        let Some(last) = entries.last() else { return };
-        self.delivered = last.index;
-        // Early: it names only entries that a quorum's disks and this one hold.
-        out.event_early(LogEvent::Committed { entries });
+        self.hand_over(entries, out);
     }
 
     /// The entries at `from` and after it which an answer holds, as far as they are this log's: a
@@ -631,11 +649,12 @@ fn plausible(message: &Message) -> bool {
         | Message::GetState { view, .. }
         | Message::Checkpoint { view, .. }
         | Message::Commit { view, .. }
+        | Message::RecoveryResponse { view, .. }
         | Message::TakeOver { view } => (*view, None),
         Message::Prepare { view, suffix, .. } => (*view, Some(suffix)),
         Message::StartView(state) | Message::NewState(state) => (state.view, Some(&state.suffix)),
         Message::DoViewChange(state) => (state.view, Some(&state.suffix)),
-        Message::ReadAt { .. } | Message::ReadAtOk { .. } => return true,
+        Message::ReadAt { .. } | Message::ReadAtOk { .. } | Message::Recovery { .. } => return true,
     };
     let possible = |suffix: &Suffix| suffix.is_possible() && suffix.last_view() <= view;
     view <= VIEW_MAX && suffix.is_none_or(possible)

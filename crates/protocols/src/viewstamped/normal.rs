@@ -293,10 +293,10 @@ impl Viewstamped {
         match self.take(suffix, out) {
             Taken::Matched(op) => {
                 self.commit_to(commit.min(op).max(self.commit));
-                if reply && self.standing == Standing::Replica {
-                    // Held: it acknowledges what this step and earlier ones have appended, and that
-                    // this replica was normal in the view.
-                    let view = self.views.view;
+                if reply && matches!(self.standing, Standing::Replica | Standing::Recovering) {
+                    // Its whole log is a beginning of the primary's. Held: it acknowledges what this
+                    // step and earlier ones have appended, and that it was normal in the view.
+                    let (view, op) = (self.views.view, self.log.last());
                     out.send(primary, Message::PrepareOk { view, op, round });
                 }
             }

@@ -54,6 +54,8 @@ pub struct Views {
     pub view: ViewNumber,
     /// The last view in which its status was normal; what a DoViewChange calls v′.
     pub last_normal: ViewNumber,
+    /// Whether its status is recovering: it lost a part of its log, and has not got it back yet.
+    pub recovering: bool,
 }
 
 /// A record of Viewstamped Replication's.
@@ -61,6 +63,13 @@ pub struct Views {
 pub enum Record {
     /// Replaces the views.
     Views(Views),
+    /// The log begins anew after this position: what earlier records hold is not this log's.
+    Restart {
+        /// The position before the first entry.
+        op: OpNumber,
+        /// The view of the entry there.
+        view: ViewNumber,
+    },
     /// Replaces the log from `first` on: whatever was at or after it is gone.
     Entries {
         /// The position of the first entry; at least 1.
@@ -76,10 +85,16 @@ pub enum Record {
 impl Wire for Record {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Record::Views(Views { view, last_normal }) => {
+            Record::Views(Views { view, last_normal, recovering }) => {
                 out.push(1);
                 put_varint(out, view.0);
                 put_varint(out, last_normal.0);
+                out.push(u8::from(*recovering));
+            }
+            Record::Restart { op, view } => {
+                out.push(3);
+                put_varint(out, op.0);
+                put_varint(out, view.0);
             }
             Record::Entries { first, after_view, entries } => {
                 out.push(2);
@@ -98,7 +113,8 @@ impl Wire for Record {
                 if last_normal > view {
                     return Err(DecodeError::Invalid { what: "last normal view", value: last_normal.0 });
                 }
-                Ok(Record::Views(Views { view, last_normal }))
+                let recovering = input.flag("recovering")?;
+                Ok(Record::Views(Views { view, last_normal, recovering }))
             }
             2 => {
                 let first = Index(input.varint("first op-number")?);
@@ -111,6 +127,10 @@ impl Wire for Record {
                     return Err(DecodeError::Invalid { what: "number of entries", value: 0 });
                 }
                 Ok(Record::Entries { first, after_view, entries })
+            }
+            3 => {
+                let op = Index(input.varint("op-number")?);
+                Ok(Record::Restart { op, view: ViewNumber(input.varint("view-number")?) })
             }
             kind => Err(DecodeError::Invalid { what: "record kind", value: u64::from(kind) }),
         }
@@ -151,13 +171,18 @@ impl Describe for Record {
     fn name(&self) -> &'static str {
         match self {
             Record::Views(_) => "Views",
+            Record::Restart { .. } => "Restart",
             Record::Entries { .. } => "Entries",
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Record::Views(Views { view, last_normal }) => format!("view {view}, last normal {last_normal}"),
+            Record::Views(Views { view, last_normal, recovering }) => {
+                let recovering = if *recovering { ", recovering" } else { "" };
+                format!("view {view}, last normal {last_normal}{recovering}")
+            }
+            Record::Restart { op, view } => format!("the log begins after {op}@{view}"),
             Record::Entries { first, entries, .. } => {
                 let last = Index(first.0 + (entries.len() as u64).saturating_sub(1));
                 let view = entries.last().map_or(ViewNumber(0), |entry| entry.view);

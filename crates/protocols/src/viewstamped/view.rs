@@ -22,7 +22,7 @@ impl ReplicatedLog for Viewstamped {
 
     fn span(record: &Record) -> Option<(Index, Index)> {
         match record {
-            Record::Views(_) => None,
+            Record::Views(_) | Record::Restart { .. } => None,
             Record::Entries { first, entries, .. } => {
                 Some((*first, Index(first.0 + (entries.len() as u64).saturating_sub(1))))
             }
@@ -59,7 +59,9 @@ impl ReplicatedLog for Viewstamped {
 
     fn describe(&self, now: Time) -> Vec<(&'static str, String)> {
         let status = match (self.standing, self.status) {
-            (Standing::Abstaining, _) => "recovering: its disk is damaged",
+            (Standing::Abstaining, _) => "abstaining: its disk is damaged",
+            (Standing::Recovering, Status::Normal) => "recovering, normal",
+            (Standing::Recovering, Status::ViewChange) => "recovering",
             (Standing::Learner, _) => "learner",
             (Standing::Replica, Status::Normal) if self.is_primary() => "normal, primary",
             (Standing::Replica, Status::Normal) => "normal, backup",
@@ -123,7 +125,7 @@ impl Campaign {
 impl Viewstamped {
     pub(super) fn role(&self) -> Role {
         match self.standing {
-            Standing::Abstaining => Role::Abstaining,
+            Standing::Abstaining | Standing::Recovering => Role::Abstaining,
             Standing::Learner => Role::Learner,
             Standing::Replica if self.is_primary() => Role::Leader,
             Standing::Replica if self.campaign != Campaign::None => Role::Candidate,
@@ -160,6 +162,7 @@ impl Viewstamped {
         let heartbeat = self.config.timing.heartbeat.as_nanos() as u64;
         self.state_asked.map(ago).filter(|ago| *ago < heartbeat).hash(digest);
         self.campaign.hash(digest);
+        (self.replayed, self.recovery.target, self.recovery.asked.map(ago)).hash(digest);
         self.transfer.map(|transfer| (transfer.to, until(transfer.deadline))).hash(digest);
         if self.is_primary() {
             (self.start, until(self.heartbeat_deadline), until(self.quorum_deadline)).hash(digest);

@@ -277,6 +277,7 @@ impl Viewstamped {
             self.leader = Some(from);
             self.on_new_leader(from, out);
         }
+        self.maybe_ask_for_the_end(from, out);
         self.campaign = Campaign::None;
         self.leader_contact = Some(self.now);
         if self.attempts > 0 {

@@ -54,13 +54,20 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::ReadAt { batch: 5 }, vec![14, 5]),
         (Message::ReadAtOk { batch: 5, op: Some(op) }, vec![15, 5, 1, 10]),
         (Message::ReadAtOk { batch: 5, op: None }, vec![15, 5, 0]),
+        (Message::Recovery { nonce: 300 }, vec![16, 0xAC, 2]),
+        (Message::RecoveryResponse { view, nonce: 5, op }, vec![17, 0xAC, 2, 5, 10]),
     ]
 }
 
 fn records() -> Vec<(Record, Vec<u8>)> {
-    let views = Views { view: ViewNumber(300), last_normal: ViewNumber(4) };
+    let views = Views { view: ViewNumber(300), last_normal: ViewNumber(4), recovering: true };
+    let restart = Record::Restart { op: Index(300), view: ViewNumber(2) };
     let log = Record::Entries { first: Index(8), after_view: ViewNumber(2), entries: entries() };
-    vec![(Record::Views(views), vec![1, 0xAC, 2, 4]), (log, with_entries(&[2, 8, 2]))]
+    vec![
+        (Record::Views(views), vec![1, 0xAC, 2, 4, 1]),
+        (log, with_entries(&[2, 8, 2])),
+        (restart, vec![3, 0xAC, 2, 2]),
+    ]
 }
 
 #[test]
@@ -71,7 +78,7 @@ fn messages_and_records_have_these_bytes() {
 
 #[test]
 fn records_of_nothing_are_refused() {
-    for bytes in [&[2, 0, 0, 1, 1, 0][..], &[2, 1, 0, 0], &[1, 3, 4], &[3], &[]] {
+    for bytes in [&[2, 0, 0, 1, 1, 0][..], &[2, 1, 0, 0], &[1, 3, 4, 0], &[3], &[4], &[]] {
         assert!(Record::from_bytes(Bytes::from_static(bytes)).is_err(), "{bytes:?}");
     }
     // A position so large that the entries would run past the last one.
@@ -144,8 +151,10 @@ fn hostile(rng: &mut Rng, process: &Viewstamped) -> Message {
             reply: rng.chance(1, 2),
         },
         11 => Message::GetState { view, op: op(rng), op_view: other(rng), round: number(rng, 2) },
-        12 => match rng.below(2) {
+        12 => match rng.below(4) {
             0 => Message::Checkpoint { view, op: op(rng) },
+            1 => Message::Recovery { nonce: rng.next() },
+            2 => Message::RecoveryResponse { view, nonce: rng.next(), op: op(rng) },
             _ => Message::TakeOver { view },
         },
         _ => match rng.below(2) {
