@@ -268,7 +268,9 @@ impl Viewstamped {
     }
 
     pub(super) fn on_recovery(&mut self, from: NodeId, nonce: u64, out: &mut Effects<Self>) {
-        if self.is_primary() {
+        if let (true, Some(i)) = (self.is_primary(), self.peer(from)) {
+            // What it acknowledged in an earlier life it may have lost.
+            self.progress[i].matched = Index::ZERO;
             let (view, op) = (self.views.view, self.log.last());
             // Early: if the primary forgets some of it in a crash, it asked for too much.
             out.send_early(from, Message::RecoveryResponse { view, nonce, op });

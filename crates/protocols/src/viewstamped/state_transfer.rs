@@ -9,7 +9,7 @@ use super::message::{Message, NewState, Suffix};
 use super::progress::{HostRead, Sending};
 use super::record::{Entry, ViewNumber};
 use super::view_change::Campaign;
-use super::{OpNumber, Status, VIEW_MAX, Viewstamped};
+use super::{OpNumber, Standing, Status, VIEW_MAX, Viewstamped};
 use crate::contract::Effects;
 use crate::log::{Index, LogAsk, SnapshotPoint};
 use crate::types::{NodeId, Time};
@@ -65,9 +65,13 @@ impl Viewstamped {
             return self.follow(suffix, commit, round, true, out);
         }
         let (after, after_view) = (suffix.last(), suffix.last_view());
+        let nothing = suffix.entries.is_empty();
         match self.take(suffix, out) {
             Taken::Matched(op) => {
                 self.commit_to(commit.min(op).max(self.commit));
+                if op < start && nothing {
+                    return; // A primary has what its view started with.
+                }
                 if op < start {
                     return self.ask_for_state(from, (after, after_view), round, out);
                 }
@@ -99,6 +103,10 @@ impl Viewstamped {
     fn on_state_of_best(&mut self, from: NodeId, suffix: Suffix, out: &mut Effects<Self>) {
         if suffix.last_view() >= self.views.view {
             self.ignored += 1;
+            return;
+        }
+        if suffix.entries.is_empty() {
+            // It has lost what it said it had. Without progress somebody else's turn comes.
             return;
         }
         self.state_asked = None;
@@ -243,7 +251,10 @@ impl Viewstamped {
                 // Asked before it acknowledged more.
                 return;
             }
-        } else if self.status == Status::Normal || self.configuration.primary(view) != Some(from) {
+        } else if self.status == Status::Normal
+            || self.standing != Standing::Replica
+            || self.configuration.primary(view) != Some(from)
+        {
             // Only the primary of its view may take over this log, before that is started.
             return;
         }

@@ -222,7 +222,8 @@ impl<P: ReplicatedLog> Cluster<P> {
         };
         let mut out = std::mem::take(&mut self.out);
         let process = P::recover(P::config(common), from, base, now, &mut out);
-        if how == Start::Resume {
+        // (A member that is still recovering has not got back what it lost.)
+        if how == Start::Resume && process.status().role != Role::Abstaining {
             check_recovered(id, &process, &promised);
         }
         node.process = Some(process);

@@ -116,6 +116,8 @@ struct Weather {
     /// Compactions, and members that crash when they have fetched a snapshot.
     compact: u64,
     transfer: u64,
+    /// One member, always the same, loses a record before a point where its hard state was restated.
+    damage: u64,
     /// In hundredths of the other actions: how often a timer fires. Many make elections collide.
     timers: u64,
 }
@@ -132,6 +134,11 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
         // Raft does not cut its log yet.
         compact: if P::NAME == Raft::NAME { 0 } else { [0, 5, 20][rng.below(3) as usize] },
         transfer: [0, 5][rng.below(2) as usize],
+        damage: if P::NAME == Raft::NAME || cluster.nodes.len() < 3 {
+            0
+        } else {
+            [0, 3][rng.below(2) as usize]
+        },
         timers: [0, 0, 20, 40][rng.below(4) as usize],
     };
     for id in cluster.ids() {
@@ -197,6 +204,9 @@ fn act<P: ReplicatedLog>(
     if rng.chance(weather.compact, 1_000) && cluster.is_up(id) {
         return compact(cluster, rng, id);
     }
+    if rng.chance(weather.damage, 1_000) && cluster.is_up(NodeId(2)) {
+        return damage(cluster, rng, NodeId(2));
+    }
     if rng.chance(weather.transfer, 1_000) && cluster.is_up(id) {
         cluster.transfer(id, rng.chance(1, 2).then_some(other));
         return;
@@ -226,6 +236,15 @@ fn act<P: ReplicatedLog>(
         97 => cluster.now = cluster.now + Duration::from_millis(rng.below(30)),
         _ if !cluster.is_up(id) => cluster.start(id, Start::Resume),
         _ => {}
+    }
+}
+
+fn damage<P: ReplicatedLog>(cluster: &mut Cluster<P>, rng: &mut Rng, id: NodeId) {
+    cluster.begin_segment(id);
+    cluster.crash(id, 0);
+    let records = cluster.node(id).disk.records().len() as u64;
+    if records > 1 {
+        cluster.start(id, Start::Damaged(&[1 + rng.below(records - 1) as usize]));
     }
 }
 
