@@ -174,8 +174,9 @@ impl Viewstamped {
         op: OpNumber,
         out: &mut Effects<Self>,
     ) {
-        let of_best = matches!(self.campaign, Campaign::Fetching { best, .. } if best == from);
-        if !(of_best && view == self.views.view) && !self.hear_primary(from, view, out) {
+        let of_best = view == self.views.view
+            && matches!(self.campaign, Campaign::Fetching { best, .. } if best == from);
+        if !of_best && !self.hear_primary(from, view, out) {
             return;
         }
         if op <= self.commit || self.storage_full {
