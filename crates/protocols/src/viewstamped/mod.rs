@@ -387,6 +387,10 @@ impl Viewstamped {
             self.ignored += 1;
             return;
         }
+        if self.transfer.is_some() {
+            // What it proposed now would only be at risk.
+            return self.refuse(ticket, Refusal::Busy, out);
+        }
         let cost: usize = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
         let room = self.config.limits.uncommitted_bytes_max.saturating_sub(self.uncommitted_bytes);
         // A proposal that is larger than the limit goes alone, rather than never.

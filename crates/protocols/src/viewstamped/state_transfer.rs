@@ -128,6 +128,10 @@ impl Viewstamped {
             // Only the base can be this: nobody differs from what a checkpoint covers.
             return if hint.0 >= after { Taken::Impossible } else { Taken::Gap(hint) };
         }
+        let at_base = base.0.checked_sub(after.0 + 1).and_then(|i| entries.get(i as usize));
+        if at_base.is_some_and(|entry| self.log.view_at(base) != Some(entry.view)) {
+            return Taken::Impossible;
+        }
         // What the log already holds stays, and so does what follows it: a message that is late
         // or repeated must not take back what was acknowledged since.
         let held = (after.0 + 1..)

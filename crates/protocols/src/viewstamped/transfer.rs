@@ -23,6 +23,9 @@ impl Viewstamped {
         if !self.is_primary() {
             return self.refuse(ticket, Refusal::NotLeader { leader: self.leader }, out);
         }
+        if let Some(unknown) = to.filter(|to| !self.configuration.contains(*to)) {
+            return self.refuse(ticket, Refusal::Change(ChangeRefusal::Unknown(unknown)), out);
+        }
         if self.transfer.is_some() {
             return self.refuse(ticket, Refusal::Change(ChangeRefusal::InProgress), out);
         }
