@@ -1,5 +1,5 @@
-//! Well-known mistakes, planted in copies of the protocols, must be found by the protocols' own
-//! tests: by random runs, and where the luck that they need is rare, by a golden script.
+//! Well-known mistakes, planted in copies of Viewstamped Replication, must be found by the protocols'
+//! own tests: by random runs, and where the luck that they need is rare, by a golden script.
 //!
 //! Each bound is a few times the number of seeds that it took when it was written down, so that a
 //! driver which has become blind to a mistake fails here, and a change of its luck does not.
@@ -82,6 +82,7 @@ planted! {
     promise_before_sync: Script("vr-promise-waits-for-its-sync"),
     promise_forgotten: Seeds(3000),
     read_unconfirmed: Script("vr-stale-primary-serves-no-read"),
+    recovered_too_early: Script("vr-crash-while-recovering"),
     restarted_primary_goes_on: Seeds(3000),
     truncated_before_state: Seeds(3000),
 }
