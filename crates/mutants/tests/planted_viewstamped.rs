@@ -74,7 +74,7 @@ macro_rules! planted {
 }
 
 planted! {
-    acknowledged_before_sync: Seeds(3000),
+    acknowledged_before_sync: Script("vr-backup-acknowledges-after-its-sync"),
     last_normal_before_log: Seeds(3000),
     longest_log_wins: Script("vr-last-normal-view-beats-length"),
     normal_with_a_part: Seeds(3000),
@@ -84,5 +84,5 @@ planted! {
     read_unconfirmed: Script("vr-stale-primary-serves-no-read"),
     recovered_too_early: Script("vr-crash-while-recovering"),
     restarted_primary_goes_on: Seeds(3000),
-    truncated_before_state: Seeds(3000),
+    truncated_before_state: Script("vr-state-transfer-does-not-truncate"),
 }
