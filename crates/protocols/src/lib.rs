@@ -26,6 +26,7 @@
 //! | [`wire`] | the bounded binary encoding of messages and records |
 //! | [`types`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
 //! | [`raft`] | Raft |
+//! | [`viewstamped`] | Viewstamped Replication |
 //!
 //! # What is deliberately absent
 //!
@@ -43,6 +44,7 @@ pub mod log;
 pub mod raft;
 pub mod rng;
 pub mod types;
+pub mod viewstamped;
 pub mod wire;
 
 pub use contract::{Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault};

@@ -14,4 +14,5 @@ mod random;
 mod recovery;
 mod script;
 mod scripts;
+mod viewstamped;
 mod wire;
