@@ -149,7 +149,7 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
             6 => Message::LogEnd { nonce: rng.below(3), term, last: index(rng) },
             0 => Message::ReadIndex { batch: rng.below(3) },
             1 => Message::ReadIndexReply { batch: rng.below(3), index: Some(index(rng)) },
-            _ => Message::Stored { term, index: index(rng) },
+            _ => Message::Stored { truncations: rng.below(3), index: index(rng) },
         },
     }
 }

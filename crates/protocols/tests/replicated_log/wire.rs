@@ -50,7 +50,7 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::ReadIndex { batch: 5 }, vec![7, 5]),
         (Message::ReadIndexReply { batch: 5, index: Some(Index(8)) }, vec![8, 5, 1, 8]),
         (Message::ReadIndexReply { batch: 5, index: None }, vec![8, 5, 0]),
-        (Message::Stored { term: Term(3), index: Index(8) }, vec![9, 3, 8]),
+        (Message::Stored { truncations: 3, index: Index(8) }, vec![9, 3, 8]),
         (Message::InstallSnapshot(offer), vec![10, 3, 0xC8, 1, 2, 9]),
         (Message::TimeoutNow { term: Term(300) }, vec![11, 0xAC, 2]),
         (Message::RequestLogEnd { nonce: 5 }, vec![12, 5]),
