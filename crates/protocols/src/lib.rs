@@ -26,6 +26,7 @@
 //! | [`wire`] | the bounded binary encoding of messages and records |
 //! | [`types`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
 //! | [`raft`] | Raft |
+//! | [`multi_paxos`] | Multi-Paxos |
 //!
 //! # What is deliberately absent
 //!
@@ -40,6 +41,7 @@ extern crate std;
 pub mod contract;
 pub mod fingerprint;
 pub mod log;
+pub mod multi_paxos;
 pub mod raft;
 pub mod rng;
 pub mod types;

@@ -11,4 +11,5 @@ mod oracle;
 mod random;
 mod script;
 mod scripts;
+mod subjects;
 mod wire;

@@ -10,14 +10,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use synod_protocols::Rng;
 use synod_protocols::log::{LogLimits, Payload, ReplicatedLog};
+use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 
 const ACTIONS: u64 = 2_000;
 
 #[test]
-fn random_runs_are_safe_and_recover() {
+fn random_runs_of_raft_are_safe_and_recover() {
     campaign::<Raft>();
+}
+
+#[test]
+fn random_runs_of_multi_paxos_are_safe_and_recover() {
+    campaign::<MultiPaxos>();
 }
 
 fn campaign<P: ReplicatedLog>() {
@@ -41,7 +47,8 @@ fn campaign<P: ReplicatedLog>() {
             let skipped = trace.lines().count().saturating_sub(120);
             trace.lines().skip(skipped).for_each(|line| println!("{line}"));
             println!(
-                "seed {seed} failed; replay: SYNOD_SEED={seed} cargo test -p synod-protocols --test replicated_log random -- --nocapture"
+                "seed {seed} failed; replay: SYNOD_SEED={seed} cargo test -p synod-protocols --test replicated_log random_runs_of_{} -- --nocapture",
+                P::NAME.replace('-', "_")
             );
             std::panic::resume_unwind(panic);
         }

@@ -5,6 +5,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
+//! | `count epochs` | from here on epochs are shown as how many of those that were led are not after them |
 //! | `start 3` | a cluster of three members, n1 to n3, which are up and wait |
 //! | `limit window_messages 2` | before `start`: sets a bound (also `message_bytes`, `window_bytes`, `uncommitted_bytes`, `tail_bytes`, `reads`) |
 //! | `timeout n1` | the clock moves to n1's deadline, and n1's timer fires |
@@ -30,11 +31,12 @@
 //! | `expect …` | see [`Runner::expect`] |
 
 use crate::cluster::{Answer, Cluster, Settings, Start};
+use crate::subjects::show_epoch;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use synod_protocols::log::{
-    CommittedEntry, Index, LogRequest, MembershipChange, Payload, Refusal, ReplicatedLog, Role, Ticket,
+    CommittedEntry, Epoch, Index, LogRequest, MembershipChange, Payload, Refusal, ReplicatedLog, Role, Ticket,
 };
 use synod_protocols::types::NodeId;
 use synod_protocols::{Describe, Input, StorageFault};
@@ -45,6 +47,7 @@ pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
         cluster: None,
         settings: Settings { seed: 1, ..Settings::default() },
         names: BTreeMap::new(),
+        count_epochs: false,
     };
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -65,6 +68,7 @@ struct Runner<P: ReplicatedLog> {
     cluster: Option<Cluster<P>>,
     settings: Settings,
     names: BTreeMap<String, Ticket>,
+    count_epochs: bool,
 }
 
 type Outcome = Result<(), String>;
@@ -82,6 +86,7 @@ impl<P: ReplicatedLog> Runner<P> {
 
     fn command(&mut self, words: &[&str]) -> Outcome {
         match words {
+            ["count", "epochs"] => self.count_epochs = true,
             ["limit", name, value] => return self.limit(name, number(value)?),
             ["start", size] => {
                 let mut cluster = Cluster::new(number(size)?, self.settings.clone());
@@ -301,36 +306,66 @@ impl<P: ReplicatedLog> Runner<P> {
         same(found, rest.join(" "))
     }
 
-    fn expect_member(&mut self, id: NodeId, rest: &[&str]) -> Outcome {
-        let node_ = self.cluster().node(id);
+    fn expect_member(&self, id: NodeId, rest: &[&str]) -> Outcome {
+        let cluster = self.cluster.as_ref().expect("a script starts a cluster first");
+        let node_ = cluster.node(id);
         match rest {
             ["applied", entries @ ..] => {
-                return same(show_applied(&node_.delivered), entries.join(" "));
+                return same(self.show_applied(id), entries.join(" "));
             }
             ["asks", what] => return same(show_asks(&node_.asks), what.to_string()),
-            ["unsynced", count] => return same(self.cluster().unsynced(id).to_string(), count.to_string()),
+            ["unsynced", count] => return same(cluster.unsynced(id).to_string(), count.to_string()),
             _ => {}
         }
         let process = node_.process.as_ref().ok_or_else(|| format!("{id} is down"))?;
         let status = process.status();
         let nobody = |id: Option<NodeId>| id.map_or("nobody".to_string(), |id| id.to_string());
         let (found, wanted) = match rest {
-            ["log", entries @ ..] => (show_log(process), entries.join(" ")),
+            ["log", entries @ ..] => (self.show_log(process), entries.join(" ")),
             ["committed", n] => (status.committed.to_string(), n.to_string()),
             ["durable", n] => (status.durable.to_string(), n.to_string()),
             ["last", n] => (status.last.to_string(), n.to_string()),
             ["in", "memory", n] => (status.first_in_memory.to_string(), n.to_string()),
             ["ignored", n] => (status.ignored.to_string(), n.to_string()),
-            ["epoch", n] => (status.epoch.0.to_string(), n.to_string()),
+            ["epoch", n] => (self.show_epoch(status.epoch), n.to_string()),
             ["follows", leader] => (nobody(status.leader), leader.to_string()),
             ["voted", whom] => (nobody(status.voted_for), whom.to_string()),
             [role] => (show_role(status.role), role.to_string()),
-            [role, "epoch", n] => {
-                (format!("{} epoch {}", show_role(status.role), status.epoch.0), format!("{role} epoch {n}"))
-            }
+            [role, "epoch", n] => (
+                format!("{} epoch {}", show_role(status.role), self.show_epoch(status.epoch)),
+                format!("{role} epoch {n}"),
+            ),
             _ => return Err("there is no such expectation".into()),
         };
         same(found, wanted)
+    }
+}
+
+/// How things are shown.
+impl<P: ReplicatedLog> Runner<P> {
+    fn show_epoch(&self, epoch: Epoch) -> String {
+        match (&self.cluster, self.count_epochs) {
+            (Some(cluster), true) => cluster.oracle.count_epochs(epoch).to_string(),
+            _ => show_epoch::<P>(epoch),
+        }
+    }
+
+    fn show_applied(&self, id: NodeId) -> String {
+        let cluster = self.cluster.as_ref().expect("a script starts a cluster first");
+        let show = |entry: &CommittedEntry| {
+            format!("{}@{}", show_payload(&entry.payload), self.show_epoch(entry.epoch))
+        };
+        let entries: Vec<_> = cluster.node(id).delivered.iter().map(show).collect();
+        if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
+    }
+
+    fn show_log(&self, process: &P) -> String {
+        let show = |index| match process.entry(Index(index)) {
+            Some((epoch, payload)) => format!("{}@{}", show_payload(payload), self.show_epoch(epoch)),
+            None => "?".into(),
+        };
+        let entries: Vec<_> = (1..=process.status().last.0).map(show).collect();
+        if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
     }
 }
 
@@ -370,20 +405,6 @@ fn show_payload(payload: &Payload) -> String {
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Payload::Membership(_) => "members".into(),
     }
-}
-
-fn show_applied(entries: &[CommittedEntry]) -> String {
-    let show = |entry: &CommittedEntry| format!("{}@{}", show_payload(&entry.payload), entry.epoch.0);
-    if entries.is_empty() { "nothing".into() } else { entries.iter().map(show).collect::<Vec<_>>().join(" ") }
-}
-
-fn show_log<P: ReplicatedLog>(process: &P) -> String {
-    let show = |index| match process.entry(Index(index)) {
-        Some((epoch, payload)) => format!("{}@{}", show_payload(payload), epoch.0),
-        None => "?".into(),
-    };
-    let entries: Vec<_> = (1..=process.status().last.0).map(show).collect();
-    if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
 }
 
 fn show_asks(asks: &VecDeque<synod_protocols::log::LogAsk>) -> String {
