@@ -1,8 +1,9 @@
 //! The acceptor: what it promises, what it accepts, and what it learns to be chosen.
 
 use super::message::{Accept, Accepted, Message, Promise};
-use super::record::{Ballot, Pvalue, Record, Value};
+use super::record::{Pvalue, Record, Value};
 use super::{MultiPaxos, Part, Standing};
+use crate::ballot::Ballot;
 use crate::contract::Effects;
 use crate::log::{Index, LogAsk};
 use crate::types::NodeId;

@@ -5,7 +5,8 @@
 //! They are runs because a slot is known to be chosen only when it and all before it were accepted
 //! under one ballot or known to be chosen already: over chosen slots the ballots only rise.
 
-use super::record::{Ballot, Pvalue, Value};
+use super::record::{Pvalue, Value};
+use crate::ballot::Ballot;
 use crate::log::{Epoch, Index, SnapshotPoint};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

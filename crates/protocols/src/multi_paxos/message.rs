@@ -1,6 +1,7 @@
 //! What members say to each other, in the words of Paxos, and its encoding.
 
-use super::record::{Ballot, Pvalue, Value, decode_pvalues, decode_values, encode_pvalues, encode_values};
+use super::record::{Pvalue, Value, decode_pvalues, decode_values, encode_pvalues, encode_values};
+use crate::ballot::Ballot;
 use crate::contract::Describe;
 use crate::log::Index;
 use crate::wire::{DecodeError, Reader, Wire, put_varint};

@@ -2,7 +2,7 @@
 //!
 //! # The idea
 //!
-//! Read `paxos.rs` first: it is the protocol for one value. Here there is a value to choose
+//! Read [`crate::paxos`] first: it is the protocol for one value. Here there is a value to choose
 //! for each *slot* of a log, and each slot is an instance of its own. What makes it quick is that
 //! phase 1 does not depend on the value: a proposer *prepares* one *ballot* for all slots at once,
 //! and as long as nobody prepares a higher one it is the *distinguished proposer*, or leader, and
@@ -89,8 +89,9 @@ mod transfer;
 mod view;
 
 pub use message::{Accept, Accepted, Message, Promise};
-pub use record::{Ballot, ID_BOUND, Pvalue, ROUND_MAX, Record, VALUE_BYTES, Value};
+pub use record::{Pvalue, Record, VALUE_BYTES, Value};
 
+use crate::ballot::{Ballot, ID_BOUND};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::{
@@ -114,7 +115,7 @@ use transfer::Transfer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What all replicated logs are configured with. The heartbeat must be above zero, the
-    /// election timeout above the heartbeat, and every id below [`ID_BOUND`].
+    /// election timeout above the heartbeat, and every id below [`crate::ballot::ID_BOUND`].
     pub common: LogConfig,
 }
 

@@ -1,8 +1,9 @@
 //! The proposer: when it campaigns, how it prepares, and why it steps down.
 
 use super::message::{Message, Promise};
-use super::record::{Ballot, Pvalue, ROUND_MAX, Value};
+use super::record::{Pvalue, Value};
 use super::{MultiPaxos, Part, Standing};
+use crate::ballot::{Ballot, ROUND_MAX};
 use crate::contract::Effects;
 use crate::log::{Index, LogAsk, Payload};
 use crate::types::{NodeId, Time};

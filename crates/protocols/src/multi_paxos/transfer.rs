@@ -3,8 +3,8 @@
 //! but a successor which has everything leads at once.)
 
 use super::message::Message;
-use super::record::Ballot;
 use super::{MultiPaxos, Part};
+use crate::ballot::Ballot;
 use crate::contract::Effects;
 use crate::log::{ChangeRefusal, LogEvent, Refusal, Ticket};
 use crate::types::{NodeId, Time};
