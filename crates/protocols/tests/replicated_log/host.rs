@@ -102,14 +102,18 @@ impl<P: ReplicatedLog> Cluster<P> {
         }
         let state: Vec<CommittedEntry> = self.node(from).delivered.clone();
         let node = self.node_mut(id);
-        if (state.len() as u64) < index.0 || state.len() <= node.delivered.len() {
+        if node.delivered.len() as u64 >= index.0 {
+            // Its own state covers that: only its log does not.
+        } else if state.len() as u64 >= index.0 {
+            node.delivered = state;
+        } else {
             return None;
         }
-        node.delivered = state;
         node.applied = Index(node.delivered.len() as u64);
         let point = node.point(node.applied);
         node.snapshot = Some(point.clone());
         node.disk.drop_segments::<P>(point.index);
+        self.fetched += 1;
         self.note(|| format!("{id} has fetched the state of {from} at {}", point.index));
         Some(point)
     }
