@@ -133,6 +133,7 @@ impl MultiPaxos {
         for i in 0..self.progress.len() {
             self.send_accept(i, Vec::new(), true, out);
         }
+        self.repeat_hand_over(out);
     }
 
     /// A peer that has everything which is chosen learns so at once, unless something else has
