@@ -84,8 +84,9 @@ impl<P: ReplicatedLog> Cluster<P> {
     /// As `answer` to a question for a snapshot, but the member crashes when the state is durable
     /// and before its process learns of it.
     pub fn answer_and_crash(&mut self, id: NodeId) -> bool {
-        match self.node_mut(id).asks.pop_front() {
+        match self.node(id).asks.front().copied() {
             Some(LogAsk::Snapshot { from, index }) => {
+                self.node_mut(id).asks.pop_front();
                 let fetched = self.fetch(id, from, index).is_some();
                 self.crash(id, 0);
                 fetched
