@@ -51,7 +51,7 @@ fn find_by_script<P: ReplicatedLog>(name: &str) {
 }
 
 macro_rules! planted {
-    (random: $($bug:ident: $seeds_max:expr,)* scripts: $($rare:ident,)*) => {
+    (random { $($bug:ident: $seeds_max:expr,)* } scripts { $($rare:ident,)* }) => {
         $(
             #[test]
             fn $bug() {
@@ -76,7 +76,7 @@ macro_rules! planted {
 }
 
 planted! {
-    random:
+    random {
     accepted_past_a_gap: 100,
     acknowledged_before_sync: 10_000,
     chosen_without_acceptance: 400,
@@ -86,10 +86,12 @@ planted! {
     promise_forgotten: 400,
     read_before_the_opening: 100,
     values_behind_dropped: 4_000,
-    scripts:
+    }
+    scripts {
     ballot_used_again,
     lower_ballot_wins,
     promise_before_sync,
     read_unconfirmed,
     stale_ballot_accepted,
+    }
 }
