@@ -233,6 +233,13 @@ impl Membership {
         self.history.iter().any(|(_, configuration)| configuration.part(id).is_some())
     }
 
+    /// Whether it votes in any of those that may yet govern. A server which the last configuration
+    /// in its log lets go may be the only one left that holds that configuration's entry: until it
+    /// is committed nobody else might be electable, and so it still campaigns (section 4.2.2).
+    pub(super) fn may_lead(&self, id: NodeId) -> bool {
+        self.history.iter().any(|(_, configuration)| configuration.is_voter(id))
+    }
+
     /// Everybody whom one that may yet govern lists, in ascending order.
     pub(super) fn everybody(&self) -> Vec<NodeId> {
         let listed = self.history.iter().flat_map(|(_, configuration)| configuration.members());

@@ -192,9 +192,9 @@ pub struct Raft {
 /// Whether a server takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Standing {
-    /// The configuration in effect counts it in quorums.
+    /// A configuration that may yet govern counts it in quorums.
     Voter,
-    /// The configuration in effect, or none yet, lets it receive the log only.
+    /// The configuration in effect, if it knows one, lets it receive the log only.
     Learner,
     /// Its disk lost entries, and it receives the log again before it votes.
     Repairing,
@@ -352,7 +352,7 @@ impl Raft {
             Standing::Abstaining
         } else if self.hard.repairing {
             Standing::Repairing
-        } else if self.membership.current().is_voter(self.config.id) {
+        } else if self.membership.may_lead(self.config.id) {
             Standing::Voter
         } else {
             Standing::Learner
