@@ -9,6 +9,7 @@ mod disk;
 mod explore;
 mod host;
 mod hostile;
+mod multi_paxos;
 mod oracle;
 mod random;
 mod recovery;
