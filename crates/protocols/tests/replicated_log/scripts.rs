@@ -13,8 +13,10 @@ type Run = fn(&str) -> Result<u64, String>;
 /// Every replicated log, by what its scripts' names begin with.
 const PROTOCOLS: [(&str, Run); 2] = [("raft", run::<Raft>), ("paxos", run::<MultiPaxos>)];
 
-/// What a protocol cannot do yet, by script.
-const NOT_YET: [(&str, &str); 8] = [
+/// Scripts that do not hold for a protocol: what it cannot do yet, and the script in which an
+/// acceptor would have to forget what it has accepted.
+const NOT_FOR: [(&str, &str); 9] = [
+    ("paxos", "log-snapshot-crash-before-its-record"),
     ("paxos", "log-add-and-promote"),
     ("paxos", "log-add-learner"),
     ("paxos", "log-change-refused"),
@@ -42,7 +44,7 @@ fn every_script_holds() {
         let runs: Vec<_> = PROTOCOLS.iter().filter(|(name, _)| kind == "log" || kind == *name).collect();
         assert!(!runs.is_empty(), "{name}: which protocol is this for?");
         for (protocol, run) in runs {
-            if NOT_YET.contains(&(*protocol, &name)) {
+            if NOT_FOR.contains(&(*protocol, &name)) {
                 continue;
             }
             // Protocols number their epochs differently: the neutral scripts count those led.
