@@ -28,6 +28,7 @@
 //! | [`paxos`] | Paxos for one value: the place to begin |
 //! | [`raft`] | Raft |
 //! | [`multi_paxos`] | Multi-Paxos |
+//! | [`viewstamped`] | Viewstamped Replication |
 //!
 //! # What is deliberately absent
 //!
@@ -48,6 +49,7 @@ pub mod paxos;
 pub mod raft;
 pub mod rng;
 pub mod types;
+pub mod viewstamped;
 pub mod wire;
 
 pub use contract::{Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault};

@@ -5,7 +5,6 @@ use crate::cluster::{Cluster, Settings, Start};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use synod_protocols::log::{MembershipChange, ReplicatedLog, Role};
-use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 
 /// How often each thing may happen in one run.
@@ -221,35 +220,8 @@ fn a_crash_between_any_two_syncs<P: ReplicatedLog>() {
     assert!(found.committed > 0, "{found:?}");
 }
 
-macro_rules! explorations {
-    ($($module:ident: $protocol:ty,)*) => {$(
-        mod $module {
-            #[test]
-            fn one_election_and_one_command() {
-                super::one_election_and_one_command::<$protocol>();
-            }
-
-            #[test]
-            fn two_candidates_and_a_loss() {
-                super::two_candidates_and_a_loss::<$protocol>();
-            }
-
-            #[test]
-            fn a_crash_between_any_two_syncs() {
-                super::a_crash_between_any_two_syncs::<$protocol>();
-            }
-        }
-    )*};
-}
-
-explorations! {
-    raft: synod_protocols::raft::Raft,
-    multi_paxos: synod_protocols::multi_paxos::MultiPaxos,
-}
-
 /// A change of members that meets two elections.
-#[test]
-fn a_change_of_members_between_elections() {
+fn a_change_of_members_between_elections<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 2,
         proposals: 0,
@@ -260,15 +232,14 @@ fn a_change_of_members_between_elections() {
         depth: 60,
         states: 15_000,
     };
-    let found = explore::<Raft>(2, budget);
-    report::<Raft>("2 members, 2 timeouts, 1 removal", &found);
+    let found = explore::<P>(2, budget);
+    report::<P>("2 members, 2 timeouts, 1 removal", &found);
     assert!(found.committed > 0, "{found:?}");
-    report::<Raft>("3 members, 1 timeout, 1 removal", &explore::<Raft>(3, Budget { timeouts: 1, ..budget }));
+    report::<P>("3 members, 1 timeout, 1 removal", &explore::<P>(3, Budget { timeouts: 1, ..budget }));
 }
 
 /// A removal while steps are lost in a crash.
-#[test]
-fn a_change_of_members_and_a_crash_between_syncs() {
+fn a_change_of_members_and_a_crash_between_syncs<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 2,
         proposals: 0,
@@ -279,5 +250,24 @@ fn a_change_of_members_and_a_crash_between_syncs() {
         depth: 60,
         states: 15_000,
     };
-    report::<Raft>("2 members, 2 timeouts, 1 removal, 1 crash, slow disks", &explore::<Raft>(2, budget));
+    report::<P>("2 members, 2 timeouts, 1 removal, 1 crash, slow disks", &explore::<P>(2, budget));
+}
+
+macro_rules! explorations {
+    ($($module:ident: $protocol:ty, $($what:ident)*;)*) => {$(
+        mod $module {
+            $(
+                #[test]
+                fn $what() {
+                    super::$what::<$protocol>();
+                }
+            )*
+        }
+    )*};
+}
+
+explorations! {
+    raft: synod_protocols::raft::Raft, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs a_change_of_members_between_elections a_change_of_members_and_a_crash_between_syncs;
+    multi_paxos: synod_protocols::multi_paxos::MultiPaxos, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
+    viewstamped: synod_protocols::viewstamped::Viewstamped, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
 }

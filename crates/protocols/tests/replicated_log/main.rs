@@ -16,4 +16,5 @@ mod recovery;
 mod script;
 mod scripts;
 mod subjects;
+mod viewstamped;
 mod wire;

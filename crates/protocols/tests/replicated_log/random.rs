@@ -15,6 +15,7 @@ use synod_protocols::log::{
 use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
+use synod_protocols::viewstamped::Viewstamped;
 
 const ACTIONS: u64 = 2_000;
 
@@ -29,6 +30,11 @@ fn random_runs_of_raft_are_safe_and_recover() {
 #[test]
 fn random_runs_of_multi_paxos_are_safe_and_recover() {
     campaign::<MultiPaxos>();
+}
+
+#[test]
+fn random_runs_of_viewstamped_are_safe_and_recover() {
+    campaign::<Viewstamped>();
 }
 
 fn campaign<P: ReplicatedLog>() {
@@ -83,7 +89,7 @@ fn campaign<P: ReplicatedLog>() {
     assert!(total.committed > 0 && (alone || total.reads > 0), "the runs did nothing");
 }
 
-/// The first of these seeds that breaks a promise, and which. For the planted bugs.
+/// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
 #[allow(dead_code)]
 pub fn first_failure<P: ReplicatedLog>(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| {

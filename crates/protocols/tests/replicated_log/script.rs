@@ -305,7 +305,7 @@ impl<P: ReplicatedLog> Runner<P> {
 
     /// | expectation | what must hold |
     /// |---|---|
-    /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term) |
+    /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term, Viewstamped Replication: view) |
     /// | `n1 epoch 2`, `n1 follows n2`, `n1 follows nobody`, `n1 voted n2` | |
     /// | `n1 committed 3`, `n1 durable 3`, `n1 last 3`, `n1 base 3`, `n1 in memory 3`, `n1 ignored 1` | `LogStatus` |
     /// | `n1 log -@1 a@1 b@2` | its log from its base on; `-` is a no-op, `members` a configuration |

@@ -7,24 +7,36 @@ use std::path::Path;
 use synod_protocols::log::ReplicatedLog;
 use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
+use synod_protocols::viewstamped::Viewstamped;
 
 type Run = fn(&str) -> Result<u64, String>;
 
 /// Every replicated log, by what its scripts' names begin with.
-const PROTOCOLS: [(&str, Run); 2] = [("raft", run::<Raft>), ("paxos", run::<MultiPaxos>)];
+const PROTOCOLS: [(&str, Run); 3] =
+    [("raft", run::<Raft>), ("paxos", run::<MultiPaxos>), ("vr", run::<Viewstamped>)];
 
-/// Scripts that do not hold for a protocol: what it cannot do yet, and the script in which an
+/// Scripts that do not hold for a protocol: what it cannot do yet, and the one in which a Paxos
 /// acceptor would have to forget what it has accepted.
-const NOT_FOR: [(&str, &str); 9] = [
+const NOT_FOR: [(&str, &str); 19] = [
     ("paxos", "log-snapshot-crash-before-its-record"),
     ("paxos", "log-add-and-promote"),
     ("paxos", "log-add-learner"),
     ("paxos", "log-change-refused"),
     ("paxos", "log-change-would-lose-the-quorum"),
+    ("paxos", "log-join-by-snapshot"),
     ("paxos", "log-joining-member-restarts"),
     ("paxos", "log-leader-removes-itself"),
     ("paxos", "log-remove"),
     ("paxos", "log-replace"),
+    ("vr", "log-add-and-promote"),
+    ("vr", "log-add-learner"),
+    ("vr", "log-change-refused"),
+    ("vr", "log-change-would-lose-the-quorum"),
+    ("vr", "log-join-by-snapshot"),
+    ("vr", "log-joining-member-restarts"),
+    ("vr", "log-leader-removes-itself"),
+    ("vr", "log-remove"),
+    ("vr", "log-replace"),
 ];
 
 #[test]
