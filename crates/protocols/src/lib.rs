@@ -41,6 +41,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ballot;
+pub mod catalogue;
 pub mod contract;
 pub mod fingerprint;
 pub mod log;
