@@ -268,5 +268,6 @@ macro_rules! explorations {
 
 explorations! {
     raft: synod_protocols::raft::Raft, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs a_change_of_members_between_elections a_change_of_members_and_a_crash_between_syncs;
+    multi_paxos: synod_protocols::multi_paxos::MultiPaxos, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
     viewstamped: synod_protocols::viewstamped::Viewstamped, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
 }

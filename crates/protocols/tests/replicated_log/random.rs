@@ -12,6 +12,7 @@ use synod_protocols::Rng;
 use synod_protocols::log::{
     CommittedEntry, Index, Lease, LogLimits, MembershipChange, Payload, ReplicatedLog, Role, Timing,
 };
+use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 use synod_protocols::viewstamped::Viewstamped;
@@ -24,6 +25,11 @@ const MACHINES_MAX: u64 = 4;
 #[test]
 fn random_runs_of_raft_are_safe_and_recover() {
     campaign::<Raft>();
+}
+
+#[test]
+fn random_runs_of_multi_paxos_are_safe_and_recover() {
+    campaign::<MultiPaxos>();
 }
 
 #[test]
