@@ -26,6 +26,7 @@
 //! | [`wire`] | the bounded binary encoding of messages and records |
 //! | [`types`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
 //! | [`raft`] | Raft |
+//! | [`zab`] | Zab |
 //!
 //! # What is deliberately absent
 //!
@@ -44,6 +45,7 @@ pub mod raft;
 pub mod rng;
 pub mod types;
 pub mod wire;
+pub mod zab;
 
 pub use contract::{Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault};
 pub use fingerprint::Fingerprint;

@@ -1,0 +1,572 @@
+//! Zab: ESSAY
+
+mod broadcast;
+mod discovery;
+mod election;
+mod follower;
+mod history;
+mod host;
+mod learner;
+mod membership;
+mod message;
+mod read;
+mod record;
+mod view;
+
+pub use message::{Message, Notification, State, Vote};
+pub use record::{ENTRY_BYTES, Entry, Epochs, Record, Zxid};
+
+use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
+use crate::fingerprint::Fingerprint;
+use crate::log::{
+    Epoch, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Refusal, Role, Ticket,
+};
+use crate::rng::Rng;
+use crate::types::{NodeId, Time};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use history::History;
+use host::HostRead;
+use learner::Learner;
+use membership::Membership;
+use read::{Forwarding, Reads};
+
+/// Epochs, rounds and positions above this are taken to be garbage: honest members would need
+/// centuries to count so far, and no arithmetic on smaller ones overflows.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
+
+/// What an owner of a member decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What all replicated logs are configured with. The heartbeat must be above zero and the
+    /// election timeout above the heartbeat. Leases are not used: every read asks a quorum.
+    pub common: LogConfig,
+}
+
+/// A member of a Zab ensemble.
+#[derive(Clone, Debug)]
+pub struct Zab {
+    config: LogConfig,
+    membership: Membership,
+    standing: Standing,
+    rng: Rng,
+    /// When the current step happens.
+    now: Time,
+
+    /// acceptedEpoch and currentEpoch, as of now and as last recorded: what changed in a step is
+    /// recorded at its end, after the entries of the step.
+    epochs: Epochs,
+    epochs_recorded: Epochs,
+    history: History,
+    /// The last entry known to be on this member's disk, and never after the end of the history.
+    stored: Index,
+    /// How often this life has cut its history.
+    cuts: u64,
+    /// When each message to itself that has not come back was sent, and how many at that time.
+    to_self: VecDeque<(Time, u32)>,
+    storage_full: bool,
+
+    /// The last entry known to be committed.
+    commit: Index,
+    /// The last entry handed to the host as committed: at most `commit` and `stored`.
+    delivered: Index,
+    /// The last entry that the host has applied durably.
+    applied: Index,
+    /// The cost of the entries in memory that are not committed.
+    uncommitted_bytes: usize,
+    /// Committed entries that are no longer in memory, on their way back from the host.
+    redelivery: HostRead,
+    /// Entries for a lagging peer, on their way from the host.
+    catch_up: HostRead,
+
+    part: Part,
+    leader: Option<NodeId>,
+    /// How long this member waits for its leader, or for a round of voting, drawn anew after each
+    /// wait; and until when.
+    wait: Duration,
+    patience: Time,
+    /// When it repeats itself: a notification while looking, a FOLLOWERINFO while discovering, a
+    /// PING while leading.
+    repeat: Time,
+
+    /// The round of voting, or the one that made the leader.
+    round: u64,
+    vote: Option<Vote>,
+    /// The latest vote of each peer in this round.
+    votes: Vec<(NodeId, Option<Vote>)>,
+    /// Whom it heard of since it last lost patience.
+    heard: Vec<NodeId>,
+    /// Whether it may propose itself without having heard from a quorum: once each time it begins
+    /// to look.
+    hopeful: bool,
+
+    /// While following: whether the history is known to be a part of the leader's. It is never
+    /// cut for this leader again then.
+    agreed: bool,
+    /// Who waits for a part of this member's history, and what it asked for.
+    fetch_asked: Option<(NodeId, Zxid)>,
+
+    /// While leading: what is known about each peer, in ascending order of ids.
+    learners: Vec<Learner>,
+    /// The epoch that it proposes, once a quorum has said what it accepted.
+    epoch: Option<Epoch>,
+    /// The largest acceptedEpoch that anybody told.
+    accepted_seen: Epoch,
+    /// Whether it has promised its own epoch durably.
+    promised: bool,
+    /// Whose history, the newest among those that promised, is being fetched.
+    fetching: Option<NodeId>,
+    /// The currentEpoch of the history that it has: its own, or that of whom it was fetched from.
+    adopted: Epoch,
+    /// The position of NEWLEADER.
+    start: Index,
+    /// Before this time a quorum cannot have been silent for an election timeout.
+    quorum_deadline: Time,
+    /// Whether a lagging peer waits for entries that are not in memory.
+    catch_up_wanted: bool,
+    reads: Reads,
+
+    /// Reads forwarded to the leader, while following.
+    forwarding: Forwarding,
+
+    reported: Option<(Role, Epoch, Option<NodeId>)>,
+    ignored: u64,
+}
+
+/// Whether a member takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Standing {
+    /// Its promises and acknowledgements count.
+    Participant,
+    /// It receives the log only: the ensemble has not taken it in.
+    Observer,
+    /// Its disk is damaged.
+    Abstaining,
+}
+
+/// What a member is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Looking,
+    Following(Phase),
+    Leading(Phase),
+}
+
+/// The phases of an epoch (sections III.A to III.C).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// No quorum has promised the epoch yet; at a follower, it has not.
+    Discovery,
+    /// No quorum holds the epoch's first history yet; at a follower, it does not know of one.
+    Synchronization,
+    /// Proposals are committed.
+    Broadcast,
+}
+
+impl Process for Zab {
+    type Config = Config;
+    type Message = Message;
+    type Record = Record;
+    type Request = LogRequest;
+    type Ask = LogAsk;
+    type Answer = LogAnswer<Record>;
+    type Event = LogEvent;
+    type Base = LogBase;
+
+    fn recover(
+        config: Config,
+        from: Recovery<'_, Record>,
+        base: LogBase,
+        now: Time,
+        out: &mut Effects<Self>,
+    ) -> Self {
+        let config = config.common;
+        assert!(!config.timing.heartbeat.is_zero(), "the heartbeat must be above zero");
+        assert!(
+            config.timing.election > config.timing.heartbeat,
+            "the election timeout must be above the heartbeat"
+        );
+        let mut zab = Zab::blank(config, &base, now);
+        match from {
+            Recovery::First => {}
+            Recovery::Join => zab.standing = Standing::Observer,
+            Recovery::Resume { records } => {
+                if !zab.replay(records, out) {
+                    zab.standing = Standing::Abstaining;
+                }
+            }
+            Recovery::Damaged { records } => {
+                zab.replay(&mut records.map_while(|record| record), &mut Effects::new());
+                zab.standing = Standing::Abstaining;
+            }
+        }
+        zab.resume_at(base.applied);
+        let members = crate::log::ReplicatedLog::members(&zab);
+        out.event_early(LogEvent::Members { members });
+        if zab.epochs != Epochs::default() || zab.standing != Standing::Participant {
+            // Somebody may be leading: ask, and wait for the answer as long as for a lost leader.
+            zab.repeat_notifications(out);
+        }
+        zab.settle(out);
+        zab
+    }
+
+    fn step(&mut self, now: Time, input: Input<Self>, out: &mut Effects<Self>) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Message { from, message } => self.on_message(from, message, out),
+            Input::LinkUp { peer, .. } => self.on_link_up(peer, out),
+            Input::LinkDown { peer } => self.on_link_down(peer),
+            Input::Request(request) => self.on_request(request, out),
+            Input::Answer(answer) => self.on_answer(answer, out),
+            Input::StorageFault(fault) => self.on_storage_fault(fault, out),
+            Input::Timeout => self.on_timeout(out),
+        }
+        self.settle(out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let own = match self.part {
+            Part::Leading(_) => {
+                let disk = self.to_self.front().map(|(sent, _)| *sent + self.config.timing.election);
+                let own = self.repeat.min(self.quorum_deadline);
+                disk.map_or(own, |disk| own.min(disk))
+            }
+            Part::Following(Phase::Discovery) => self.patience.min(self.repeat),
+            Part::Following(_) => self.patience,
+            // Before the first round there is nothing to repeat.
+            Part::Looking if self.round == 0 && self.epochs == Epochs::default() => self.patience,
+            Part::Looking => self.patience.min(self.repeat),
+        };
+        [
+            Some(own),
+            self.forwarding.deadline(&self.config.timing),
+            self.redelivery.retry(),
+            self.catch_up.retry(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
+        self.digest(now, digest);
+    }
+}
+
+/// Recovery.
+impl Zab {
+    fn blank(config: LogConfig, base: &LogBase, now: Time) -> Zab {
+        let membership = Membership::founding(&config.members);
+        let standing =
+            if membership.is_voter(config.id) { Standing::Participant } else { Standing::Observer };
+        let point = base.snapshot.as_ref();
+        let base = point.map_or(Zxid::ZERO, |point| Zxid { epoch: point.epoch, counter: point.index });
+        let peers = membership.voters().iter().filter(|id| **id != config.id);
+        let mut zab = Zab {
+            learners: peers.map(|id| Learner::new(*id)).collect(),
+            membership,
+            standing,
+            rng: Rng::new(config.seed),
+            now,
+            epochs: Epochs::default(),
+            epochs_recorded: Epochs::default(),
+            history: History::after(base),
+            stored: base.counter,
+            cuts: 0,
+            to_self: VecDeque::new(),
+            storage_full: false,
+            commit: base.counter,
+            delivered: base.counter,
+            applied: base.counter,
+            uncommitted_bytes: 0,
+            redelivery: HostRead::Idle,
+            catch_up: HostRead::Idle,
+            part: Part::Looking,
+            leader: None,
+            wait: Duration::ZERO,
+            patience: now,
+            repeat: now,
+            round: 0,
+            vote: None,
+            votes: Vec::new(),
+            heard: Vec::new(),
+            hopeful: true,
+            agreed: false,
+            fetch_asked: None,
+            epoch: None,
+            accepted_seen: Epoch(0),
+            promised: false,
+            fetching: None,
+            adopted: Epoch(0),
+            start: Index::ZERO,
+            quorum_deadline: now,
+            catch_up_wanted: false,
+            reads: Reads::default(),
+            forwarding: Forwarding::default(),
+            reported: None,
+            ignored: 0,
+            config,
+        };
+        zab.forwarding = Forwarding::starting_at(zab.rng.next());
+        zab.draw_wait();
+        zab
+    }
+
+    /// Takes in what the disk held, keeping only the end of the history in memory. Returns whether
+    /// it can be what a member of this version has written: a record missing in the middle shows.
+    fn replay(&mut self, records: &mut dyn Iterator<Item = Record>, out: &mut Effects<Self>) -> bool {
+        let base = self.history.base();
+        // Whether what was read so far contradicts the snapshot: then a snapshot had replaced it.
+        let mut replaced = false;
+        for record in records {
+            match record {
+                Record::Epochs(epochs) => self.epochs = epochs,
+                Record::Truncated { after } => {
+                    replaced = false;
+                    if after < self.history.last() {
+                        self.history.truncate(after.max(base.counter).next());
+                    }
+                }
+                Record::Entries { first, entries } => {
+                    let at_base = base.counter.0.checked_sub(first.0).and_then(|i| entries.get(i as usize));
+                    if let Some(entry) = at_base {
+                        replaced = entry.epoch != base.epoch;
+                    }
+                    let gap = first > self.history.last().next();
+                    if gap && !replaced {
+                        return false;
+                    }
+                    // What a snapshot covers is not taken again.
+                    let covered = base.counter.next().0.saturating_sub(first.0) as usize;
+                    let first = first.max(base.counter.next());
+                    if (covered < entries.len() || replaced) && first <= self.history.last() {
+                        self.history.truncate(first);
+                    }
+                    if replaced {
+                        continue;
+                    }
+                    for entry in entries.into_iter().skip(covered) {
+                        if entry.epoch < self.history.last_epoch() {
+                            return false;
+                        }
+                        self.history.push(entry);
+                    }
+                    while self.history.bytes() > self.config.limits.tail_bytes_max {
+                        self.history.evict_first();
+                    }
+                }
+            }
+        }
+        self.epochs_recorded = self.epochs;
+        if replaced {
+            out.record(Record::Truncated { after: self.history.last() });
+        }
+        // A history that is newer than every promise lost a record.
+        self.epochs.accepted >= self.epochs.current && self.epochs.accepted >= self.history.last_epoch()
+            || self.history.last() == base.counter
+    }
+
+    /// Starts where the host's state machine stands. What it applied was committed.
+    fn resume_at(&mut self, applied: Index) {
+        if applied > self.history.last() {
+            // It was durable here before it was delivered; so the disk has lost it.
+            self.standing = Standing::Abstaining;
+        }
+        let applied = applied.clamp(self.history.base().counter, self.history.last());
+        (self.commit, self.delivered, self.applied) = (applied, applied, applied);
+        self.stored = self.history.last();
+        self.uncommitted_bytes =
+            self.history.range(applied.next(), self.history.last()).map(Entry::cost).sum();
+    }
+}
+
+/// What may happen to a member.
+impl Zab {
+    fn on_message(&mut self, from: NodeId, message: Message, out: &mut Effects<Self>) {
+        let to_itself = from == self.config.id;
+        if to_itself {
+            self.note_answer_to_self();
+        }
+        if !to_itself && !self.membership.is_voter(from) || message.largest_number() > NUMBER_MAX {
+            self.ignored += 1;
+            return;
+        }
+        if self.standing == Standing::Abstaining {
+            return self.on_message_abstaining(from, &message);
+        }
+        match message {
+            Message::AckEpoch { epoch, .. } if to_itself => self.on_own_promise(epoch, out),
+            Message::Stored { cuts, index } if to_itself => self.on_stored(cuts, index, out),
+            _ if to_itself => self.ignored += 1,
+            Message::Stored { .. } => self.ignored += 1,
+            Message::Notification(notification) => self.on_notification(from, notification, out),
+            Message::FollowerInfo { accepted, accepted_from, observer } => {
+                self.on_follower_info(from, accepted, accepted_from, observer, out);
+            }
+            Message::LeaderInfo { epoch } => self.on_leader_info(from, epoch, out),
+            Message::AckEpoch { epoch, current, last } => self.on_ack_epoch(from, epoch, current, last, out),
+            Message::FetchHistory { epoch, after } => self.on_fetch_history(from, epoch, after, out),
+            Message::HistoryPart { epoch, after, entries, last } => {
+                self.on_history_part(from, epoch, after, entries, last, out);
+            }
+            Message::Diff { epoch, after } => self.on_diff(from, epoch, after, out),
+            Message::Trunc { epoch, last, to } => self.on_trunc(from, epoch, last, to, out),
+            Message::Snap { epoch, point } => self.on_snap(from, epoch, point, out),
+            Message::NewLeader { epoch, after } => self.on_new_leader(from, epoch, after, out),
+            Message::Propose { epoch, after, commit, entries } => {
+                self.on_propose(from, epoch, after, commit, entries, out);
+            }
+            Message::Ack { epoch, index } => self.on_ack(from, epoch, index, out),
+            Message::Resync { epoch, last, hint } => self.on_resync(from, epoch, last, hint, out),
+            Message::UpToDate { epoch, commit } | Message::Commit { epoch, commit } => {
+                self.on_commit(from, epoch, commit);
+            }
+            Message::Ping { epoch, round, sent, commit } => {
+                self.on_ping(from, epoch, round, sent, commit, out);
+            }
+            Message::Pong { epoch, round, index } => self.on_pong(from, epoch, round, index, out),
+            Message::Sync { batch } => self.on_sync(from, batch, out),
+            Message::SyncReply { batch, index } => self.on_sync_reply(from, batch, index, out),
+        }
+    }
+
+    /// A damaged member promises nothing; it only learns who leads, to direct its clients there.
+    fn on_message_abstaining(&mut self, from: NodeId, message: &Message) {
+        if let Message::Notification(Notification { state: State::Leading, .. }) = message {
+            self.leader = Some(from);
+        }
+    }
+
+    fn on_request(&mut self, request: LogRequest, out: &mut Effects<Self>) {
+        match request {
+            LogRequest::Propose { ticket, commands } => self.on_commands(ticket, commands, out),
+            LogRequest::Read { ticket } => self.on_read(ticket, out),
+            LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
+            LogRequest::Compact { point } => self.on_compact(&point),
+            LogRequest::TransferLeadership { ticket, .. } | LogRequest::ChangeMembership { ticket, .. } => {
+                self.refuse(ticket, Refusal::Unsupported, out);
+            }
+        }
+    }
+
+    fn on_commands(&mut self, ticket: Ticket, commands: Vec<Bytes>, out: &mut Effects<Self>) {
+        if self.standing == Standing::Abstaining || self.storage_full {
+            return self.refuse(ticket, Refusal::Storage, out);
+        }
+        if self.part != Part::Leading(Phase::Broadcast) {
+            return self.refuse(ticket, Refusal::NotLeader { leader: self.leader_known() }, out);
+        }
+        if commands.is_empty() {
+            self.ignored += 1;
+            return;
+        }
+        let cost: usize = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
+        let room = self.config.limits.uncommitted_bytes_max.saturating_sub(self.uncommitted_bytes);
+        // A proposal that is larger than the limit goes alone, rather than never.
+        if cost > room && self.uncommitted_bytes > 0 {
+            return self.refuse(ticket, Refusal::Busy, out);
+        }
+        let epoch = self.epochs.accepted;
+        let entry = |command| Entry { epoch, payload: crate::log::Payload::Command(command) };
+        self.append(commands.into_iter().map(entry).collect(), out);
+        self.replicate_all(out);
+    }
+
+    fn on_storage_fault(&mut self, fault: StorageFault, out: &mut Effects<Self>) {
+        self.storage_full = fault == StorageFault::Full;
+        if self.storage_full && matches!(self.part, Part::Leading(_)) {
+            // A leader that cannot append makes way for one that can.
+            self.become_looking(out);
+        }
+        if !self.storage_full {
+            self.be_patient();
+        }
+    }
+
+    fn on_timeout(&mut self, out: &mut Effects<Self>) {
+        if let Part::Leading(_) = self.part {
+            self.check_disk(out);
+        }
+        if matches!(self.part, Part::Leading(_)) && self.now >= self.quorum_deadline {
+            self.check_quorum(out);
+        }
+        match self.part {
+            Part::Leading(_) if self.now >= self.repeat => self.send_pings(out),
+            Part::Following(_) if self.now >= self.patience => self.become_looking(out),
+            Part::Following(Phase::Discovery) if self.now >= self.repeat => self.send_follower_info(out),
+            Part::Looking if self.now >= self.patience => self.on_round_failed(out),
+            Part::Looking if self.now >= self.repeat => self.repeat_notifications(out),
+            _ => {}
+        }
+        self.retry_forwarded_reads(out);
+        for asked in [&mut self.redelivery, &mut self.catch_up] {
+            if asked.retry().is_some_and(|at| self.now >= at) {
+                *asked = HostRead::Idle;
+            }
+        }
+    }
+
+    /// A lost connection says nothing about what arrived, and a new one nothing about what did
+    /// not: both only hasten what time would bring.
+    fn on_link_up(&mut self, peer: NodeId, out: &mut Effects<Self>) {
+        match self.part {
+            _ if self.standing == Standing::Abstaining => {}
+            Part::Leading(_) => self.restart_learner(peer, out),
+            Part::Following(Phase::Discovery) if self.leader == Some(peer) => self.send_follower_info(out),
+            Part::Following(_) => {}
+            Part::Looking if self.round > 0 || self.epochs != Epochs::default() => {
+                self.send_notification(peer, out);
+            }
+            Part::Looking => {}
+        }
+    }
+
+    fn on_link_down(&mut self, peer: NodeId) {
+        match self.part {
+            Part::Leading(_) => self.suspend_learner(peer),
+            Part::Following(_) if self.leader == Some(peer) => self.lose_patience(),
+            Part::Following(_) | Part::Looking => {}
+        }
+    }
+
+    /// The leader, if it is one that serves.
+    fn leader_known(&self) -> Option<NodeId> {
+        match self.part {
+            Part::Leading(Phase::Broadcast) | Part::Following(Phase::Broadcast) => self.leader,
+            Part::Looking if self.standing == Standing::Abstaining => self.leader,
+            _ => None,
+        }
+    }
+
+    /// Between one and two election timeouts, so that members rarely lose patience together.
+    /// Those of higher priority wait less, those of priority 0 one timeout more.
+    fn draw_wait(&mut self) {
+        let election = nanos(self.config.timing.election);
+        let priority = u64::from(self.config.priority);
+        let spread = self.rng.between(0, election - 1) / priority.max(1);
+        let base = if priority == 0 { 2 * election } else { election };
+        self.wait = Duration::from_nanos(base + spread);
+        self.be_patient();
+    }
+
+    /// Waits anew, as long as before.
+    fn be_patient(&mut self) {
+        self.patience = self.now + self.wait;
+    }
+
+    /// The connection to the leader is lost, and perhaps the leader with it: look for another
+    /// soon, after a small random delay that keeps the followers apart. If the leader is well, the
+    /// others still follow it and say so; nobody is disturbed.
+    fn lose_patience(&mut self) {
+        let heartbeat = nanos(self.config.timing.heartbeat);
+        let delay = Duration::from_nanos(self.rng.between(heartbeat / 4, 2 * heartbeat));
+        self.patience = self.patience.min(self.now + delay);
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
