@@ -136,7 +136,7 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
     total.reads += cluster
         .outcomes
         .values()
-        .filter(|outcome| matches!(outcome, crate::cluster::Answer::Ready(_)))
+        .filter(|outcome| matches!(outcome, crate::cluster::Answer::Ready(..)))
         .count() as u64;
     total.epochs += cluster.oracle.leaders();
     assert!(cluster.oracle.reads_open() == 0, "a read was never answered");
