@@ -40,7 +40,8 @@ impl Zab {
         if self.agreed && self.history.holds(after) {
             self.acknowledge(out);
         } else {
-            self.complain(after, out);
+            // Not from there: what `after` was made for may be long past.
+            self.complain(self.history.last_zxid(), out);
         }
     }
 

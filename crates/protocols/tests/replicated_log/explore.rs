@@ -5,7 +5,6 @@ use crate::cluster::{Cluster, Settings, Start};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use synod_protocols::log::{ReplicatedLog, Role};
-use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 
 /// How often each thing may happen in one run.
@@ -150,9 +149,10 @@ fn act<P: ReplicatedLog>(state: &mut State<P>, action: Action) {
     }
 }
 
-fn report(what: &str, found: &Found) {
+fn report<P: ReplicatedLog>(what: &str, found: &Found) {
     println!(
-        "{what}: {} states, {} transitions, depth {}, {} states with a leader, {} with a committed command{}",
+        "{}, {what}: {} states, {} transitions, depth {}, {} states with a leader, {} with a committed command{}",
+        P::NAME,
         found.states,
         found.transitions,
         found.depth,
@@ -163,8 +163,7 @@ fn report(what: &str, found: &Found) {
     assert!(found.elections > 0, "exploration never saw a leader");
 }
 
-#[test]
-fn one_election_and_one_command() {
+fn one_election_and_one_command<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 1,
         proposals: 1,
@@ -174,13 +173,12 @@ fn one_election_and_one_command() {
         depth: 60,
         states: 40_000,
     };
-    let found = explore::<Raft>(3, budget);
-    report("raft, 3 members, 1 timeout, 1 command", &found);
+    let found = explore::<P>(3, budget);
+    report::<P>("3 members, 1 timeout, 1 command", &found);
     assert!(found.complete && found.committed > 0, "{found:?}");
 }
 
-#[test]
-fn two_candidates_and_a_loss() {
+fn two_candidates_and_a_loss<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 2,
         proposals: 0,
@@ -190,11 +188,10 @@ fn two_candidates_and_a_loss() {
         depth: 60,
         states: 40_000,
     };
-    report("raft, 3 members, 2 timeouts, 1 loss", &explore::<Raft>(3, budget));
+    report::<P>("3 members, 2 timeouts, 1 loss", &explore::<P>(3, budget));
 }
 
-#[test]
-fn a_crash_between_any_two_syncs() {
+fn a_crash_between_any_two_syncs<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 2,
         proposals: 1,
@@ -204,7 +201,33 @@ fn a_crash_between_any_two_syncs() {
         depth: 60,
         states: 40_000,
     };
-    let found = explore::<Raft>(2, budget);
-    report("raft, 2 members, 2 timeouts, 1 command, 1 crash, slow disks", &found);
+    let found = explore::<P>(2, budget);
+    report::<P>("2 members, 2 timeouts, 1 command, 1 crash, slow disks", &found);
     assert!(found.committed > 0, "{found:?}");
+}
+
+macro_rules! explorations {
+    ($($module:ident: $protocol:ty,)*) => {$(
+        mod $module {
+            #[test]
+            fn one_election_and_one_command() {
+                super::one_election_and_one_command::<$protocol>();
+            }
+
+            #[test]
+            fn two_candidates_and_a_loss() {
+                super::two_candidates_and_a_loss::<$protocol>();
+            }
+
+            #[test]
+            fn a_crash_between_any_two_syncs() {
+                super::a_crash_between_any_two_syncs::<$protocol>();
+            }
+        }
+    )*};
+}
+
+explorations! {
+    raft: synod_protocols::raft::Raft,
+    zab: synod_protocols::zab::Zab,
 }

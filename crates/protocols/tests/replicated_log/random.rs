@@ -12,12 +12,18 @@ use synod_protocols::Rng;
 use synod_protocols::log::{LogLimits, Payload, ReplicatedLog};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
+use synod_protocols::zab::Zab;
 
 const ACTIONS: u64 = 2_000;
 
 #[test]
-fn random_runs_are_safe_and_recover() {
+fn random_runs_of_raft_are_safe_and_recover() {
     campaign::<Raft>();
+}
+
+#[test]
+fn random_runs_of_zab_are_safe_and_recover() {
+    campaign::<Zab>();
 }
 
 fn campaign<P: ReplicatedLog>() {
@@ -41,7 +47,8 @@ fn campaign<P: ReplicatedLog>() {
             let skipped = trace.lines().count().saturating_sub(120);
             trace.lines().skip(skipped).for_each(|line| println!("{line}"));
             println!(
-                "seed {seed} failed; replay: SYNOD_SEED={seed} cargo test -p synod-protocols --test replicated_log random -- --nocapture"
+                "seed {seed} failed; replay: SYNOD_SEED={seed} cargo test -p synod-protocols --test replicated_log random_runs_of_{} -- --nocapture",
+                P::NAME.replace('-', "_")
             );
             std::panic::resume_unwind(panic);
         }

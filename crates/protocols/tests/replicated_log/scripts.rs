@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use synod_protocols::log::ReplicatedLog;
 use synod_protocols::raft::Raft;
+use synod_protocols::zab::Zab;
 
 type Run = fn(&str) -> Result<u64, String>;
 
 /// Every replicated log, by name.
-const PROTOCOLS: [(&str, Run); 1] = [(Raft::NAME, run::<Raft>)];
+const PROTOCOLS: [(&str, Run); 2] = [(Raft::NAME, run::<Raft>), (Zab::NAME, run::<Zab>)];
 
 #[test]
 fn every_script_holds() {
