@@ -43,8 +43,20 @@ impl Zab {
         self.votes.clear();
         self.draw_wait();
         self.vote = self.better_vote(drawn_by);
-        self.repeat_notifications(out);
+        self.tell_vote(None, out);
         self.maybe_elected(out);
+    }
+
+    /// Tells everybody of a candidacy, and of a change of mind; a first vote for another only its
+    /// candidate, who counts. (Whoever missed it hears it with the next repetition.)
+    fn tell_vote(&mut self, had: Option<Vote>, out: &mut Effects<Self>) {
+        match self.vote {
+            Some(vote) if had.is_none() && vote.id != self.config.id => {
+                self.repeat = self.now + self.config.timing.heartbeat;
+                self.send_notification(vote.id, out);
+            }
+            _ => self.repeat_notifications(out),
+        }
     }
 
     /// The other's vote if its history is at least as new as this one's, or if this member had
@@ -168,7 +180,7 @@ impl Zab {
             let had = self.vote;
             self.vote = if had.is_none() { self.better_vote(other.vote) } else { other.vote };
             if self.vote != had {
-                self.repeat_notifications(out);
+                self.tell_vote(had, out);
             }
         } else if other.vote < self.vote {
             self.send_notification(from, out);
