@@ -68,6 +68,17 @@ fn campaign<P: ReplicatedLog>() {
     assert!(total.committed > 0 && (alone || total.reads > 0), "the runs did nothing");
 }
 
+/// The first of these seeds that breaks a promise, and which.
+pub fn first_failure<P: ReplicatedLog>(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
+    seeds.into_iter().find_map(|seed| {
+        let mut cluster = cluster::<P>(seed);
+        let run =
+            catch_unwind(AssertUnwindSafe(|| drive(&mut cluster, seed, &mut Totals::default()))).err()?;
+        let why = run.downcast::<String>().map(|why| *why);
+        Some((seed, why.or_else(|why| why.downcast::<&str>().map(|why| why.to_string())).unwrap_or_default()))
+    })
+}
+
 #[derive(Default)]
 struct Totals {
     steps: u64,
