@@ -84,14 +84,19 @@ impl History {
     /// The largest zxid of the history that is not above `zxid`; the base if there is none.
     pub(super) fn last_not_above(&self, zxid: Zxid) -> Zxid {
         let after = self.runs.partition_point(|run| run.epoch <= zxid.epoch);
-        let Some(run) = after.checked_sub(1).map(|i| self.runs[i]) else { return self.base };
+        let (first, epoch) = match after.checked_sub(1) {
+            Some(i) => (self.runs[i].first, self.runs[i].epoch),
+            // The base's own epoch may go on after it.
+            None if self.base.epoch <= zxid.epoch => (self.base.counter, self.base.epoch),
+            None => return self.base,
+        };
         let end = self.runs.get(after).map_or(self.last(), |next| next.first.previous());
-        let found = if run.epoch < zxid.epoch {
+        let found = if epoch < zxid.epoch {
             end
-        } else if zxid.counter >= run.first {
+        } else if zxid.counter >= first {
             end.min(zxid.counter)
         } else {
-            run.first.previous()
+            first.previous()
         };
         self.zxid_at(found).unwrap_or(self.base)
     }
@@ -260,6 +265,8 @@ mod tests {
             assert_eq!(compacted.epoch_at(Index(base - 1)), None);
             for index in base..=5 {
                 assert_eq!(compacted.epoch_at(Index(index)), whole.epoch_at(Index(index)), "{base}: {index}");
+                let zxid = whole.zxid_at(Index(index)).expect("it is there");
+                assert_eq!(compacted.last_not_above(zxid), zxid);
             }
         }
     }

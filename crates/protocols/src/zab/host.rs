@@ -202,8 +202,18 @@ impl Zab {
         self.commit = self.commit.max(base.counter);
         self.delivered = base.counter;
         self.applied = base.counter;
+        self.raise_epochs(base);
         self.complain_to_leader(out);
         self.resume_fetch(out);
+    }
+
+    /// A snapshot that ends within an epoch covers its NEWLEADER too.
+    pub(super) fn raise_epochs(&mut self, base: Zxid) {
+        self.epochs.current = self.epochs.current.max(base.epoch);
+        if self.epochs.accepted < base.epoch {
+            self.epochs.accepted = base.epoch;
+            self.epochs.accepted_from = None;
+        }
     }
 
     pub(super) fn on_answer(&mut self, answer: LogAnswer<Record>, out: &mut Effects<Self>) {

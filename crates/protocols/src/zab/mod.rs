@@ -364,9 +364,9 @@ impl Zab {
         if replaced {
             out.record(Record::Truncated { after: self.history.last() });
         }
+        self.raise_epochs(base);
         // A history that is newer than every promise lost a record.
-        self.epochs.accepted >= self.epochs.current && self.epochs.accepted >= self.history.last_epoch()
-            || self.history.last() == base.counter
+        self.epochs.accepted >= self.epochs.current.max(self.history.last_epoch())
     }
 
     /// Starts where the host's state machine stands. What it applied was committed.
