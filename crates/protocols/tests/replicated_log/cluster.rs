@@ -32,7 +32,9 @@ pub struct Cluster<P: ReplicatedLog> {
     settings: Settings,
     pub nodes: Vec<Node<P>>,
     /// How many members founded the cluster.
-    founders: u64,
+    pub founders: u64,
+    /// How many snapshots were fetched.
+    pub fetched: u64,
     /// Messages on their way, by sender and receiver; to itself too.
     wires: Vec<Vec<VecDeque<P::Message>>>,
     /// Which wires are cut: what enters them is lost.
@@ -96,6 +98,7 @@ impl<P: ReplicatedLog> Cluster<P> {
             settings,
             nodes: Vec::new(),
             founders: size,
+            fetched: 0,
             wires: Vec::new(),
             cut: Vec::new(),
             sessions: 0,
@@ -184,7 +187,7 @@ impl<P: ReplicatedLog> Cluster<P> {
 pub enum Start<'a> {
     First,
     Resume,
-    /// These records are lost, counted from 1 on this disk; one more than there are is lost at the end.
+    /// These records are lost from now on, see [`Disk::lose`].
     Damaged(&'a [usize]),
     Join,
 }
@@ -207,22 +210,21 @@ impl<P: ReplicatedLog> Cluster<P> {
         let promised = node.delivered.clone();
         node.delivered.truncate(node.applied.0 as usize);
         let base = LogBase { applied: node.applied, snapshot: node.snapshot.clone() };
-        let mut records = node.disk.records().iter().cloned();
-        let lost = |position: usize| matches!(how, Start::Damaged(lost) if lost.contains(&position));
-        let readable = node.disk.records().iter().cloned().map(Some).chain([None]);
-        let mut damaged = readable.enumerate().filter_map(|(i, record)| match record {
-            Some(record) => Some((!lost(i + 1)).then_some(record)),
-            None => lost(i + 1).then_some(None),
-        });
+        if let Start::Damaged(lost) = how {
+            node.disk.lose(lost);
+        }
+        let is_damaged = node.disk.is_damaged();
+        let mut records = node.disk.records().iter().flatten().cloned();
+        let mut damaged = node.disk.records().iter().cloned();
         let from = match how {
             Start::First => Recovery::First,
             Start::Join => Recovery::Join,
-            Start::Resume => Recovery::Resume { records: &mut records },
-            Start::Damaged(_) => Recovery::Damaged { records: &mut damaged },
+            _ if is_damaged => Recovery::Damaged { records: &mut damaged },
+            _ => Recovery::Resume { records: &mut records },
         };
         let mut out = std::mem::take(&mut self.out);
         let process = P::recover(P::config(common), from, base, now, &mut out);
-        if how == Start::Resume {
+        if how == Start::Resume && !node.disk.was_damaged() {
             check_recovered(id, &process, &promised);
         }
         node.process = Some(process);
@@ -431,7 +433,8 @@ impl<P: ReplicatedLog> Cluster<P> {
     }
 
     fn post(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        if self.is_cut(from, to) {
+        // An id without a machine is as good as a machine without a wire.
+        if to.0 as usize > self.nodes.len() || self.is_cut(from, to) {
             return;
         }
         self.note(|| format!("  {from} -> {to} {} ({})", message.name(), message.detail()));
@@ -583,7 +586,7 @@ impl<P: ReplicatedLog> Cluster<P> {
                 None => 0u8.hash(&mut digest),
             }
             for record in node.disk.records() {
-                encode(&mut digest, record.to_bytes());
+                encode(&mut digest, record.as_ref().map(Wire::to_bytes).unwrap_or_default());
             }
             node.waiting.len().hash(&mut digest);
             for held in &node.waiting {

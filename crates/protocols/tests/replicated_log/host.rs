@@ -84,8 +84,9 @@ impl<P: ReplicatedLog> Cluster<P> {
     /// As `answer` to a question for a snapshot, but the member crashes when the state is durable
     /// and before its process learns of it.
     pub fn answer_and_crash(&mut self, id: NodeId) -> bool {
-        match self.node_mut(id).asks.pop_front() {
+        match self.node(id).asks.front().copied() {
             Some(LogAsk::Snapshot { from, index }) => {
+                self.node_mut(id).asks.pop_front();
                 let fetched = self.fetch(id, from, index).is_some();
                 self.crash(id, 0);
                 fetched
@@ -102,14 +103,18 @@ impl<P: ReplicatedLog> Cluster<P> {
         }
         let state: Vec<CommittedEntry> = self.node(from).delivered.clone();
         let node = self.node_mut(id);
-        if (state.len() as u64) < index.0 || state.len() <= node.delivered.len() {
+        if node.delivered.len() as u64 >= index.0 {
+            // Its own state covers that: only its log does not.
+        } else if state.len() as u64 >= index.0 {
+            node.delivered = state;
+        } else {
             return None;
         }
-        node.delivered = state;
         node.applied = Index(node.delivered.len() as u64);
         let point = node.point(node.applied);
         node.snapshot = Some(point.clone());
         node.disk.drop_segments::<P>(point.index);
+        self.fetched += 1;
         self.note(|| format!("{id} has fetched the state of {from} at {}", point.index));
         Some(point)
     }

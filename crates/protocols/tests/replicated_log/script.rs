@@ -24,7 +24,7 @@
 //! | `disk n1 slow`, `disk n1 quick` | effects wait for `sync n1 [batches]`, or no longer do |
 //! | `disk n1 full`, `disk n1 cleared` | a fault of the disk |
 //! | `crash n1 [durable]`, `restart n1 [joining]` | unsynced records are lost, but for the first `durable` steps' |
-//! | `restart n1 damaged [2 5]` | the second and fifth records on its disk are lost; those after the last one without numbers |
+//! | `restart n1 damaged [2 5]` | the second and fifth records on its disk are lost for good; one after the last without numbers |
 //! | `segment n1` | a new segment of its log begins, with its hard state restated |
 //! | `compact n1 [3]` | n1 makes durable what it has applied, and cuts the log up to there or up to 3; old segments are dropped |
 //! | `propose n1 a b as p1` | commands a and b in one request, called p1 (`x*100` is x a hundred times) |
@@ -63,6 +63,9 @@ pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let Err(error) = runner.command(&words) {
             let trace = runner.cluster.and_then(|cluster| cluster.trace).unwrap_or_default();
+            let skipped = trace.lines().count().saturating_sub(60);
+            let trace: Vec<_> = trace.lines().skip(skipped).collect();
+            let trace = trace.join("\n");
             return Err(format!("{trace}\nline {}: `{line}`: {error}", number + 1));
         }
     }
@@ -364,7 +367,8 @@ impl<P: ReplicatedLog> Runner<P> {
                 return same(show_members(node_.members.as_deref().unwrap_or_default()), members.join(" "));
             }
             ["records", names @ ..] => {
-                let found: Vec<_> = node_.disk.records().iter().map(Describe::name).collect();
+                let name = |record: &Option<_>| record.as_ref().map_or("lost", Describe::name);
+                let found: Vec<_> = node_.disk.records().iter().map(name).collect();
                 return same(found.join(", "), names.join(" "));
             }
             ["unsynced", count] => return same(self.cluster().unsynced(id).to_string(), count.to_string()),
