@@ -14,3 +14,4 @@ mod random;
 mod script;
 mod scripts;
 mod wire;
+mod zab;
