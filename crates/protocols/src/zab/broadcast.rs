@@ -39,6 +39,7 @@ impl Zab {
         self.epoch = None;
         self.fetching = None;
         self.catch_up_wanted = false;
+        self.abandon_change(out);
     }
 
     /// Synchronises a learner that has promised the epoch, and told where its history ends.
@@ -162,6 +163,9 @@ impl Zab {
             }
         }
         self.repeat_fetch(out);
+        self.commit_pinged = self.commit;
+        self.repeat_hand_over(out);
+        self.maybe_advance_change(out);
     }
 
     /// A learner that has everything up to the commit index learns of it at once, unless
@@ -247,6 +251,7 @@ impl Zab {
         }
         self.replicate(i, out);
         self.maybe_push_commit(i, out);
+        self.maybe_hand_over(out);
     }
 
     pub(super) fn on_pong(
@@ -298,11 +303,10 @@ impl Zab {
     /// established, and its first history committed.
     pub(super) fn maybe_commit(&mut self, out: &mut Effects<Self>) {
         let matched = |id| match self.learner(id) {
-            None => self.stored,
-            Some(i) if self.learners[i].observer => Index::ZERO,
-            Some(i) => self.learners[i].matched,
+            None => Some(self.stored).filter(|_| id == self.config.id),
+            Some(i) => Some(self.learners[i].matched).filter(|_| !self.learners[i].observer),
         };
-        let Some(index) = self.membership.reached(matched) else { return };
+        let Some(index) = self.membership.current().reached(matched) else { return };
         if index <= self.commit || index < self.start {
             return;
         }
@@ -314,6 +318,7 @@ impl Zab {
             self.maybe_push_commit(i, out);
         }
         self.maybe_begin_round(out);
+        self.maybe_advance_change(out);
     }
 
     /// A new connection: what was in flight may be lost, so the learner is synchronised anew,

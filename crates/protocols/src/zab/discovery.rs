@@ -1,12 +1,14 @@
 //! Discovery (section III.A): a prospective leader gets a new epoch from a quorum, and the newest
 //! history among that quorum.
 
+use super::membership::Configuration;
 use super::message::Message;
 use super::record::{Entry, Zxid};
-use super::{NUMBER_MAX, Part, Phase, Standing, Zab};
+use super::{NUMBER_MAX, Part, Phase, Zab};
 use crate::contract::Effects;
-use crate::log::{Epoch, Index, LogAsk};
+use crate::log::{Epoch, Index, LogAsk, Payload};
 use crate::types::{NodeId, Time};
+use crate::wire::Wire;
 use alloc::vec::Vec;
 
 /// At the prospective leader.
@@ -57,7 +59,7 @@ impl Zab {
     }
 
     fn maybe_propose_epoch(&mut self, out: &mut Effects<Self>) {
-        if self.membership.is_quorum(|id| self.is_own_or(id, |learner| learner.following)) {
+        if self.membership.current().has_quorum(|id| self.is_own_or(id, |learner| learner.following)) {
             self.propose_epoch(out);
         }
     }
@@ -118,7 +120,8 @@ impl Zab {
     /// holds everything that was ever committed. If it is another's, it is fetched first; so
     /// whoever reaches a quorum can lead, whatever it lacks.
     fn maybe_choose_history(&mut self, out: &mut Effects<Self>) {
-        let quorum = self.membership.is_quorum(|id| self.is_own_or(id, |learner| learner.promised.is_some()));
+        let has_promised = |id| self.is_own_or(id, |learner| learner.promised.is_some());
+        let quorum = self.membership.current().has_quorum(has_promised);
         if !self.promised || !quorum || self.fetching.is_some() {
             return;
         }
@@ -130,6 +133,8 @@ impl Zab {
                 self.fetching = Some(id);
                 self.send_fetch(newest.1, out);
             }
+            // The history that it took says that it is no member any more: another may lead.
+            _ if !self.is_participant() => self.become_looking(out),
             _ => self.begin_synchronization(out),
         }
     }
@@ -172,7 +177,7 @@ impl Zab {
         let Some(i) = self.learner(from).filter(|_| expected) else { return };
         let Some((current, _)) = self.learners[i].promised else { return };
         self.learners[i].heard = self.now;
-        if !is_ascending(after, &entries, last.epoch) {
+        if !is_ascending(after, &entries, last.epoch) || !are_readable(&entries) {
             self.ignored += 1;
             return;
         }
@@ -237,7 +242,7 @@ impl Zab {
         self.repeat = self.now + self.config.timing.heartbeat;
         let Some(leader) = self.leader else { return };
         let super::Epochs { accepted, accepted_from, .. } = self.epochs;
-        let observer = self.standing != Standing::Participant;
+        let observer = self.has_forgotten();
         out.send(leader, Message::FollowerInfo { accepted, accepted_from, observer });
     }
 
@@ -328,11 +333,10 @@ impl Zab {
     /// can then turn to another, and its traffic does not keep followers that could elect one.
     pub(super) fn check_quorum(&mut self, out: &mut Effects<Self>) {
         let heard = |id| match self.learner(id) {
-            None => self.now,
-            Some(i) if self.learners[i].observer => Time::ZERO,
-            Some(i) => self.learners[i].heard,
+            None => Some(self.now).filter(|_| id == self.config.id),
+            Some(i) => Some(self.learners[i].heard).filter(|_| !self.learners[i].observer),
         };
-        let heard = self.membership.reached(heard).unwrap_or(Time::ZERO);
+        let heard = self.membership.current().reached(heard).unwrap_or(Time::ZERO);
         self.quorum_deadline = heard + self.config.timing.election;
         if self.now >= self.quorum_deadline {
             self.become_looking(out);
@@ -346,6 +350,14 @@ impl Zab {
             self.become_looking(out);
         }
     }
+}
+
+/// Whether every change of members among these entries can be understood.
+pub(super) fn are_readable<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> bool {
+    entries.into_iter().all(|entry| match &entry.payload {
+        Payload::Membership(bytes) => Configuration::from_bytes(bytes.clone()).is_ok(),
+        Payload::Noop | Payload::Command(_) => true,
+    })
 }
 
 /// Whether these entries can follow on `after` in a history of epochs up to `epoch`.

@@ -8,7 +8,7 @@
 //! in its round, it leads, and says so to all.
 
 use super::message::{Message, Notification, State, Vote};
-use super::{NUMBER_MAX, Part, Phase, Standing, Zab};
+use super::{NUMBER_MAX, Part, Phase, Zab};
 use crate::contract::Effects;
 use crate::types::NodeId;
 
@@ -63,6 +63,7 @@ impl Zab {
     /// better not lead; else a vote for itself.
     fn better_vote(&mut self, other: Option<Vote>) -> Option<Vote> {
         let own = self.own_vote();
+        let other = other.filter(|vote| vote.id != own.id || self.may_lead());
         if other.is_some_and(|vote| (vote.epoch, vote.zxid) >= (own.epoch, own.zxid)) || !self.may_lead() {
             return other;
         }
@@ -75,17 +76,17 @@ impl Zab {
     /// who hear it from voting for somebody who can lead (the quorum-loss and the constrained
     /// election of *OmniPaxos*).
     fn may_lead(&self) -> bool {
-        self.standing == Standing::Participant
+        self.is_participant()
             && !self.storage_full
             && !self.is_disk_stalled()
             && (self.hopeful || self.hears_quorum())
     }
 
     fn hears_quorum(&self) -> bool {
-        self.membership.is_quorum(|id| id == self.config.id || self.heard.contains(&id))
+        self.membership.current().has_quorum(|id| id == self.config.id || self.heard.contains(&id))
     }
 
-    fn own_vote(&self) -> Vote {
+    pub(super) fn own_vote(&self) -> Vote {
         Vote { epoch: self.epochs.current, zxid: self.history.last_zxid(), id: self.config.id }
     }
 
@@ -111,7 +112,7 @@ impl Zab {
             let vote = self.votes.iter().find(|(voter, _)| *voter == id).and_then(|(_, vote)| *vote);
             id == own || vote.is_some_and(|vote| vote.id == own)
         };
-        if self.membership.is_quorum(for_me) {
+        if self.membership.current().has_quorum(for_me) {
             self.become_leading(out);
         }
     }
@@ -128,7 +129,7 @@ impl Zab {
 
     pub(super) fn send_notification(&self, to: NodeId, out: &mut Effects<Self>) {
         let (state, vote) = match self.part {
-            Part::Looking => (State::Looking, self.vote.filter(|_| self.standing == Standing::Participant)),
+            Part::Looking => (State::Looking, self.vote),
             Part::Following(_) => {
                 let follow = |id| Vote { id, ..self.own_vote() };
                 (State::Following, self.leader.map(follow))
@@ -151,6 +152,7 @@ impl Zab {
                     State::Following => self.on_following(other, out),
                 }
             }
+            (Part::Leading(_), State::Looking) if self.is_heir(from, &other) => self.abdicate(other, out),
             // Whoever looks is told what there is. A leader that looks is none any more, if it
             // says so in a later round than the one that made it.
             (Part::Following(_), State::Looking | State::Following)

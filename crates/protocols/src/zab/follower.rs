@@ -7,7 +7,7 @@
 //! determined by its last zxid, so they fit or they do not, and a repeated one cuts nothing that
 //! has been appended since.
 
-use super::discovery::is_ascending;
+use super::discovery::{are_readable, is_ascending};
 use super::message::Message;
 use super::record::{Entry, Zxid};
 use super::{Part, Phase, Zab};
@@ -126,7 +126,7 @@ impl Zab {
         }
         let before_new_leader =
             self.epochs.current < epoch && entries.last().is_some_and(|entry| entry.epoch == epoch);
-        if !is_ascending(after, &entries, epoch) {
+        if !is_ascending(after, &entries, epoch) || !are_readable(&entries) {
             self.ignored += 1;
             return;
         }

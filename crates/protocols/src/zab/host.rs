@@ -1,8 +1,9 @@
 //! The member and its host: the disk, the state machine, snapshots, and entries read back.
 
+use super::membership::Membership;
 use super::message::Message;
 use super::record::{Entry, Record, Zxid};
-use super::{Part, Standing, Zab};
+use super::{Part, Zab};
 use crate::contract::Effects;
 use crate::log::{CommittedEntry, Index, LogAnswer, LogAsk, LogEvent, Refusal, SnapshotPoint, Ticket};
 use crate::types::Time;
@@ -15,10 +16,14 @@ impl Zab {
     pub(super) fn settle(&mut self, out: &mut Effects<Self>) {
         self.deliver(out);
         self.evict();
+        if self.members_changed {
+            self.sync_learners(out);
+        }
+        self.maybe_end_transfer(out);
         if matches!(self.part, Part::Leading(_)) && self.catch_up_wanted {
             self.ask_for_catch_up(out);
         }
-        if self.epochs != self.epochs_recorded && self.standing != Standing::Abstaining {
+        if self.epochs != self.epochs_recorded && !self.abstaining {
             // In the same step as what rests on it, so durable with that; and after the entries
             // of the step, so that not even a torn write shows a currentEpoch without its history.
             out.record(Record::Epochs(self.epochs));
@@ -41,7 +46,7 @@ impl Zab {
     /// Delivers committed entries which are on this member's disk.
     fn deliver(&mut self, out: &mut Effects<Self>) {
         let ready = self.commit.min(self.stored);
-        if self.delivered >= ready || self.standing == Standing::Abstaining {
+        if self.delivered >= ready || self.abstaining {
             return;
         }
         let from = self.delivered.next();
@@ -98,6 +103,7 @@ impl Zab {
         let committed: usize = self.history.range(self.commit.next(), index).map(Entry::cost).sum();
         self.uncommitted_bytes -= committed;
         self.commit = index;
+        self.members_changed |= self.membership.commit_to(index);
     }
 
     /// Appends at the end of the history, in memory and to the disk, and arranges to learn when
@@ -107,6 +113,7 @@ impl Zab {
         for entry in &entries {
             self.uncommitted_bytes += entry.cost();
             self.history.push(entry.clone());
+            self.note_membership(entry, self.history.last());
         }
         out.record(Record::Entries { first, entries });
         self.send_to_self(Message::Stored { cuts: self.cuts, index: self.history.last() }, out);
@@ -118,6 +125,7 @@ impl Zab {
         self.uncommitted_bytes -= self.history.truncate(from);
         self.stored = self.stored.min(from.previous());
         self.cuts += 1;
+        self.members_changed |= self.membership.truncate(from);
     }
 
     /// Everything appended up to `index` is on this member's disk, unless it was cut since: then
@@ -179,7 +187,7 @@ impl Zab {
     /// it holds whatever leader this member follows meanwhile.
     fn on_snapshot(&mut self, point: &SnapshotPoint, out: &mut Effects<Self>) {
         let base = Zxid { epoch: point.epoch, counter: point.index };
-        if base.counter <= self.delivered || self.standing == Standing::Abstaining {
+        if base.counter <= self.delivered || self.abstaining {
             self.ignored += 1;
             return;
         }
@@ -188,6 +196,7 @@ impl Zab {
                 self.commit_to(base.counter);
             }
             self.history.compact(base);
+            self.members_changed |= self.membership.commit_to(base.counter);
         } else {
             // What it had is older, or contradicts what is committed.
             self.history = super::History::after(base);
@@ -195,6 +204,8 @@ impl Zab {
             self.cuts += 1;
             self.commit = base.counter;
             self.stored = base.counter;
+            self.membership = Membership::of(point, &self.config.members);
+            self.members_changed = true;
             out.record(Record::Truncated { after: base.counter });
             self.agreed = false;
         }

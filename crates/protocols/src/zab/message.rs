@@ -21,7 +21,8 @@ pub enum Message {
         accepted: Epoch,
         /// Whose that epoch is.
         accepted_from: Option<NodeId>,
-        /// Whether it only learns: neither its promise nor its acknowledgements count.
+        /// Whether it may have forgotten what its id has promised, because it joined: neither its
+        /// promise nor its acknowledgements count, whatever the configuration says.
         observer: bool,
     },
     /// LEADERINFO, the paper's NEWEPOCH: follow me in `epoch`, and nobody in an older one.
@@ -151,6 +152,12 @@ pub enum Message {
         /// As in [`Message::Ack`]; 0 while the histories may differ.
         index: Index,
     },
+    /// From a leader that wants to be followed by another: propose yourself. What the leader then
+    /// does is a matter of its [`Message::Notification`].
+    TakeOver {
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
     /// From a follower: up to where must I have applied, to serve reads that arrived by now?
     Sync {
         /// The follower's number for all reads that wait for this answer. It starts at a random
@@ -216,7 +223,7 @@ impl Wire for Message {
                 put_node(*accepted_from, out);
                 out.push(u8::from(*observer));
             }
-            Message::LeaderInfo { epoch } => put_varint(out, epoch.0),
+            Message::LeaderInfo { epoch } | Message::TakeOver { epoch } => put_varint(out, epoch.0),
             Message::AckEpoch { epoch, current, last } => {
                 put_varint(out, epoch.0);
                 put_varint(out, current.0);
@@ -329,6 +336,7 @@ impl Wire for Message {
                 batch: input.varint("batch")?,
                 index: if input.flag("read index present")? { Some(index(input)?) } else { None },
             },
+            21 => Message::TakeOver { epoch: epoch(input)? },
             20 => Message::Stored { cuts: input.varint("cuts")?, index: index(input)? },
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
@@ -358,6 +366,7 @@ impl Message {
             Message::Sync { .. } => 18,
             Message::SyncReply { .. } => 19,
             Message::Stored { .. } => 20,
+            Message::TakeOver { .. } => 21,
         }
     }
 
@@ -368,7 +377,9 @@ impl Message {
             Message::Notification(notification) => {
                 notification.vote.map_or(0, |vote| vote.epoch.0.max(of(&vote.zxid))).max(notification.round)
             }
-            Message::FollowerInfo { accepted: epoch, .. } | Message::LeaderInfo { epoch } => epoch.0,
+            Message::FollowerInfo { accepted: epoch, .. }
+            | Message::LeaderInfo { epoch }
+            | Message::TakeOver { epoch } => epoch.0,
             Message::AckEpoch { epoch, current, last } => epoch.0.max(current.0).max(of(last)),
             Message::FetchHistory { epoch, after: zxid }
             | Message::Diff { epoch, after: zxid }
@@ -453,6 +464,7 @@ impl Describe for Message {
             Message::Sync { .. } => "Sync",
             Message::SyncReply { .. } => "SyncReply",
             Message::Stored { .. } => "Stored",
+            Message::TakeOver { .. } => "TakeOver",
         }
     }
 
@@ -463,7 +475,7 @@ impl Describe for Message {
                 format!("accepted epoch {} of {id}", accepted.0)
             }
             Message::FollowerInfo { accepted, .. } => format!("accepted epoch {}", accepted.0),
-            Message::LeaderInfo { epoch } => format!("epoch {}", epoch.0),
+            Message::LeaderInfo { epoch } | Message::TakeOver { epoch } => format!("epoch {}", epoch.0),
             Message::AckEpoch { epoch, current, last } => {
                 format!("epoch {}, current epoch {}, history ends {last}", epoch.0, current.0)
             }

@@ -1,6 +1,7 @@
 //! Zab: ESSAY
 
 mod broadcast;
+mod change;
 mod discovery;
 mod election;
 mod follower;
@@ -11,6 +12,7 @@ mod membership;
 mod message;
 mod read;
 mod record;
+mod transfer;
 mod view;
 
 pub use message::{Message, Notification, State, Vote};
@@ -30,8 +32,9 @@ use core::time::Duration;
 use history::History;
 use host::HostRead;
 use learner::Learner;
-use membership::Membership;
+use membership::{Configuration, Membership};
 use read::{Forwarding, Reads};
+use transfer::Transfer;
 
 /// Epochs, rounds and positions above this are taken to be garbage: honest members would need
 /// centuries to count so far, and no arithmetic on smaller ones overflows.
@@ -50,7 +53,10 @@ pub struct Config {
 pub struct Zab {
     config: LogConfig,
     membership: Membership,
-    standing: Standing,
+    /// Whether learners and host have yet to hear of a change of members.
+    members_changed: bool,
+    /// Whether it takes no part, because its disk is damaged.
+    abstaining: bool,
     rng: Rng,
     /// When the current step happens.
     now: Time,
@@ -126,6 +132,12 @@ pub struct Zab {
     quorum_deadline: Time,
     /// Whether a lagging peer waits for entries that are not in memory.
     catch_up_wanted: bool,
+    /// What was committed when the last PING went out.
+    commit_pinged: Index,
+    /// The change of members that was asked of this leader and is not complete.
+    change: Option<Ticket>,
+    /// The transfer that was asked of this member and has not ended.
+    transfer: Option<Transfer>,
     reads: Reads,
 
     /// Reads forwarded to the leader, while following.
@@ -133,17 +145,6 @@ pub struct Zab {
 
     reported: Option<(Role, Epoch, Option<NodeId>)>,
     ignored: u64,
-}
-
-/// Whether a member takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Standing {
-    /// Its promises and acknowledgements count.
-    Participant,
-    /// It receives the log only: the ensemble has not taken it in.
-    Observer,
-    /// Its disk is damaged.
-    Abstaining,
 }
 
 /// What a member is doing.
@@ -191,21 +192,20 @@ impl Process for Zab {
         let mut zab = Zab::blank(config, &base, now);
         match from {
             Recovery::First => {}
-            Recovery::Join => zab.standing = Standing::Observer,
+            Recovery::Join => zab.epochs.joined = true,
             Recovery::Resume { records } => {
                 if !zab.replay(records, out) {
-                    zab.standing = Standing::Abstaining;
+                    zab.abstaining = true;
                 }
             }
             Recovery::Damaged { records } => {
                 zab.replay(&mut records.map_while(|record| record), &mut Effects::new());
-                zab.standing = Standing::Abstaining;
+                zab.abstaining = true;
             }
         }
         zab.resume_at(base.applied);
-        let members = crate::log::ReplicatedLog::members(&zab);
-        out.event_early(LogEvent::Members { members });
-        if zab.epochs != Epochs::default() || zab.standing != Standing::Participant {
+        zab.members_changed = true;
+        if zab.epochs != Epochs::default() || !zab.is_participant() {
             // Somebody may be leading: ask, and wait for the answer as long as for a lost leader.
             zab.repeat_notifications(out);
         }
@@ -242,6 +242,7 @@ impl Process for Zab {
         };
         [
             Some(own),
+            self.transfer.map(|transfer| transfer.deadline),
             self.forwarding.deadline(&self.config.timing),
             self.redelivery.retry(),
             self.catch_up.retry(),
@@ -259,16 +260,18 @@ impl Process for Zab {
 /// Recovery.
 impl Zab {
     fn blank(config: LogConfig, base: &LogBase, now: Time) -> Zab {
-        let membership = Membership::founding(&config.members);
-        let standing =
-            if membership.is_voter(config.id) { Standing::Participant } else { Standing::Observer };
         let point = base.snapshot.as_ref();
         let base = point.map_or(Zxid::ZERO, |point| Zxid { epoch: point.epoch, counter: point.index });
-        let peers = membership.voters().iter().filter(|id| **id != config.id);
+        let membership = match point {
+            Some(point) => Membership::of(point, &config.members),
+            None => Membership::after(Index::ZERO, Configuration::founding(&config.members)),
+        };
+        let peers = membership.everybody().into_iter().filter(|id| *id != config.id);
         let mut zab = Zab {
-            learners: peers.map(|id| Learner::new(*id)).collect(),
+            learners: peers.map(Learner::new).collect(),
             membership,
-            standing,
+            members_changed: false,
+            abstaining: false,
             rng: Rng::new(config.seed),
             now,
             epochs: Epochs::default(),
@@ -304,6 +307,9 @@ impl Zab {
             start: Index::ZERO,
             quorum_deadline: now,
             catch_up_wanted: false,
+            commit_pinged: Index::ZERO,
+            change: None,
+            transfer: None,
             reads: Reads::default(),
             forwarding: Forwarding::default(),
             reported: None,
@@ -328,6 +334,7 @@ impl Zab {
                     replaced = false;
                     if after < self.history.last() {
                         self.history.truncate(after.max(base.counter).next());
+                        self.membership.truncate(after.max(base.counter).next());
                     }
                 }
                 Record::Entries { first, entries } => {
@@ -344,15 +351,17 @@ impl Zab {
                     let first = first.max(base.counter.next());
                     if (covered < entries.len() || replaced) && first <= self.history.last() {
                         self.history.truncate(first);
+                        self.membership.truncate(first);
                     }
                     if replaced {
                         continue;
                     }
                     for entry in entries.into_iter().skip(covered) {
-                        if entry.epoch < self.history.last_epoch() {
+                        if entry.epoch < self.history.last_epoch() || !discovery::are_readable([&entry]) {
                             return false;
                         }
-                        self.history.push(entry);
+                        self.history.push(entry.clone());
+                        self.note_membership(&entry, self.history.last());
                     }
                     while self.history.bytes() > self.config.limits.tail_bytes_max {
                         self.history.evict_first();
@@ -373,10 +382,11 @@ impl Zab {
     fn resume_at(&mut self, applied: Index) {
         if applied > self.history.last() {
             // It was durable here before it was delivered; so the disk has lost it.
-            self.standing = Standing::Abstaining;
+            self.abstaining = true;
         }
         let applied = applied.clamp(self.history.base().counter, self.history.last());
         (self.commit, self.delivered, self.applied) = (applied, applied, applied);
+        self.membership.commit_to(applied);
         self.stored = self.history.last();
         self.uncommitted_bytes =
             self.history.range(applied.next(), self.history.last()).map(Entry::cost).sum();
@@ -390,11 +400,12 @@ impl Zab {
         if to_itself {
             self.note_answer_to_self();
         }
-        if !to_itself && !self.membership.is_voter(from) || message.largest_number() > NUMBER_MAX {
+        let foreign = self.membership.excludes(from) && self.leader != Some(from);
+        if !to_itself && foreign || message.largest_number() > NUMBER_MAX {
             self.ignored += 1;
             return;
         }
-        if self.standing == Standing::Abstaining {
+        if self.abstaining {
             return self.on_message_abstaining(from, &message);
         }
         match message {
@@ -428,6 +439,7 @@ impl Zab {
                 self.on_ping(from, epoch, round, sent, commit, out);
             }
             Message::Pong { epoch, round, index } => self.on_pong(from, epoch, round, index, out),
+            Message::TakeOver { epoch } => self.on_take_over(from, epoch, out),
             Message::Sync { batch } => self.on_sync(from, batch, out),
             Message::SyncReply { batch, index } => self.on_sync_reply(from, batch, index, out),
         }
@@ -446,14 +458,13 @@ impl Zab {
             LogRequest::Read { ticket } => self.on_read(ticket, out),
             LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
             LogRequest::Compact { point } => self.on_compact(&point),
-            LogRequest::TransferLeadership { ticket, .. } | LogRequest::ChangeMembership { ticket, .. } => {
-                self.refuse(ticket, Refusal::Unsupported, out);
-            }
+            LogRequest::TransferLeadership { ticket, to } => self.on_transfer(ticket, to, out),
+            LogRequest::ChangeMembership { ticket, change } => self.on_change(ticket, change, out),
         }
     }
 
     fn on_commands(&mut self, ticket: Ticket, commands: Vec<Bytes>, out: &mut Effects<Self>) {
-        if self.standing == Standing::Abstaining || self.storage_full {
+        if self.abstaining || self.storage_full {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leading(Phase::Broadcast) {
@@ -466,7 +477,7 @@ impl Zab {
         let cost: usize = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
         let room = self.config.limits.uncommitted_bytes_max.saturating_sub(self.uncommitted_bytes);
         // A proposal that is larger than the limit goes alone, rather than never.
-        if cost > room && self.uncommitted_bytes > 0 {
+        if cost > room && self.uncommitted_bytes > 0 || self.transfer.is_some() {
             return self.refuse(ticket, Refusal::Busy, out);
         }
         let epoch = self.epochs.accepted;
@@ -502,6 +513,7 @@ impl Zab {
             _ => {}
         }
         self.retry_forwarded_reads(out);
+        self.check_transfer(out);
         for asked in [&mut self.redelivery, &mut self.catch_up] {
             if asked.retry().is_some_and(|at| self.now >= at) {
                 *asked = HostRead::Idle;
@@ -513,7 +525,7 @@ impl Zab {
     /// not: both only hasten what time would bring.
     fn on_link_up(&mut self, peer: NodeId, out: &mut Effects<Self>) {
         match self.part {
-            _ if self.standing == Standing::Abstaining => {}
+            _ if self.abstaining => {}
             Part::Leading(_) => self.restart_learner(peer, out),
             Part::Following(Phase::Discovery) if self.leader == Some(peer) => self.send_follower_info(out),
             Part::Following(_) => {}
@@ -536,7 +548,7 @@ impl Zab {
     fn leader_known(&self) -> Option<NodeId> {
         match self.part {
             Part::Leading(Phase::Broadcast) | Part::Following(Phase::Broadcast) => self.leader,
-            Part::Looking if self.standing == Standing::Abstaining => self.leader,
+            Part::Looking if self.abstaining => self.leader,
             _ => None,
         }
     }

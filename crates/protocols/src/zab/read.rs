@@ -11,7 +11,7 @@
 
 use super::learner::Learner;
 use super::message::Message;
-use super::{Part, Phase, Standing, Zab};
+use super::{Part, Phase, Zab};
 use crate::contract::Effects;
 use crate::log::{Index, LogEvent, Refusal, Ticket, Timing};
 use crate::types::{NodeId, Time};
@@ -46,7 +46,7 @@ pub(super) struct Forwarding {
 /// At the leader.
 impl Zab {
     pub(super) fn on_read(&mut self, ticket: Ticket, out: &mut Effects<Self>) {
-        if self.standing == Standing::Abstaining {
+        if self.abstaining {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leading(Phase::Broadcast) {
@@ -97,7 +97,7 @@ impl Zab {
             return;
         }
         let round = self.reads.round;
-        if !self.membership.is_quorum(|id| self.is_own_or(id, |learner| learner.round >= round)) {
+        if !self.membership.current().has_quorum(|id| self.is_own_or(id, |learner| learner.round >= round)) {
             return;
         }
         self.reads.under_way = false;

@@ -72,6 +72,9 @@ pub struct Epochs {
     /// currentEpoch: the epoch of the last NEWLEADER that was acknowledged, and the first thing
     /// by which histories are compared.
     pub current: Epoch,
+    /// Whether this disk began as that of a joining member: then it counts in no quorum under the
+    /// id of a founder, which may have promised what the disk does not say.
+    pub joined: bool,
 }
 
 /// A record of Zab's.
@@ -102,6 +105,7 @@ impl Wire for Record {
                 put_varint(out, epochs.accepted.0);
                 put_node(epochs.accepted_from, out);
                 put_varint(out, epochs.current.0);
+                out.push(u8::from(epochs.joined));
             }
             Record::Entries { first, entries } => {
                 out.push(2);
@@ -121,6 +125,7 @@ impl Wire for Record {
                 accepted: Epoch(input.varint("accepted epoch")?),
                 accepted_from: node(input)?,
                 current: Epoch(input.varint("current epoch")?),
+                joined: input.flag("joined")?,
             })),
             2 => {
                 let first = Index(input.varint("first index")?);
@@ -189,10 +194,10 @@ impl Describe for Record {
 
     fn detail(&self) -> String {
         match self {
-            Record::Epochs(Epochs { accepted, accepted_from: Some(id), current }) => {
+            Record::Epochs(Epochs { accepted, accepted_from: Some(id), current, .. }) => {
                 format!("accepted epoch {} of {id}, current epoch {}", accepted.0, current.0)
             }
-            Record::Epochs(Epochs { accepted, accepted_from: None, current }) => {
+            Record::Epochs(Epochs { accepted, accepted_from: None, current, .. }) => {
                 format!("accepted epoch {}, current epoch {}", accepted.0, current.0)
             }
             Record::Entries { first, entries } => {

@@ -1,15 +1,14 @@
 //! What others see of a member: the vocabulary of replicated logs, people, and exploration.
 
 use super::learner::{Learner, Sending};
-use super::{Config, Part, Phase, Record, Standing, Zab};
+use super::{Config, Part, Phase, Record, Zab};
 use crate::fingerprint::Fingerprint;
-use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, MemberPart, Payload, ReplicatedLog, Role};
+use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, Payload, ReplicatedLog, Role};
 use crate::types::{NodeId, Time};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::hash::Hash;
 
 impl ReplicatedLog for Zab {
@@ -51,8 +50,7 @@ impl ReplicatedLog for Zab {
     }
 
     fn members(&self) -> Vec<Member> {
-        let voter = |id: &_| Member { id: *id, part: MemberPart::Voter, context: Bytes::new() };
-        self.membership.voters().iter().map(voter).collect()
+        self.membership.current().members().to_vec()
     }
 
     fn entry(&self, index: Index) -> Option<(Epoch, &Payload)> {
@@ -60,12 +58,12 @@ impl ReplicatedLog for Zab {
     }
 
     fn describe(&self, now: Time) -> Vec<(&'static str, String)> {
-        let part = match (self.standing, self.part) {
-            (Standing::Abstaining, _) => "abstaining: its disk is damaged",
+        let part = match (self.is_participant(), self.part) {
+            _ if self.abstaining => "abstaining: its disk is damaged",
             (_, Part::Looking) => "looking",
-            (Standing::Observer, Part::Following(Phase::Discovery)) => "observing: discovery",
-            (Standing::Observer, Part::Following(Phase::Synchronization)) => "observing: synchronisation",
-            (Standing::Observer, _) => "observing",
+            (false, Part::Following(Phase::Discovery)) => "observing: discovery",
+            (false, Part::Following(Phase::Synchronization)) => "observing: synchronisation",
+            (false, _) => "observing",
             (_, Part::Following(Phase::Discovery)) => "following: discovery",
             (_, Part::Following(Phase::Synchronization)) => "following: synchronisation",
             (_, Part::Following(Phase::Broadcast)) => "following",
@@ -128,15 +126,13 @@ fn in_ms(deadline: Time, now: Time) -> String {
 impl Zab {
     pub(super) fn role(&self) -> Role {
         let own = |id| id == self.config.id;
-        match (self.standing, self.part) {
-            (Standing::Abstaining, _) => Role::Abstaining,
-            (Standing::Observer, _) => Role::Learner,
-            (Standing::Participant, Part::Leading(Phase::Broadcast)) => Role::Leader,
-            (Standing::Participant, Part::Leading(_)) => Role::Candidate,
-            (Standing::Participant, Part::Looking) if self.vote.is_some_and(|vote| own(vote.id)) => {
-                Role::Candidate
-            }
-            (Standing::Participant, Part::Looking | Part::Following(_)) => Role::Follower,
+        match self.part {
+            _ if self.abstaining => Role::Abstaining,
+            Part::Leading(Phase::Broadcast) => Role::Leader,
+            _ if !self.is_participant() => Role::Learner,
+            Part::Leading(_) => Role::Candidate,
+            Part::Looking if self.vote.is_some_and(|vote| own(vote.id)) => Role::Candidate,
+            Part::Looking | Part::Following(_) => Role::Follower,
         }
     }
 
@@ -145,7 +141,8 @@ impl Zab {
         let until = |time: Time| time.since(now).as_nanos() as u64;
         let ago = |time: Time| now.since(time).as_nanos() as u64;
         let election = self.config.timing.election.as_nanos() as u64;
-        (self.standing, self.epochs, self.epochs_recorded, self.storage_full).hash(digest);
+        (self.abstaining, &self.membership, self.epochs, self.epochs_recorded, self.storage_full)
+            .hash(digest);
         self.history.hash(digest);
         (self.stored, self.cuts, self.commit, self.delivered, self.applied).hash(digest);
         for asked in [self.redelivery, self.catch_up] {
@@ -167,7 +164,9 @@ impl Zab {
             Part::Following(_) => (self.agreed, self.fetch_asked).hash(digest),
             Part::Leading(_) => {
                 (self.epoch, self.accepted_seen, self.promised, self.fetching, self.adopted).hash(digest);
-                (self.start, until(self.quorum_deadline), self.catch_up_wanted).hash(digest);
+                (self.start, until(self.quorum_deadline), self.catch_up_wanted, self.commit_pinged)
+                    .hash(digest);
+                (self.change.is_some(), self.transfer.map(|transfer| transfer.heir)).hash(digest);
                 self.reads.hash(digest);
                 for learner in &self.learners {
                     let heard_ago = ago(learner.heard).min(election);

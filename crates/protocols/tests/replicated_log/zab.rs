@@ -64,15 +64,17 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::SyncReply { batch: 5, index: Some(index) }, vec![19, 5, 1, 10]),
         (Message::SyncReply { batch: 5, index: None }, vec![19, 5, 0]),
         (Message::Stored { cuts: 1, index }, vec![20, 1, 10]),
+        (Message::TakeOver { epoch }, vec![21, 0xAC, 2]),
     ]
 }
 
 fn records() -> Vec<(Record, Vec<u8>)> {
-    let epochs =
-        |accepted_from| Record::Epochs(Epochs { accepted: Epoch(300), accepted_from, current: Epoch(4) });
+    let epochs = |accepted_from, joined| {
+        Record::Epochs(Epochs { accepted: Epoch(300), accepted_from, current: Epoch(4), joined })
+    };
     vec![
-        (epochs(None), vec![1, 0xAC, 2, 0, 4]),
-        (epochs(Some(NodeId(2))), vec![1, 0xAC, 2, 2, 4]),
+        (epochs(None, true), vec![1, 0xAC, 2, 0, 4, 1]),
+        (epochs(Some(NodeId(2)), false), vec![1, 0xAC, 2, 2, 4, 0]),
         (Record::Entries { first: Index(8), entries: entries() }, around_entries(&[2, 8], &[])),
         (Record::Truncated { after: Index(200) }, vec![3, 0xC8, 1]),
     ]
@@ -160,7 +162,8 @@ fn hostile(rng: &mut Rng, process: &Zab) -> Message {
         18 => Message::UpToDate { epoch, commit: index(rng) },
         19 => Message::Ping { epoch, round: number(rng, 2), sent: index(rng), commit: index(rng) },
         20 => Message::Pong { epoch, round: number(rng, 2), index: index(rng) },
-        _ => match rng.below(3) {
+        _ => match rng.below(4) {
+            3 => Message::TakeOver { epoch },
             0 => Message::Sync { batch: rng.below(3) },
             1 => Message::SyncReply { batch: rng.below(3), index: Some(index(rng)) },
             _ => Message::Stored { cuts: rng.below(3), index: index(rng) },
