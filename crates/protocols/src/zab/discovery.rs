@@ -283,11 +283,13 @@ impl Zab {
         }
         let base = self.history.base();
         let last = self.history.last_zxid();
-        if after.counter < base.counter {
+        let found = self.history.last_not_above(after);
+        if found > after {
+            // Only the base can be this: the histories agree nowhere after it.
             return out.send(from, Message::Snap { epoch, point: base });
         }
-        let (after, entries) = if !self.history.holds(after) {
-            (self.history.last_not_above(after), Vec::new())
+        let (after, entries) = if found != after {
+            (found, Vec::new())
         } else if after.counter.next() >= self.history.first_in_memory() {
             let bytes_max = self.config.limits.message_bytes_max;
             (after, self.history.batch(after.counter.next(), last.counter, bytes_max).0)

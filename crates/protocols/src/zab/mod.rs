@@ -1,4 +1,102 @@
-//! Zab: ESSAY
+//! Zab: primary order through epochs, as ZooKeeper runs it.
+//!
+//! # The idea
+//!
+//! One *leader* proposes, and everybody's *history* is to become a prefix of one sequence of its and
+//! its predecessors' proposals. Leaders are told apart by *epochs*, and a proposal is named by its
+//! *zxid*: the epoch, and a counter. A proposal is committed when a quorum has it on disk. What makes
+//! it Zab is the change of leaders. Before a new one proposes anything, it
+//!
+//! - *discovers* (section III.A of the paper): it gets a quorum to promise a new epoch, larger than any
+//!   they promised before, and with that not to follow an older leader; and it takes the newest history
+//!   among them, which holds everything that was ever committed;
+//! - *synchronises* (III.B): it brings a quorum to hold exactly that history, followed by NEWLEADER;
+//!   when they do, all of it is committed at once, and the leader is *established*;
+//! - *broadcasts* (III.C): only now it proposes, and what it proposes extends that history.
+//!
+//! So a history of an earlier epoch is settled as a whole, and before the first new proposal: a later
+//! proposal is never committed without everything that its leader saw (*primary order*), and there
+//! are no old entries whose fate is decided by counting.
+//!
+//! Who tries to lead is found by *fast leader election*. It is a hint only, and nothing in it is
+//! durable.
+//!
+//! # Why it is safe
+//!
+//! Two things are durable beside the history: *acceptedEpoch*, the last epoch promised, and
+//! *currentEpoch*, the last one whose first history was taken in whole. Histories are compared by
+//! currentEpoch, then by their last zxid.
+//!
+//! *One leader an epoch.* An epoch is promised once, by each of a quorum, and durably; its proposer
+//! has promised it durably before it tells anybody, so that no later life of it proposes the epoch
+//! again. Hence a zxid names one proposal, and determines the history before it.
+//!
+//! *Nothing committed is lost.* Let a proposal be committed in epoch e: a quorum held it, with
+//! currentEpoch e. Take the first later epoch whose chosen history lacks it. Its quorum shares a member
+//! with the one that held it. Meanwhile that member followed only leaders whose histories had it, each
+//! of which cut nothing but what was not in their own; so it still has it, and its currentEpoch is at
+//! least e. The winner of the comparison has a currentEpoch at least as large. If larger, it took in the
+//! whole first history of an epoch after e, which had the proposal, and followed only such leaders
+//! since. If equal, its history is a prefix of one that has the proposal, and by its last zxid not
+//! shorter than one that reaches it. Either way it has it: a contradiction.
+//!
+//! The argument needs that currentEpoch rises only when the history is there. A follower appends the
+//! entry of NEWLEADER and raises currentEpoch in one step, after the history in the steps before, and
+//! acknowledges when that is on disk (ZOOKEEPER-4643, -4646 and -4685 got one of the three wrong). It
+//! does not need that synchronisation is atomic: a member that crashes in the middle holds a prefix of
+//! a history which has everything committed that it had, under its old currentEpoch.
+//!
+//! # Sources
+//!
+//! Junqueira, Reed and Serafini, *Zab: High-performance broadcast for primary-backup systems*, DSN 2011;
+//! "Zab 1.0" in ZooKeeper's wiki and its `Leader`, `Learner` and `FastLeaderElection`, whose names for
+//! messages are used here (FOLLOWERINFO is the paper's CEPOCH, LEADERINFO its NEWEPOCH); Shraer, Reed,
+//! Malkhi and Junqueira, *Dynamic Reconfiguration of Primary/Backup Clusters*, USENIX ATC 2012.
+//!
+//! # Where this departs from them
+//!
+//! - **The newest history is fetched**, as in the paper's phase 1. In Zab 1.0 a leader-to-be that meets a
+//!   newer history gives up, and relies on the election to find the member that has it. That member may
+//!   not reach a quorum (the constrained election of *OmniPaxos*, EuroSys 2023); here whoever reaches a
+//!   quorum can lead.
+//! - **NEWLEADER is an entry** of the history: a no-op, the first of its epoch. Its acknowledgement is that
+//!   of a position like any other, commits everything before it, and an epoch that was ever established
+//!   shows in every history that has seen it.
+//! - **The counter of a zxid does not begin again** with each epoch, and is the position in the log.
+//! - **No message relies on FIFO channels.** The contract's connections are hints, and messages may be lost,
+//!   repeated and reordered. From DIFF on a message says of which epoch it is and where it fits; see
+//!   `follower.rs`. A lost proposal shows as a gap, or by what the next PING says was sent, and the follower
+//!   asks for what is missing (`Resync`). *Reconnection* restarts a follower's synchronisation from what it
+//!   acknowledged, with a DIFF: nothing depends on it, it is only faster than the next PING.
+//! - **A TRUNC is not durable by itself**, but with the entry that replaces what it cut, in one record. A crash
+//!   in between brings the old history back, which is as good as before (ZOOKEEPER-2845, -4785, -4925 and
+//!   -5094 are histories with holes or with entries cut that were acknowledged). It names the history that it
+//!   was made for, so that a late one cuts nothing.
+//! - **acceptedEpoch is kept with the name of its leader**, so that a lost ACKEPOCH can be sent again.
+//! - **Commit indices ride on proposals and PINGs** too; a COMMIT goes out at once where nothing else does.
+//! - **Proposals leave before the leader's own disk has them**, and it counts itself by a message to itself.
+//!   A leader that crashes and forgets them can never propose in that epoch again: it needs a larger one.
+//! - **In the election** only the candidate counts, and says that it leads; ties of history go to whoever began
+//!   the round; and whoever did not hear from a quorum in the last round does not propose itself. Voters then
+//!   follow whoever does reach a quorum, in all three partial topologies of *OmniPaxos*. There is no wait for
+//!   better votes: discovery does not need it.
+//! - **`sync` asks a quorum**; see `read.rs`.
+//! - A leader that meets a promise of a later epoch than its own steps down for a new epoch, where ZooKeeper
+//!   leaves that follower out until the next election. Epochs rise only through a quorum's FOLLOWERINFO, so a
+//!   member that was cut off comes back without disturbing anybody.
+//! - Changes of members are activated by an entry of their own; see `change.rs`.
+//!
+//! # What it tolerates
+//!
+//! Messages may be lost, duplicated, reordered and delayed without bound. Peers are taken to be honest
+//! but possibly broken: impossible messages are ignored and counted. A leader that hears from no quorum for
+//! an election timeout steps down, and so does one whose disk stalls or is full.
+//!
+//! # What it leaves out
+//!
+//! Reads by a lease: [`LogConfig::lease`] is ignored, and every read asks a quorum. Hierarchical and weighted
+//! quorums. Observers that relay to others. Repair of a damaged disk: a damaged member abstains, since it
+//! may have forgotten a promise or an acknowledgement; it is to be removed, and another added in its place.
 
 mod broadcast;
 mod change;
@@ -12,6 +110,7 @@ mod membership;
 mod message;
 mod read;
 mod record;
+mod recovery;
 mod transfer;
 mod view;
 
@@ -32,7 +131,7 @@ use core::time::Duration;
 use history::History;
 use host::HostRead;
 use learner::Learner;
-use membership::{Configuration, Membership};
+use membership::Membership;
 use read::{Forwarding, Reads};
 use transfer::Transfer;
 
@@ -254,142 +353,6 @@ impl Process for Zab {
 
     fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
         self.digest(now, digest);
-    }
-}
-
-/// Recovery.
-impl Zab {
-    fn blank(config: LogConfig, base: &LogBase, now: Time) -> Zab {
-        let point = base.snapshot.as_ref();
-        let base = point.map_or(Zxid::ZERO, |point| Zxid { epoch: point.epoch, counter: point.index });
-        let membership = match point {
-            Some(point) => Membership::of(point, &config.members),
-            None => Membership::after(Index::ZERO, Configuration::founding(&config.members)),
-        };
-        let peers = membership.everybody().into_iter().filter(|id| *id != config.id);
-        let mut zab = Zab {
-            learners: peers.map(Learner::new).collect(),
-            membership,
-            members_changed: false,
-            abstaining: false,
-            rng: Rng::new(config.seed),
-            now,
-            epochs: Epochs::default(),
-            epochs_recorded: Epochs::default(),
-            history: History::after(base),
-            stored: base.counter,
-            cuts: 0,
-            to_self: VecDeque::new(),
-            storage_full: false,
-            commit: base.counter,
-            delivered: base.counter,
-            applied: base.counter,
-            uncommitted_bytes: 0,
-            redelivery: HostRead::Idle,
-            catch_up: HostRead::Idle,
-            part: Part::Looking,
-            leader: None,
-            wait: Duration::ZERO,
-            patience: now,
-            repeat: now,
-            round: 0,
-            vote: None,
-            votes: Vec::new(),
-            heard: Vec::new(),
-            hopeful: true,
-            agreed: false,
-            fetch_asked: None,
-            epoch: None,
-            accepted_seen: Epoch(0),
-            promised: false,
-            fetching: None,
-            adopted: Epoch(0),
-            start: Index::ZERO,
-            quorum_deadline: now,
-            catch_up_wanted: false,
-            commit_pinged: Index::ZERO,
-            change: None,
-            transfer: None,
-            reads: Reads::default(),
-            forwarding: Forwarding::default(),
-            reported: None,
-            ignored: 0,
-            config,
-        };
-        zab.forwarding = Forwarding::starting_at(zab.rng.next());
-        zab.draw_wait();
-        zab
-    }
-
-    /// Takes in what the disk held, keeping only the end of the history in memory. Returns whether
-    /// it can be what a member of this version has written: a record missing in the middle shows.
-    fn replay(&mut self, records: &mut dyn Iterator<Item = Record>, out: &mut Effects<Self>) -> bool {
-        let base = self.history.base();
-        // Whether what was read so far contradicts the snapshot: then a snapshot had replaced it.
-        let mut replaced = false;
-        for record in records {
-            match record {
-                Record::Epochs(epochs) => self.epochs = epochs,
-                Record::Truncated { after } => {
-                    replaced = false;
-                    if after < self.history.last() {
-                        self.history.truncate(after.max(base.counter).next());
-                        self.membership.truncate(after.max(base.counter).next());
-                    }
-                }
-                Record::Entries { first, entries } => {
-                    let at_base = base.counter.0.checked_sub(first.0).and_then(|i| entries.get(i as usize));
-                    if let Some(entry) = at_base {
-                        replaced = entry.epoch != base.epoch;
-                    }
-                    let gap = first > self.history.last().next();
-                    if gap && !replaced {
-                        return false;
-                    }
-                    // What a snapshot covers is not taken again.
-                    let covered = base.counter.next().0.saturating_sub(first.0) as usize;
-                    let first = first.max(base.counter.next());
-                    if (covered < entries.len() || replaced) && first <= self.history.last() {
-                        self.history.truncate(first);
-                        self.membership.truncate(first);
-                    }
-                    if replaced {
-                        continue;
-                    }
-                    for entry in entries.into_iter().skip(covered) {
-                        if entry.epoch < self.history.last_epoch() || !discovery::are_readable([&entry]) {
-                            return false;
-                        }
-                        self.history.push(entry.clone());
-                        self.note_membership(&entry, self.history.last());
-                    }
-                    while self.history.bytes() > self.config.limits.tail_bytes_max {
-                        self.history.evict_first();
-                    }
-                }
-            }
-        }
-        self.epochs_recorded = self.epochs;
-        if replaced {
-            out.record(Record::Truncated { after: self.history.last() });
-        }
-        self.raise_epochs(base);
-        // A history that is newer than every promise lost a record.
-        self.epochs.accepted >= self.epochs.current.max(self.history.last_epoch())
-    }
-
-    /// Starts where the host's state machine stands. What it applied was committed.
-    fn resume_at(&mut self, applied: Index) {
-        if applied > self.history.last() {
-            // It was durable here before it was delivered; so the disk has lost it.
-            self.abstaining = true;
-        }
-        let applied = applied.clamp(self.history.base().counter, self.history.last());
-        (self.commit, self.delivered, self.applied) = (applied, applied, applied);
-        self.membership.commit_to(applied);
-        self.stored = self.history.last();
-        self.uncommitted_bytes =
-            self.history.range(applied.next(), self.history.last()).map(Entry::cost).sum();
     }
 }
 

@@ -84,6 +84,7 @@ fn campaign<P: ReplicatedLog>() {
 }
 
 /// The first of these seeds that breaks a promise, and which.
+#[allow(dead_code)] // The tests of the planted bugs use it.
 pub fn first_failure<P: ReplicatedLog>(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| {
         let mut cluster = cluster::<P>(seed);
