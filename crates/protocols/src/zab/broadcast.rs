@@ -291,7 +291,7 @@ impl Zab {
         }
         // Of two equal complaints, one is enough; and what its disk holds it cannot lack.
         let answered = matches!(learner.sending, Sending::Probe { last: tried, to }
-            if tried == last && to == self.history.last_not_above(hint));
+            if tried == last && to <= hint && to == self.history.last_not_above(hint));
         if answered || self.history.holds(last) && last.counter < learner.matched {
             return;
         }
