@@ -217,7 +217,9 @@ impl Zab {
         let cost = entries.iter().map(Entry::cost).sum();
         for i in 0..self.learners.len() {
             let learner = &self.learners[i];
-            if learner.next == from && learner.waits_for_host(&limits, self.history.first_in_memory()) {
+            // The history may have been cut there while they were read.
+            let there = from > self.history.base().counter && learner.next == from;
+            if there && learner.waits_for_host(&limits, self.history.first_in_memory()) {
                 self.send_entries(i, entries.to_vec(), cost, out);
                 self.replicate(i, out);
             }

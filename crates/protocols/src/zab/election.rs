@@ -166,10 +166,22 @@ impl Zab {
                     _ => self.begin_round(self.round + 1, None, out),
                 }
             }
+            // Its own patience is longer than one election timeout; but when another has lost it and
+            // the leader has been silent for that long, there is no reason to stay.
+            (Part::Following(_), State::Looking) if self.leader_is_silent() => {
+                self.leave_part(out);
+                self.hopeful = true;
+                self.on_vote(from, other, out);
+            }
             (Part::Following(_) | Part::Leading(_), State::Looking) => self.send_notification(from, out),
             // It may have found another. Discovery decides, and patience.
             (Part::Following(_) | Part::Leading(_), State::Following | State::Leading) => {}
         }
+    }
+
+    /// Whether the leader was not heard for an election timeout, or its connection is lost.
+    fn leader_is_silent(&self) -> bool {
+        self.now + self.wait >= self.patience + self.config.timing.election
     }
 
     fn on_vote(&mut self, from: NodeId, other: Notification, out: &mut Effects<Self>) {

@@ -171,7 +171,7 @@ impl Zab {
 /// Snapshots and entries read back.
 impl Zab {
     /// The host's state covers the log up to `point`: what is before it is never sent again.
-    pub(super) fn on_compact(&mut self, point: &SnapshotPoint) {
+    pub(super) fn on_compact(&mut self, point: &SnapshotPoint, out: &mut Effects<Self>) {
         let base = Zxid { epoch: point.epoch, counter: point.index };
         if base.counter <= self.history.base().counter {
             return;
@@ -181,6 +181,8 @@ impl Zab {
             return;
         }
         self.history.compact(base);
+        // Whoever waited for what is gone gets the state.
+        self.replicate_all(out);
     }
 
     /// A snapshot from a peer has replaced the host's state. It covers committed entries only, so

@@ -420,7 +420,7 @@ impl Zab {
             LogRequest::Propose { ticket, commands } => self.on_commands(ticket, commands, out),
             LogRequest::Read { ticket } => self.on_read(ticket, out),
             LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
-            LogRequest::Compact { point } => self.on_compact(&point),
+            LogRequest::Compact { point } => self.on_compact(&point, out),
             LogRequest::TransferLeadership { ticket, to } => self.on_transfer(ticket, to, out),
             LogRequest::ChangeMembership { ticket, change } => self.on_change(ticket, change, out),
         }
