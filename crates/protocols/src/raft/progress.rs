@@ -106,6 +106,14 @@ impl Progress {
         self.commit_sent = Index::ZERO;
     }
 
+    /// Where to go on when everything in flight may be lost: after what it acknowledged or, if it has
+    /// not said anything in this term, where the search for the last common entry stands. (To begin
+    /// that search at the first entry would send it the whole log again.)
+    pub(super) fn resume(&self, base: Index) -> Index {
+        let next = if self.matched > Index::ZERO { self.matched.next() } else { self.next };
+        next.max(base.next())
+    }
+
     /// Only a snapshot can help it.
     pub(super) fn offer_snapshot(&mut self) {
         self.probe(self.matched.next(), true);

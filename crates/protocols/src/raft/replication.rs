@@ -318,7 +318,7 @@ impl Raft {
         if self.part == Part::Leader
             && let Some(i) = self.progress.iter().position(|progress| progress.id == peer)
         {
-            let next = self.progress[i].matched.max(self.log.base()).next();
+            let next = self.progress[i].resume(self.log.base());
             self.progress[i].probe(next, false);
             self.replicate(i, out);
         }
@@ -329,7 +329,7 @@ impl Raft {
         if self.part == Part::Leader {
             let base = self.log.base();
             if let Some(progress) = self.progress.iter_mut().find(|progress| progress.id == peer) {
-                progress.probe(progress.matched.max(base).next(), true);
+                progress.probe(progress.resume(base), true);
                 progress.answered = false;
             }
         } else if self.part == Part::Follower && self.leader == Some(peer) && self.config.lease.is_none() {
