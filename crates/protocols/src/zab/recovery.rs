@@ -108,13 +108,17 @@ impl Zab {
                     if gap && !replaced {
                         return false;
                     }
-                    // What a snapshot covers is not taken again.
+                    // What a snapshot covers is not taken again; what came after it goes all the same.
                     let covered = base.counter.next().0.saturating_sub(first.0) as usize;
                     let first = first.max(base.counter.next());
-                    if (covered < entries.len() || replaced) && first <= self.history.last() {
+                    if first <= self.history.last() {
                         self.history.truncate(first);
                         self.membership.truncate(first);
                     }
+                    // The record that would show the contradiction may have been dropped.
+                    let next = entries.get(covered);
+                    replaced |= self.history.last() == base.counter
+                        && next.is_some_and(|entry| entry.epoch < base.epoch);
                     if replaced {
                         continue;
                     }
