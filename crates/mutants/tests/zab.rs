@@ -46,15 +46,15 @@ macro_rules! planted {
 }
 
 planted! {
-    acknowledged_before_sync: 100_000,
-    commit_before_sync: 100_000,
-    epoch_before_history: 100_000,
-    epoch_proposed_before_sync: 100_000,
-    history_not_fetched: 100_000,
-    hole_in_the_history: 100_000,
-    new_leader_not_awaited: 100_000,
-    own_disk_not_awaited: 100_000,
-    promise_forgotten: 100_000,
-    read_unconfirmed: 100_000,
-    trunc_repeated: 100_000,
+    acknowledged_before_sync: 20_000,
+    commit_before_sync: 20_000,
+    epoch_before_history: 20_000,
+    epoch_proposed_before_sync: 20_000,
+    history_not_fetched: 20_000,
+    hole_in_the_history: 20_000,
+    new_leader_not_awaited: 20_000,
+    own_disk_not_awaited: 20_000,
+    promise_forgotten: 20_000,
+    read_unconfirmed: 20_000,
+    trunc_repeated: 20_000,
 }
