@@ -100,6 +100,7 @@
 
 mod broadcast;
 mod change;
+mod codec;
 mod discovery;
 mod election;
 mod follower;

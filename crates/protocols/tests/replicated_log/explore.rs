@@ -238,7 +238,7 @@ fn a_crash_after_an_election<P: ReplicatedLog>() {
         changes: 0,
         slow_disks: true,
         depth: 60,
-        states: 40_000,
+        states: 15_000,
     };
     let found = explore_from(cluster, budget);
     report::<P>("3 members after an election, 1 timeout, 1 command, 1 crash, slow disks", &found);
