@@ -469,7 +469,11 @@ impl Zab {
             self.check_quorum(out);
         }
         match self.part {
-            Part::Leading(_) if self.now >= self.repeat => self.send_pings(out),
+            Part::Leading(_) if self.now >= self.repeat => {
+                self.send_pings(out);
+                // Whoever a round waited for may be no member any more.
+                self.maybe_confirm_round(out);
+            }
             Part::Following(_) if self.now >= self.patience => self.become_looking(out),
             Part::Following(Phase::Discovery) if self.now >= self.repeat => self.send_follower_info(out),
             Part::Looking if self.now >= self.patience => self.on_round_failed(out),
