@@ -27,9 +27,10 @@ fn find<P: ReplicatedLog>(name: &str, seeds_max: u64) {
 }
 
 macro_rules! planted {
-    ($($bug:ident: $seeds_max:expr,)*) => {
+    ($($(#[$rare:meta])* $bug:ident: $seeds_max:expr,)*) => {
         $(
             #[test]
+            $(#[$rare])*
             fn $bug() {
                 find::<bugs::$bug::Zab>(stringify!($bug), $seeds_max);
             }
@@ -46,15 +47,20 @@ macro_rules! planted {
 }
 
 planted! {
-    acknowledged_before_sync: 20_000,
-    commit_before_sync: 20_000,
-    epoch_before_history: 20_000,
-    epoch_proposed_before_sync: 20_000,
-    history_not_fetched: 20_000,
-    hole_in_the_history: 20_000,
-    new_leader_not_awaited: 20_000,
-    own_disk_not_awaited: 20_000,
-    promise_forgotten: 20_000,
-    read_unconfirmed: 20_000,
-    trunc_repeated: 20_000,
+    #[ignore = "rare: a minute of seeds"]
+    acknowledged_before_sync: 40_000,
+    commit_before_sync: 2_000,
+    epoch_before_history: 1_000,
+    #[ignore = "rare: minutes of seeds"]
+    epoch_proposed_before_sync: 300_000,
+    history_not_fetched: 3_000,
+    hole_in_the_history: 500,
+    #[ignore = "rare: a minute of seeds"]
+    new_leader_not_awaited: 8_000,
+    own_disk_not_awaited: 1_000,
+    promise_forgotten: 3_000,
+    #[ignore = "rare: minutes of seeds"]
+    read_unconfirmed: 100_000,
+    #[ignore = "rare: minutes of seeds"]
+    trunc_repeated: 100_000,
 }
