@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Protocols with a folder of bugs; those of Raft are in `bugs/` itself.
-const PROTOCOLS: [&str; 1] = ["zab"];
+const PROTOCOLS: [&str; 2] = ["viewstamped", "zab"];
 
 fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -89,7 +89,8 @@ fn patched(
             .unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
         let (find, change) = change.split_once("\n====\n").unwrap_or_else(|| panic!("bugs/{bug}: no ===="));
         let (replace, after) = change.split_once("\n>>>>").unwrap_or_else(|| panic!("bugs/{bug}: no >>>>"));
-        let source = sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: there is no {file} to patch"));
+        let source =
+            sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: there is no {file} to patch"));
         let times = source.matches(find).count();
         assert!(
             times == 1,

@@ -26,6 +26,7 @@
 //! | [`wire`] | the bounded binary encoding of messages and records |
 //! | [`types`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
 //! | [`raft`] | Raft |
+//! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
 //!
 //! # What is deliberately absent
@@ -38,12 +39,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod catalogue;
 pub mod contract;
 pub mod fingerprint;
 pub mod log;
 pub mod raft;
 pub mod rng;
 pub mod types;
+pub mod viewstamped;
 pub mod wire;
 pub mod zab;
 

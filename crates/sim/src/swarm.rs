@@ -46,7 +46,9 @@ const SETTLE_ELECTIONS: u64 = 25;
 /// The script of a seed.
 pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
     let mut rng = dice(seed, Place::Swarm, 0, 0, 0);
-    let election = Span::millis([50, 100, 100, 150, 200, 300][rng.below(6) as usize]);
+    // Short runs need short timeouts, or there is no time left to see progress after the faults.
+    let drawn = [50, 100, 100, 150, 200, 300][rng.below(6) as usize];
+    let election = Span::millis(drawn.min(swarm.until.0 / 30_000_000).max(50));
     let drawn = rng.chance(1, 4).then(|| Fault::STORIES[rng.below(Fault::STORIES.len() as u64) as usize]);
     let only = swarm.only.or(drawn);
     let datagrams = rng.chance(1, 3) || matches!(swarm.only, Some(Fault::Duplicate | Fault::Reorder));

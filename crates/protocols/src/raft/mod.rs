@@ -548,10 +548,7 @@ impl Raft {
             out.event_early(LogEvent::Role { role, epoch: term.epoch(), leader });
         }
         assert!(
-            (self.delivered <= self.commit
-                || self.hard.repairing
-                || self.hard.uncertain
-                || self.commit == self.log.last())
+            (self.delivered <= self.commit || self.hard.repairing)
                 && self.commit <= self.log.last()
                 && self.stored <= self.log.last(),
             "the log's marks are in order"

@@ -101,7 +101,12 @@ impl Raft {
         if self.hard.repairing
             && term == self.hard.term
             && self.repair.target.is_some_and(|(of, last)| of == term && last <= matched.min(self.stored))
+            // The host's state holds nothing that is not committed, and the leader's log all that is.
+            && self.delivered <= self.stored
         {
+            if self.delivered > self.commit {
+                self.commit_to(self.delivered);
+            }
             // Recorded with this step: a crash before that only repeats the end of the repair.
             self.hard.repairing = false;
             self.draw_election_wait();

@@ -279,42 +279,20 @@ fn a_change_of_members_and_a_crash_between_syncs<P: ReplicatedLog>() {
 }
 
 macro_rules! explorations {
-    ($($module:ident: $protocol:ty,)*) => {$(
+    ($($module:ident: $protocol:ty, $($what:ident)*;)*) => {$(
         mod $module {
-            #[test]
-            fn one_election_and_one_command() {
-                super::one_election_and_one_command::<$protocol>();
-            }
-
-            #[test]
-            fn two_candidates_and_a_loss() {
-                super::two_candidates_and_a_loss::<$protocol>();
-            }
-
-            #[test]
-            fn a_crash_between_any_two_syncs() {
-                super::a_crash_between_any_two_syncs::<$protocol>();
-            }
-
-            #[test]
-            fn a_crash_after_an_election() {
-                super::a_crash_after_an_election::<$protocol>();
-            }
-
-            #[test]
-            fn a_change_of_members_between_elections() {
-                super::a_change_of_members_between_elections::<$protocol>();
-            }
-
-            #[test]
-            fn a_change_of_members_and_a_crash_between_syncs() {
-                super::a_change_of_members_and_a_crash_between_syncs::<$protocol>();
-            }
+            $(
+                #[test]
+                fn $what() {
+                    super::$what::<$protocol>();
+                }
+            )*
         }
     )*};
 }
 
 explorations! {
-    raft: synod_protocols::raft::Raft,
-    zab: synod_protocols::zab::Zab,
+    raft: synod_protocols::raft::Raft, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs a_crash_after_an_election a_change_of_members_between_elections a_change_of_members_and_a_crash_between_syncs;
+    viewstamped: synod_protocols::viewstamped::Viewstamped, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
+    zab: synod_protocols::zab::Zab, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs a_crash_after_an_election a_change_of_members_between_elections a_change_of_members_and_a_crash_between_syncs;
 }

@@ -14,5 +14,6 @@ mod random;
 mod recovery;
 mod script;
 mod scripts;
+mod viewstamped;
 mod wire;
 mod zab;

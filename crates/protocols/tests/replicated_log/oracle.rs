@@ -25,6 +25,11 @@ impl Oracle {
         Index(self.committed.len() as u64)
     }
 
+    /// How many of the epochs that were led are not after `epoch`.
+    pub fn count_epochs(&self, epoch: Epoch) -> usize {
+        self.leaders.range(..=epoch).count()
+    }
+
     /// How many epochs were led.
     pub fn leaders(&self) -> u64 {
         self.leaders.len() as u64

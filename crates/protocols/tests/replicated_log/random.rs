@@ -14,6 +14,7 @@ use synod_protocols::log::{
 };
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
+use synod_protocols::viewstamped::Viewstamped;
 use synod_protocols::zab::Zab;
 
 const ACTIONS: u64 = 2_000;
@@ -24,6 +25,11 @@ const MACHINES_MAX: u64 = 4;
 #[test]
 fn random_runs_of_raft_are_safe_and_recover() {
     campaign::<Raft>();
+}
+
+#[test]
+fn random_runs_of_viewstamped_are_safe_and_recover() {
+    campaign::<Viewstamped>();
 }
 
 #[test]
@@ -83,8 +89,8 @@ fn campaign<P: ReplicatedLog>() {
     assert!(total.committed > 0 && (alone || total.reads > 0), "the runs did nothing");
 }
 
-/// The first of these seeds that breaks a promise, and which.
-#[allow(dead_code)] // The tests of the planted bugs use it.
+/// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
+#[allow(dead_code)]
 pub fn first_failure<P: ReplicatedLog>(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| {
         let mut cluster = cluster::<P>(seed);
