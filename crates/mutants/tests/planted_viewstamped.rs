@@ -18,6 +18,8 @@ mod oracle;
 mod random;
 #[path = "../../protocols/tests/replicated_log/script.rs"]
 mod script;
+#[path = "../../protocols/tests/replicated_log/subjects.rs"]
+mod subjects;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -296,6 +296,8 @@ impl Viewstamped {
             && self.recovery.target.is_some_and(complete)
         {
             self.standing = Standing::Replica;
+            // The host's state holds nothing that is not committed, and this log now holds all that is.
+            self.commit_to(self.replayed.min(self.log.last()).max(self.commit));
             // Recorded after the entries.
             self.views.recovering = false;
         }

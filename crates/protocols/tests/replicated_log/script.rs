@@ -38,6 +38,7 @@
 //! | `expect …` | see [`Runner::expect`] |
 
 use crate::cluster::{Answer, Cluster, Settings, Start};
+use crate::subjects::show_epoch;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -424,7 +425,7 @@ impl<P: ReplicatedLog> Runner<P> {
     fn show_epoch(&self, epoch: Epoch) -> String {
         match (&self.cluster, self.count_epochs) {
             (Some(cluster), true) => cluster.oracle.count_epochs(epoch).to_string(),
-            _ => epoch.0.to_string(),
+            _ => show_epoch::<P>(epoch),
         }
     }
 
