@@ -74,12 +74,7 @@ impl Raft {
     }
 
     /// The host has read entries that this server no longer leads anybody to, but was asked for.
-    pub(super) fn send_fetched_from_host(
-        &mut self,
-        from: Index,
-        entries: &[Entry],
-        out: &mut Effects<Self>,
-    ) {
+    pub(super) fn send_fetched_from_host(&mut self, from: Index, entries: &[Entry], out: &mut Effects<Self>) {
         if let Some(to) = self.fetched_for.take()
             && from > self.log.base()
         {
@@ -87,13 +82,7 @@ impl Raft {
         }
     }
 
-    fn send_fetched(
-        &mut self,
-        to: NodeId,
-        prev_index: Index,
-        entries: Vec<Entry>,
-        out: &mut Effects<Self>,
-    ) {
+    fn send_fetched(&mut self, to: NodeId, prev_index: Index, entries: Vec<Entry>, out: &mut Effects<Self>) {
         let fetched = FetchedLog {
             term: self.hard.term,
             prev_index,

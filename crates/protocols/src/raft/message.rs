@@ -275,8 +275,7 @@ impl Wire for Message {
                 out.push(16);
                 let FetchedLog { term, prev_index, prev_term, base, last_index, last_term, commit, entries } =
                     fetched;
-                for number in
-                    [term.0, prev_index.0, prev_term.0, base.0, last_index.0, last_term.0, commit.0]
+                for number in [term.0, prev_index.0, prev_term.0, base.0, last_index.0, last_term.0, commit.0]
                 {
                     put_varint(out, number);
                 }
@@ -316,11 +315,9 @@ impl Wire for Message {
             11 => Message::TimeoutNow { term: term(input)? },
             12 => Message::RequestLogEnd { nonce: input.varint("nonce")? },
             13 => Message::LogEnd { nonce: input.varint("nonce")?, term: term(input)?, last: index(input)? },
-            14 => Message::LogAhead {
-                term: term(input)?,
-                last_index: index(input)?,
-                last_term: term(input)?,
-            },
+            14 => {
+                Message::LogAhead { term: term(input)?, last_index: index(input)?, last_term: term(input)? }
+            }
             15 => Message::FetchLog(FetchLog { index: index(input)?, term: term(input)? }),
             16 => Message::FetchedLog(FetchedLog {
                 term: term(input)?,
@@ -472,7 +469,15 @@ impl Describe for Message {
                 format!("term {term}, refused, log ends {last_index}@{last_term}")
             }
             Message::FetchLog(FetchLog { index, term }) => format!("after {index}@{term}"),
-            Message::FetchedLog(FetchedLog { term, prev_index, prev_term, entries, last_index, last_term, .. }) => {
+            Message::FetchedLog(FetchedLog {
+                term,
+                prev_index,
+                prev_term,
+                entries,
+                last_index,
+                last_term,
+                ..
+            }) => {
                 let count = entries.len();
                 format!(
                     "term {term}, after {prev_index}@{prev_term}, {count} entries, log ends {last_index}@{last_term}"

@@ -451,7 +451,5 @@ pub(super) fn is_run(prev_index: Index, prev_term: Term, entries: &[Entry]) -> b
         Payload::Membership(bytes) => Configuration::from_bytes(bytes.clone()).is_ok(),
         Payload::Noop | Payload::Command(_) => true,
     };
-    ascending
-        && (prev_index > Index::ZERO || prev_term == Term(0))
-        && entries.iter().all(readable)
+    ascending && (prev_index > Index::ZERO || prev_term == Term(0)) && entries.iter().all(readable)
 }
