@@ -45,14 +45,16 @@ pub(crate) fn explain(history: &History, no: &Contradiction, part: &[OperationIn
             "{which} there until then ({free}) may take effect at any time, often or never: it does not help."
         ));
     }
-    let found = no.prefix.iter().filter(|index| **index != no.blocked).count();
-    let states = no.states.join(", or ");
-    line(format!(
-        "Until `{}` of {} returned, all was explained ({found} operations in order); what it could find was: {}.",
-        cut(&blocked.call.to_string()),
-        blocked.client,
-        cut(&states)
-    ));
+    if let Some(prefix) = &no.prefix {
+        let found = prefix.iter().filter(|index| **index != no.blocked).count();
+        let states = no.states.join(", or ");
+        line(format!(
+            "Until `{}` of {} returned, all was explained ({found} operations in order); what it could find was: {}.",
+            cut(&blocked.call.to_string()),
+            blocked.client,
+            cut(&states)
+        ));
+    }
     if !no.minimal {
         line("Fewer operations may be enough to show it: the budget for leaving some out was spent.".into());
     }

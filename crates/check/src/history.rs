@@ -330,6 +330,10 @@ impl Recorder {
         &mut self.history.operations[handle.0]
     }
 
+    pub(crate) fn header_mut(&mut self) -> &mut Header {
+        &mut self.history.header
+    }
+
     pub(crate) fn latest(&self) -> Option<Nanos> {
         self.latest
     }

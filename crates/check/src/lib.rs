@@ -37,9 +37,12 @@ pub mod linearizable;
 pub mod model;
 
 mod explain;
+mod fifo;
 mod format;
+mod growing;
 mod minimise;
 mod search;
+mod zones;
 
 pub use format::{Asked, HistoryWriter, ReadLimits};
 
