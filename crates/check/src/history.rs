@@ -120,7 +120,10 @@ impl fmt::Display for Call {
             (Some(expect), Some(value)) => write!(f, ": {expect} -> {value}"),
             (Some(expect), None) => write!(f, ": {expect}"),
             (None, Some(value)) => write!(f, " = {value}"),
-            (None, None) => Ok(()),
+            (None, None) => match self.more.get("ops") {
+                Some(operations) => write!(f, " {operations}"),
+                None => Ok(()),
+            },
         }
     }
 }

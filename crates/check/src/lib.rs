@@ -31,17 +31,27 @@
 //! What it leaves out so far: models other than linearizability, objects other than registers and
 //! key-value stores, and the near-linear algorithms for histories whose written values are distinct.
 
+pub mod answer;
 pub mod history;
 pub mod import;
+pub mod judge;
 pub mod linearizable;
 pub mod model;
 
+mod append;
+mod causal;
 mod explain;
 mod fifo;
 mod format;
+mod graph;
 mod growing;
+mod guarantees;
+mod infer;
 mod minimise;
+mod observed;
 mod search;
+mod sequential;
+mod serial;
 mod zones;
 
 pub use format::{Asked, HistoryWriter, ReadLimits};
