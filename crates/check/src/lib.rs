@@ -37,6 +37,9 @@ pub mod import;
 pub mod judge;
 pub mod linearizable;
 pub mod model;
+pub mod picture;
+pub mod report;
+pub mod stream;
 
 mod append;
 mod causal;
