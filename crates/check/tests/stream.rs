@@ -23,7 +23,9 @@ fn follow(history: &History) -> (Follower, usize) {
 fn corrupt(random: &mut Random, history: &mut History) {
     let count = history.operations.len() as u64;
     let operation = &mut history.operations[random.below(count) as usize];
-    if let Outcome::Ok(Reply { value: Some(value), .. }) = &mut operation.outcome {
+    if let Outcome::Ok(Reply { value: Some(value), .. }) = &mut operation.outcome
+        && !value.is_boolean()
+    {
         *value = random.below(3).into();
     }
 }
@@ -35,7 +37,7 @@ fn campaign<M: Model>(
     answer: &dyn Fn(&M::State, &Call) -> Reply,
 ) {
     let (mut yes, mut no) = (0, 0);
-    for seed in 0..3_000 {
+    for seed in 0..1_500 {
         let random = &mut Random(seed);
         let lossy = random.one_in(2);
         let mut history = simulated(model, Header::new(object), random, (4, 12), lossy, call, answer);
@@ -54,7 +56,7 @@ fn campaign<M: Model>(
         *(if report.verdict.is_yes() { &mut yes } else { &mut no }) += 1;
     }
     println!("{object}: {yes} yes, {no} no");
-    assert!(yes > 300 && no > 300);
+    assert!(yes > 200 && no > 200);
 }
 
 #[test]
@@ -102,7 +104,7 @@ fn what_is_held_does_not_grow_with_the_history() {
         &KeyValue::new(),
         Header::new("register"),
         &mut Random(1),
-        (5, 20_000),
+        (5, 5_000),
         false,
         &call,
         &answer,
@@ -110,7 +112,7 @@ fn what_is_held_does_not_grow_with_the_history() {
     let (follower, most) = follow(&history);
     assert_eq!(follower.standing(), Standing::Yes);
     assert!(most < 200, "{most} configurations");
-    assert_eq!(follower.operations(), 20_000);
+    assert_eq!(follower.operations(), 5_000);
 }
 
 #[test]
