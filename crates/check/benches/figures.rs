@@ -1,7 +1,8 @@
 //! The figures of docs/checking.md: `cargo bench -p synod-check --bench figures -- [ROW ...] [FOLDER]`.
 //!
 //! Each line is one history, made in memory and then judged once; making it does not count. With a folder of recorded
-//! histories (`kv/` and `jepsen-etcd/`), those are judged as well. ROW: only the rows whose name contains it.
+//! histories (`kv/` and `jepsen-etcd/`), those are judged as well. ROW: only the rows whose name contains it. Beside the
+//! time that passed stands the time that the processor spent on it, where Linux tells, since a machine may be shared.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::BufReader;
@@ -274,7 +275,7 @@ fn main() {
     let object = |name: &str, model: Consistency, make: &dyn Fn() -> History| {
         if wanted(name) {
             let history = make();
-            let started = Instant::now();
+            let started = Clock::now();
             let judgement = judge(&history, None, Some(model), &Limits::default(), &mut || false);
             let took = started.elapsed();
             let judgement = judgement.expect("operations of this object");
@@ -323,10 +324,27 @@ fn main() {
     }
 }
 
-fn row(name: &str, took: Duration, verdict: &str) {
+/// Time that passed, and that this thread spent.
+struct Clock(Instant, Duration);
+
+impl Clock {
+    fn now() -> Clock {
+        let spent = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let spent = spent.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+        Clock(Instant::now(), Duration::from_nanos(spent))
+    }
+
+    fn elapsed(&self) -> (Duration, Duration) {
+        let Clock(now, spent) = Clock::now();
+        (now - self.0, spent.saturating_sub(self.1))
+    }
+}
+
+fn row(name: &str, (took, spent): (Duration, Duration), verdict: &str) {
     let rss = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = rss.lines().find_map(|line| line.strip_prefix("VmHWM:")).map_or("", str::trim).to_owned();
-    println!("{name:<50} {:>11.3} ms  peak with the history {peak:>12}  {verdict}", took.as_secs_f64() * 1e3);
+    let [took, spent] = [took, spent].map(|time| time.as_secs_f64() * 1e3);
+    println!("{name:<50} {took:>11.3} ms {spent:>11.3} ms cpu  peak with the history {peak:>12}  {verdict}");
 }
 
 fn recorded(folder: &Path, wanted: &dyn Fn(&str) -> bool) {
@@ -337,7 +355,7 @@ fn recorded(folder: &Path, wanted: &dyn Fn(&str) -> bool) {
             .0
     };
     let time = |name: &str, histories: &[History], whole: bool| {
-        let started = Instant::now();
+        let started = Clock::now();
         let mut verdicts: BTreeMap<&str, u32> = BTreeMap::new();
         for history in histories {
             let limits = Limits::default();

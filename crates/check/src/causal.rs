@@ -78,13 +78,12 @@ fn path(observed: &Observed, from: u32, to: u32) -> Vec<u32> {
     graph.through(from, to).unwrap_or_else(|| vec![from, to])
 }
 
+/// Takes a transaction, its row, and the rows of all before it.
+type Visit<'a> = dyn FnMut(u32, &[u32], &[Box<[u32]>]) + 'a;
+
 /// Walks over all transactions with what lies in their causal past: row of each, and all rows so far. `None`: the
 /// causal order has a cycle, or the rows take too much.
-fn each_past(
-    observed: &Observed,
-    bytes_max: usize,
-    visit: &mut dyn FnMut(u32, &[u32], &[Box<[u32]>]),
-) -> Option<()> {
+fn each_past(observed: &Observed, bytes_max: usize, visit: &mut Visit<'_>) -> Option<()> {
     let count = observed.transactions.len();
     if count.saturating_mul(observed.chains).saturating_mul(4) > bytes_max {
         return None;

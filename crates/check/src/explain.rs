@@ -80,7 +80,12 @@ pub(crate) fn reason(history: &History, reason: &Reason) -> String {
 pub(crate) fn named(operation: &Operation) -> String {
     let answer = answer(operation);
     let answer = if answer == "ok" { String::new() } else { format!(" {answer}") };
-    format!("{} of {} ({}{answer})", operation.id, operation.client, cut(&operation.call.to_string()))
+    format!(
+        "operation {} of {} ({}{answer})",
+        operation.id,
+        operation.client,
+        cut(&operation.call.to_string())
+    )
 }
 
 fn because(text: &mut String, history: &History, links: &[Link]) {

@@ -183,7 +183,7 @@ pub(crate) fn eventual(history: &History) -> Answer {
     let mut parsed: Vec<(usize, &Operation, Vec<Micro<'_>>)> = Vec::new();
     for (index, operation) in history.operations.iter().enumerate() {
         let failed = matches!(operation.outcome, Outcome::Fail { .. });
-        match micros(operation) {
+        match writes_at_least(operation).map_or_else(|| micros(operation), Ok) {
             Ok(found) => parsed.push((index, operation, found)),
             Err(_) if failed => {}
             Err(why) => return Answer::Unknown(why),
@@ -243,6 +243,18 @@ pub(crate) fn eventual(history: &History) -> Answer {
         (_, keys) => Answer::yes(format!(
             "every value read was written, and after the last write the last reads of {keys} keys agree"
         )),
+    }
+}
+
+/// What an operation may have written, where it is no plain read or write but that is all that matters here.
+fn writes_at_least(operation: &Operation) -> Option<Vec<Micro<'_>>> {
+    let call = &operation.call;
+    let key = call.key.as_deref().unwrap_or_default();
+    match (&*call.op, &operation.outcome) {
+        ("cas", Outcome::Ok(reply)) if reply.value != Some(Value::Bool(true)) => Some(Vec::new()),
+        ("cas", Outcome::Unknown { .. }) => Some(vec![Micro::Write(key, call.value.as_ref()?)]),
+        ("delete", _) => Some(vec![Micro::Write(key, &Value::Null)]),
+        _ => None,
     }
 }
 

@@ -442,7 +442,11 @@ impl<'a> Judge<'a, '_> {
         match model {
             CausalConvergence => causal::convergent(history, observed, limits.bytes_max),
             CausalMemory => causal::memory(history, observed),
-            Causal => causal::consistent(history, observed, limits.bytes_max),
+            Causal => match causal::convergent(history, observed, limits.bytes_max) {
+                // The cheaper question, in memory above all; asked before if the whole ladder is.
+                Answer::Yes(_) => Answer::yes("it is causally convergent"),
+                _ => causal::consistent(history, observed, limits.bytes_max),
+            },
             ReadYourWrites => guarantees::decide(history, observed, Guarantee::ReadYourWrites),
             MonotonicReads => guarantees::decide(history, observed, Guarantee::MonotonicReads),
             MonotonicWrites => guarantees::decide(history, observed, Guarantee::MonotonicWrites),

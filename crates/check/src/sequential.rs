@@ -135,6 +135,9 @@ fn chains<M: Model>(model: &M, history: &History) -> Result<Result<Chains<M>, St
 
 type WordMap<K, V> = HashMap<K, V, BuildHasherDefault<WordHasher>>;
 
+/// Chain, place in it, and the state that the step replaced, if it changed.
+type Taken<S> = (usize, usize, Option<(S, u32)>);
+
 struct Search<'a, M: Model> {
     model: &'a M,
     chains: Vec<Chain<M>>,
@@ -144,8 +147,7 @@ struct Search<'a, M: Model> {
     ids: WordMap<(usize, M::State), u32>,
     interned: u32,
     state_ids: Vec<u32>,
-    /// Chain, place in it, and the state that the step replaced, if it changed.
-    order: Vec<(usize, usize, Option<(M::State, u32)>)>,
+    order: Vec<Taken<M::State>>,
     failed: HashSet<Box<[u32]>, BuildHasherDefault<WordHasher>>,
     bytes: usize,
     best: usize,

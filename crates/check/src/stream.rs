@@ -196,6 +196,9 @@ struct Open<M: Model> {
 /// A state, and the open operations that have taken effect: required ones, and those of unknown outcome.
 type Configuration<S> = (S, Vec<u64>, Vec<u64>);
 
+/// By state and required operations done: the minimal sets of used operations of unknown outcome.
+type MinimalSets<S> = HashMap<(S, Vec<u64>), Vec<Vec<u64>>>;
+
 struct Part<S> {
     configurations: Vec<Configuration<S>>,
     open: Vec<u64>,
@@ -354,8 +357,8 @@ impl<M: Model> Watcher<M> {
 
     /// All configurations in which the operation has taken effect, without it. `None`: there are too many.
     fn extend(&self, part: &Part<M::State>, id: u64) -> Option<Vec<Configuration<M::State>>> {
-        let mut seen: HashMap<(M::State, Vec<u64>), Vec<Vec<u64>>> = HashMap::new();
-        let mut found: HashMap<(M::State, Vec<u64>), Vec<Vec<u64>>> = HashMap::new();
+        let mut seen = MinimalSets::new();
+        let mut found = MinimalSets::new();
         let mut queue: VecDeque<Configuration<M::State>> = part.configurations.iter().cloned().collect();
         let mut entered = 0;
         while let Some((state, done, used)) = queue.pop_front() {

