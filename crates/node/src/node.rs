@@ -317,8 +317,11 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                 self.on_event(now, event, out);
             }
         }
-        for LogAsk::Entries { from, to, bytes_max } in effects.asks.drain(..) {
-            self.begin_ask(Ask { from, to, bytes_max }, out);
+        for ask in effects.asks.drain(..) {
+            match ask {
+                LogAsk::Entries { from, to, bytes_max } => self.begin_ask(Ask { from, to, bytes_max }, out),
+                LogAsk::Snapshot { .. } => {}
+            }
         }
         self.effects = effects;
     }
@@ -326,11 +329,12 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     fn on_event(&mut self, now: Time, event: LogEvent, out: &mut Outbox<P, S>) {
         match event {
             LogEvent::Committed { entries } => self.on_committed(now, entries, out),
-            LogEvent::ReadReady { ticket, index } => {
+            LogEvent::ReadReady { ticket, index, .. } => {
                 self.reads.on_ready(ticket, index);
                 self.serve_reads(out);
             }
             LogEvent::Refused { ticket, why } => self.on_refused(now, ticket, why, out),
+            LogEvent::Done { .. } | LogEvent::Members { .. } => {}
             LogEvent::Role { role, epoch, leader } => out.notices.push(Notice::Role { role, epoch, leader }),
         }
     }

@@ -89,7 +89,8 @@ fn encode_refusal(why: Refusal, out: &mut Vec<u8>) {
         Refusal::Busy => out.push(1),
         Refusal::LeadershipLost => out.push(2),
         Refusal::Storage => out.push(3),
-        Refusal::Unsupported => out.push(4),
+        // Changes of members are never forwarded.
+        Refusal::Unsupported | Refusal::Change(_) => out.push(4),
     }
 }
 

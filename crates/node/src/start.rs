@@ -48,18 +48,19 @@ pub(crate) fn recover<P: ReplicatedLog, D: Disk>(
         Bootstrap::Join => RecoveryKind::Join,
     };
     let log_config = LogConfig {
-        id: config.id,
-        members: config.members.clone(),
         timing: config.timing,
         limits: config.log,
-        seed: config.seed,
+        ..LogConfig::new(config.id, config.members.clone(), config.seed)
     };
     let base = LogBase { applied: metadata.applied, snapshot: None };
     if config.record {
-        let life = Life { protocol: P::NAME.into(), config: log_config.clone(), base, kind, now };
+        let life =
+            Life { protocol: P::NAME.into(), config: log_config.clone(), base: base.clone(), kind, now };
         source.tape = Some(Tape::new(&life));
     }
+    let mut damaged = std::iter::empty();
     let recovery = match kind {
+        RecoveryKind::Damaged => Recovery::Damaged { records: &mut damaged },
         RecoveryKind::First => Recovery::First,
         RecoveryKind::Join => Recovery::Join,
         RecoveryKind::Resume => Recovery::Resume { records: &mut source },

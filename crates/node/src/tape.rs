@@ -8,8 +8,8 @@ use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
 use synod_protocols::log::{
-    Epoch, Index, LogAnswer, LogBase, LogConfig, LogLimits, LogRequest, MembershipChange, ReplicatedLog,
-    Ticket, Timing,
+    Epoch, Index, Lease, LogAnswer, LogBase, LogConfig, LogLimits, LogRequest, MembershipChange,
+    ReplicatedLog, SnapshotPoint, Ticket, Timing,
 };
 use synod_protocols::wire::{put_bytes, put_list, put_varint};
 use synod_protocols::{
@@ -19,11 +19,12 @@ use synod_protocols::{
 /// What a tape starts with.
 const MAGIC: &[u8; 8] = b"SYNODTAP";
 /// The version of the layout that this code reads and writes.
-pub const TAPE_VERSION: u8 = 1;
+pub const TAPE_VERSION: u8 = 2;
 
 const RECORD: u8 = 0;
 const RECOVERED: u8 = 1;
 const INPUT: u8 = 2;
+const LOST: u8 = 3;
 
 /// What a process was recovered from, its records apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub enum RecoveryKind {
     Join,
     /// [`Recovery::Resume`].
     Resume,
+    /// [`Recovery::Damaged`].
+    Damaged,
 }
 
 /// The recorder.
@@ -73,6 +76,12 @@ impl Tape {
     pub fn record(&mut self, record: &impl Wire) {
         self.item.push(RECORD);
         record.encode(&mut self.item);
+        self.end_item();
+    }
+
+    /// Records that the process was to be recovered from are lost here.
+    pub fn lost(&mut self) {
+        self.item.push(LOST);
         self.end_item();
     }
 
@@ -178,14 +187,16 @@ impl Reader {
         &self.life
     }
 
-    /// The next record that the process was recovered from; none after the last.
+    /// The next record that the process was recovered from, `Some(None)` where records were lost;
+    /// none after the last.
     ///
     /// # Errors
     /// [`TapeError::Corrupt`].
-    pub fn next_record<P: ReplicatedLog>(&mut self) -> Result<Option<P::Record>, TapeError> {
+    pub fn next_record<P: ReplicatedLog>(&mut self) -> Result<Option<Option<P::Record>>, TapeError> {
         let Some(mut item) = self.next_item() else { return Ok(None) };
         let read = match item.byte("an item's kind") {
-            Ok(RECORD) => P::Record::decode(&mut item).map(Some),
+            Ok(RECORD) => P::Record::decode(&mut item).map(|record| Some(Some(record))),
+            Ok(LOST) => Ok(Some(None)),
             Ok(RECOVERED) => Ok(None),
             Ok(other) => Err(DecodeError::Invalid { what: "an item's kind", value: u64::from(other) }),
             Err(why) => Err(why),
@@ -248,10 +259,12 @@ pub fn replay<P: ReplicatedLog>(
         ended = record.is_none();
         record
     });
+    let mut sound = records.by_ref().flatten();
     let recovery = match life.kind {
         RecoveryKind::First => Recovery::First,
         RecoveryKind::Join => Recovery::Join,
-        RecoveryKind::Resume => Recovery::Resume { records: &mut records },
+        RecoveryKind::Resume => Recovery::Resume { records: &mut sound },
+        RecoveryKind::Damaged => Recovery::Damaged { records: &mut records },
     };
     let mut effects = Effects::new();
     let mut process = P::recover(P::config(life.config), recovery, life.base, life.now, &mut effects);
@@ -285,17 +298,20 @@ fn encode_life(life: &Life, out: &mut Vec<u8>) {
         limits.uncommitted_bytes_max,
         limits.tail_bytes_max,
         limits.reads_max,
+        limits.members_max,
     ] {
         put_varint(out, limit as u64);
     }
     put_varint(out, life.config.seed);
+    out.push(life.config.priority);
+    // A lease always allows for some drift; zero says that there is none.
+    put_varint(out, life.config.lease.map_or(0, |lease| u64::from(lease.drift_ppm) + 1));
     put_varint(out, life.base.applied.0);
-    match life.base.snapshot {
+    match &life.base.snapshot {
         None => out.push(0),
-        Some((index, epoch)) => {
+        Some(point) => {
             out.push(1);
-            put_varint(out, index.0);
-            put_varint(out, epoch.0);
+            encode_point(point, out);
         }
     }
     out.push(life.kind as u8);
@@ -319,23 +335,40 @@ fn decode_life(input: &mut Cursor) -> Result<Life, DecodeError> {
         uncommitted_bytes_max: limit()?,
         tail_bytes_max: limit()?,
         reads_max: limit()?,
+        members_max: limit()?,
     };
     let seed = input.varint("the seed")?;
-    let applied = Index(input.varint("the applied index")?);
-    let snapshot = if input.flag("whether there is a snapshot")? {
-        Some((Index(input.varint("the snapshot's index")?), Epoch(input.varint("the snapshot's epoch")?)))
-    } else {
-        None
+    let priority = input.byte("the priority")?;
+    let lease = match input.varint("the lease")? {
+        0 => None,
+        drift => Some(Lease { drift_ppm: u32::try_from(drift - 1).unwrap_or(u32::MAX) }),
     };
+    let applied = Index(input.varint("the applied index")?);
+    let snapshot = if input.flag("whether there is a snapshot")? { Some(decode_point(input)?) } else { None };
     let kind = match input.byte("the kind of recovery")? {
         0 => RecoveryKind::First,
         1 => RecoveryKind::Join,
         2 => RecoveryKind::Resume,
+        3 => RecoveryKind::Damaged,
         other => return Err(DecodeError::Invalid { what: "the kind of recovery", value: u64::from(other) }),
     };
     let now = Time(input.varint("the time of recovery")?);
-    let config = LogConfig { id, members, timing, limits, seed };
+    let config = LogConfig { id, members, timing, limits, seed, priority, lease };
     Ok(Life { protocol, config, base: LogBase { applied, snapshot }, kind, now })
+}
+
+fn encode_point(point: &SnapshotPoint, out: &mut Vec<u8>) {
+    put_varint(out, point.index.0);
+    put_varint(out, point.epoch.0);
+    put_bytes(out, &point.membership);
+}
+
+fn decode_point(input: &mut Cursor) -> Result<SnapshotPoint, DecodeError> {
+    Ok(SnapshotPoint {
+        index: Index(input.varint("the snapshot's index")?),
+        epoch: Epoch(input.varint("the snapshot's epoch")?),
+        membership: input.bytes("the snapshot's members")?,
+    })
 }
 
 fn encode_input<P: ReplicatedLog>(input: &Input<P>, out: &mut Vec<u8>) {
@@ -363,6 +396,10 @@ fn encode_input<P: ReplicatedLog>(input: &Input<P>, out: &mut Vec<u8>) {
             put_varint(out, from.0);
             put_list(out, records, Wire::encode);
         }
+        Input::Answer(LogAnswer::Snapshot { point }) => {
+            out.push(8);
+            encode_point(point, out);
+        }
         Input::StorageFault(StorageFault::Full) => out.push(5),
         Input::StorageFault(StorageFault::Cleared) => out.push(6),
         Input::Timeout => out.push(7),
@@ -385,6 +422,7 @@ fn decode_input<P: ReplicatedLog>(input: &mut Cursor) -> Result<Input<P>, Decode
         5 => Input::StorageFault(StorageFault::Full),
         6 => Input::StorageFault(StorageFault::Cleared),
         7 => Input::Timeout,
+        8 => Input::Answer(LogAnswer::Snapshot { point: decode_point(input)? }),
         other => return Err(DecodeError::Invalid { what: "an input's kind", value: u64::from(other) }),
     })
 }
@@ -404,9 +442,9 @@ fn encode_request(request: &LogRequest, out: &mut Vec<u8>) {
             out.push(2);
             put_varint(out, index.0);
         }
-        LogRequest::Compact { index } => {
+        LogRequest::Compact { point } => {
             out.push(3);
-            put_varint(out, index.0);
+            encode_point(point, out);
         }
         LogRequest::TransferLeadership { ticket, to } => {
             out.push(4);
@@ -417,19 +455,54 @@ fn encode_request(request: &LogRequest, out: &mut Vec<u8>) {
         LogRequest::ChangeMembership { ticket, change } => {
             out.push(5);
             put_varint(out, ticket.0);
-            let (kind, member) = match change {
-                MembershipChange::AddLearner(member) => (0, member),
-                MembershipChange::Promote(member) => (1, member),
-                MembershipChange::Remove(member) => (2, member),
-            };
-            out.push(kind);
-            put_varint(out, member.0);
+            encode_change(change, out);
         }
     }
 }
 
+fn encode_change(change: &MembershipChange, out: &mut Vec<u8>) {
+    match change {
+        MembershipChange::Add { id, context, promote } => {
+            out.push(0);
+            put_varint(out, id.0);
+            put_bytes(out, context);
+            out.push(u8::from(*promote));
+        }
+        MembershipChange::Promote(id) => {
+            out.push(1);
+            put_varint(out, id.0);
+        }
+        MembershipChange::Remove(id) => {
+            out.push(2);
+            put_varint(out, id.0);
+        }
+        MembershipChange::Replace(voters) => {
+            out.push(3);
+            put_list(out, voters, |id, out| put_varint(out, id.0));
+        }
+    }
+}
+
+fn decode_change(input: &mut Cursor) -> Result<MembershipChange, DecodeError> {
+    let member = |input: &mut Cursor| Ok(NodeId(input.varint("a member")?));
+    Ok(match input.byte("a change's kind")? {
+        0 => MembershipChange::Add {
+            id: member(input)?,
+            context: input.bytes("a member's context")?,
+            promote: input.flag("whether to promote")?,
+        },
+        1 => MembershipChange::Promote(member(input)?),
+        2 => MembershipChange::Remove(member(input)?),
+        3 => MembershipChange::Replace(input.list("voters", member)?),
+        other => return Err(DecodeError::Invalid { what: "a change's kind", value: u64::from(other) }),
+    })
+}
+
 fn decode_request(input: &mut Cursor) -> Result<LogRequest, DecodeError> {
     let kind = input.byte("a request's kind")?;
+    if kind == 3 {
+        return Ok(LogRequest::Compact { point: decode_point(input)? });
+    }
     let word = input.varint("a request's ticket or index")?;
     let (ticket, index) = (Ticket(word), Index(word));
     Ok(match kind {
@@ -439,24 +512,11 @@ fn decode_request(input: &mut Cursor) -> Result<LogRequest, DecodeError> {
         },
         1 => LogRequest::Read { ticket },
         2 => LogRequest::Applied { index },
-        3 => LogRequest::Compact { index },
         4 => {
             let to = input.varint("the next leader")?;
             LogRequest::TransferLeadership { ticket, to: (to != 0).then_some(NodeId(to)) }
         }
-        5 => {
-            let kind = input.byte("a change's kind")?;
-            let member = NodeId(input.varint("a member")?);
-            let change = match kind {
-                0 => MembershipChange::AddLearner(member),
-                1 => MembershipChange::Promote(member),
-                2 => MembershipChange::Remove(member),
-                other => {
-                    return Err(DecodeError::Invalid { what: "a change's kind", value: u64::from(other) });
-                }
-            };
-            LogRequest::ChangeMembership { ticket, change }
-        }
+        5 => LogRequest::ChangeMembership { ticket, change: decode_change(input)? },
         other => return Err(DecodeError::Invalid { what: "a request's kind", value: u64::from(other) }),
     })
 }

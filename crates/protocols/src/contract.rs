@@ -64,11 +64,10 @@ pub enum Recovery<'a, R> {
         records: &'a mut dyn Iterator<Item = R>,
     },
     /// As `Resume`, but some records that may have been acknowledged are unreadable: the process
-    /// must not act as if they had never been (protocol-aware recovery, FAST'18). `records`
-    /// stops before the first of them.
+    /// must not act as if they had never been (protocol-aware recovery, FAST'18).
     Damaged {
-        /// The readable ones before the damage.
-        records: &'a mut dyn Iterator<Item = R>,
+        /// In the order in which they were emitted; `None` stands for one or more that are lost.
+        records: &'a mut dyn Iterator<Item = Option<R>>,
     },
 }
 

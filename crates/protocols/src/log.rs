@@ -100,7 +100,8 @@ pub enum LogRequest {
         commands: Vec<Bytes>,
     },
     /// Say when a linearizable read that arrived now may be served from local state
-    /// ([`LogEvent::ReadReady`]), or refuse. Works on any member.
+    /// ([`LogEvent::ReadReady`]), or refuse. Works on any member. Served from a lease without a
+    /// round of messages where [`LogConfig::lease`] allows it.
     Read {
         /// Returned with the answer.
         ticket: Ticket,
@@ -111,22 +112,24 @@ pub enum LogRequest {
         /// The last entry applied.
         index: Index,
     },
-    /// The host holds a durable snapshot that covers the log up to `index`: the log before it
-    /// may be cut.
+    /// The host's durable state covers the log up to this point, and a peer that lacks what is
+    /// before it can be sent that state instead: entries up to the point are never asked for again.
     Compact {
-        /// The last entry that the snapshot covers.
-        index: Index,
+        /// The last entry that the state covers.
+        point: SnapshotPoint,
     },
-    /// Hand leadership to `to`, or to whoever is best placed.
+    /// Hand leadership to `to`, or to whoever is best placed. [`LogEvent::Done`] when this member
+    /// has seen the new leader.
     TransferLeadership {
-        /// Returned with a refusal.
+        /// Returned with the outcome.
         ticket: Ticket,
-        /// The member that shall lead.
+        /// The voter that shall lead.
         to: Option<NodeId>,
     },
-    /// Change the members.
+    /// Change the members. [`LogEvent::Done`] when the change is complete and committed; refused
+    /// as [`Refusal::LeadershipLost`] it may still happen.
     ChangeMembership {
-        /// Returned with a refusal.
+        /// Returned with the outcome.
         ticket: Ticket,
         /// How.
         change: MembershipChange,
@@ -134,14 +137,67 @@ pub enum LogRequest {
 }
 
 /// One change of the members.
+///
+/// An id names one disk for ever: it is never given out twice, so that a member which lost its
+/// disk cannot come back as somebody who remembers nothing. New ids are larger than every id that
+/// was ever a member's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipChange {
-    /// Take in a member that receives the log and does not vote.
-    AddLearner(NodeId),
-    /// Let a learner vote.
+    /// Take in a member that receives the log and does not vote yet.
+    Add {
+        /// A new id.
+        id: NodeId,
+        /// What the host wants every member to know about it, such as its address; opaque here.
+        context: Bytes,
+        /// Whether the leader shall let it vote, of its own accord, once it has caught up.
+        promote: bool,
+    },
+    /// Let a learner vote that has caught up.
     Promote(NodeId),
     /// Let a member go.
     Remove(NodeId),
+    /// Make these the voters, and nobody else, in one change. Each is a voter or a learner that
+    /// has caught up; voters left out leave the cluster.
+    Replace(Vec<NodeId>),
+}
+
+/// A member as the configuration in effect has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its part in quorums.
+    pub part: MemberPart,
+    /// What the host said about it when it was added; empty for founding members.
+    pub context: Bytes,
+}
+
+/// A member's part in quorums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberPart {
+    /// It votes.
+    Voter,
+    /// It votes while a change is under way, and not after it.
+    Leaving,
+    /// It receives the log, and votes once the change that is under way is complete.
+    Entering,
+    /// It receives the log.
+    Learner {
+        /// Whether it will be made a voter once it has caught up.
+        promote: bool,
+    },
+}
+
+/// A point of the log which somebody's durable state covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct SnapshotPoint {
+    /// The last entry that the state has applied.
+    pub index: Index,
+    /// The epoch of that entry.
+    pub epoch: Epoch,
+    /// The payload of the last [`Payload::Membership`] entry at or before `index`; empty if there
+    /// is none, and the founding members are the members.
+    pub membership: Bytes,
 }
 
 /// What a replicated log tells its host.
@@ -159,6 +215,20 @@ pub enum LogEvent {
         ticket: Ticket,
         /// What must have been applied.
         index: Index,
+        /// For a read under a lease: the host must have read its state, and looked at its clock
+        /// afterwards, before this time. Otherwise it asks again.
+        valid_until: Option<Time>,
+    },
+    /// The transfer or change of members is complete.
+    Done {
+        /// Which request.
+        ticket: Ticket,
+    },
+    /// The configuration in effect, whenever it changes and once after recovery: with whom to keep
+    /// connections. It may be of an entry that is not committed yet, and be taken back.
+    Members {
+        /// In ascending order of ids.
+        members: Vec<Member>,
     },
     /// The request was not carried out, and will not be.
     Refused {
@@ -192,8 +262,36 @@ pub enum Refusal {
     LeadershipLost,
     /// The log cannot take it now: its disk is full or damaged.
     Storage,
-    /// This member cannot do it in this version.
+    /// This protocol cannot do it.
     Unsupported,
+    /// The change of members, or the transfer, is not one that can be made.
+    Change(ChangeRefusal),
+}
+
+/// Why a change of members or a transfer was refused. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeRefusal {
+    /// Another change or transfer is under way.
+    InProgress,
+    /// The leader has not committed anything under its epoch yet: try again.
+    NotYet,
+    /// No such member.
+    Unknown(NodeId),
+    /// It is a member already, in that part.
+    AlreadyMember(NodeId),
+    /// The id was a member's before; ids are never used twice. A new one must be above `highest`.
+    IdUsed {
+        /// The highest id ever used.
+        highest: NodeId,
+    },
+    /// The learner lacks too much of the log to vote: try again later.
+    NotCaughtUp(NodeId),
+    /// Of the voters that there would be, too few can be reached for a quorum.
+    WouldLoseQuorum,
+    /// There would be no voter left, or more members than the limit.
+    Size,
+    /// The member to lead does not vote, or cannot be reached.
+    CannotLead(NodeId),
 }
 
 /// The part a member plays.
@@ -223,6 +321,15 @@ pub enum LogAsk {
         /// Stop after this many bytes of payload; at least one record is given.
         bytes_max: usize,
     },
+    /// The state of `from` at `index` or later, fetched in chunks, made durable and put in the
+    /// place of this member's own. Asked again while it is under way it changes nothing, except
+    /// that a new `from` takes over. It is answered by [`LogAnswer::Snapshot`] if it succeeds.
+    Snapshot {
+        /// Who has it.
+        from: NodeId,
+        /// What it must cover at the least.
+        index: Index,
+    },
 }
 
 /// What the host answers.
@@ -236,16 +343,24 @@ pub enum LogAnswer<R> {
         /// What the log holds there.
         records: Vec<R>,
     },
+    /// The host's state is now, durably, one that was fetched from a peer; it covers the log up to
+    /// this point, which is after the last entry that was delivered.
+    Snapshot {
+        /// What it covers.
+        point: SnapshotPoint,
+    },
 }
 
 /// What the host's durable state covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LogBase {
     /// The last entry that the state machine has applied durably; it was committed, and must not
     /// be delivered again.
     pub applied: Index,
-    /// The last entry that a durable snapshot covers, with its epoch. The log may start after it.
-    pub snapshot: Option<(Index, Epoch)>,
+    /// Where the log begins: the last [`LogRequest::Compact`] or [`LogAnswer::Snapshot`] that
+    /// became durable. Records may still hold entries before it, and then after it entries which
+    /// contradict it: those were replaced.
+    pub snapshot: Option<SnapshotPoint>,
 }
 
 /// A process that replicates a log.
@@ -271,6 +386,14 @@ pub trait ReplicatedLog:
     /// Where it stands, for hosts, checkers and people.
     fn status(&self) -> LogStatus;
 
+    /// What of its durable state no position holds, such as term and vote, as a record that says
+    /// it again. The host appends it at the head of every segment, so that whole segments of old
+    /// positions can be dropped and a damaged record costs nothing but positions.
+    fn restated(&self) -> Self::Record;
+
+    /// The configuration in effect, in ascending order of ids.
+    fn members(&self) -> Vec<Member>;
+
     /// The epoch and payload at `index`, if it is in memory: for checkers and the page.
     fn entry(&self, index: Index) -> Option<(Epoch, &Payload)>;
 
@@ -291,6 +414,42 @@ pub struct LogConfig {
     pub limits: LogLimits,
     /// The seed of this life's randomness: different for every member and every life.
     pub seed: u64,
+    /// How ready it is to lead: among members that could, those of higher priority campaign
+    /// first. 0 leads only if nobody else does. Default 1.
+    pub priority: u8,
+    /// Whether reads may rest on a lease. All members must agree. Default no.
+    pub lease: Option<Lease>,
+}
+
+impl LogConfig {
+    /// A member with defaults for everything else.
+    pub fn new(id: NodeId, members: Vec<NodeId>, seed: u64) -> LogConfig {
+        LogConfig {
+            id,
+            members,
+            timing: Timing::default(),
+            limits: LogLimits::default(),
+            seed,
+            priority: 1,
+            lease: None,
+        }
+    }
+}
+
+/// Reads by a lease: a leader that a quorum has supported within the last election timeout answers
+/// by itself, since no other can have been elected meanwhile. This holds only while clocks run at
+/// nearly the same rate, which the other reads do not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// By how many parts in a million two members' clocks may differ in rate. Default 1,000, which
+    /// is far above what crystals do and far below what a suspended virtual machine can do.
+    pub drift_ppm: u32,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Lease { drift_ppm: 1_000 }
+    }
 }
 
 /// Timeouts. The defaults suit one data centre.
@@ -333,6 +492,9 @@ pub struct LogLimits {
     /// Reads waiting for confirmation; at the bound reads are refused as [`Refusal::Busy`].
     /// Default 65,536.
     pub reads_max: usize,
+    /// Members at the most, learners included; at the bound a change is refused as
+    /// [`ChangeRefusal::Size`]. Default 31.
+    pub members_max: usize,
 }
 
 impl Default for LogLimits {
@@ -344,6 +506,7 @@ impl Default for LogLimits {
             uncommitted_bytes_max: 32 << 20,
             tail_bytes_max: 16 << 20,
             reads_max: 65_536,
+            members_max: 31,
         }
     }
 }
@@ -359,6 +522,8 @@ pub struct LogStatus {
     pub voted_for: Option<NodeId>,
     /// Who leads, as far as it knows.
     pub leader: Option<NodeId>,
+    /// The position before the first entry that its log still has.
+    pub base: Index,
     /// The last entry in its log.
     pub last: Index,
     /// The epoch of that entry.

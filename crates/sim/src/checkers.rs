@@ -401,6 +401,7 @@ mod tests {
             epoch: Epoch(epoch),
             voted_for: None,
             leader: None,
+            base: Index(0),
             last: Index(0),
             last_epoch: Epoch(0),
             durable: Index(0),
@@ -489,7 +490,7 @@ mod tests {
         use synod_protocols::raft::Raft;
         use synod_protocols::{Effects, NodeId, Process, Recovery, Time};
         let (timing, limits) = (Timing::default(), LogLimits::default());
-        let common = LogConfig { id: NodeId(1), members: vec![NodeId(1)], timing, limits, seed: 1 };
+        let common = LogConfig { timing, limits, ..LogConfig::new(NodeId(1), vec![NodeId(1)], 1) };
         let base = Default::default();
         let raft = Raft::recover(Raft::config(common), Recovery::First, base, Time(0), &mut Effects::new());
         let mut checkers = checkers();

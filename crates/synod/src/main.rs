@@ -11,7 +11,9 @@ mod demo;
 mod failover;
 mod kv;
 mod lab;
+mod matrix;
 mod serve;
+mod shrink;
 mod sim;
 mod supervisor;
 
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Lab(options) => lab::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Check(options) => return check::run(&options),
+        Command::Shrink(options) => shrink::run(&options),
         Command::Replay(options) => lab::replay(&options),
         Command::Put(options) => kv::put(&options),
         Command::Get(options) => kv::get(&options),

@@ -272,7 +272,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             }
             Refusal::Busy => ClientError::Busy,
             Refusal::Storage => ClientError::Storage,
-            Refusal::Unsupported => ClientError::NoLeader,
+            Refusal::Unsupported | Refusal::Change(_) => ClientError::NoLeader,
         };
         for read in self.reads.refuse(ticket) {
             fail(read.ticket, error, out);

@@ -44,6 +44,9 @@ pub(crate) enum Record {
     Entry { index: Index, value: u64, command: Bytes },
 }
 
+/// The number of a note that only repeats what earlier ones said.
+const RESTATED: u64 = u64::MAX;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     id: NodeId,
@@ -65,6 +68,7 @@ pub(crate) struct Script {
 impl Script {
     fn take(&mut self, record: &Record) {
         match record {
+            Record::Note { number: RESTATED, .. } => {}
             Record::Note { number, .. } => {
                 assert_eq!(*number, self.notes, "notes are recovered in order, without a gap");
                 self.notes += 1;
@@ -164,8 +168,10 @@ impl Process for Script {
             refuse: false,
             stall: false,
         };
-        if let Recovery::Resume { records } | Recovery::Damaged { records } = from {
-            records.for_each(|record| script.take(&record));
+        match from {
+            Recovery::First | Recovery::Join => {}
+            Recovery::Resume { records } => records.for_each(|record| script.take(&record)),
+            Recovery::Damaged { records } => records.flatten().for_each(|record| script.take(&record)),
         }
         script.commit(Index(script.log.len() as u64), out);
         script
@@ -194,7 +200,11 @@ impl Process for Script {
                         out.event_early(LogEvent::Refused { ticket, why });
                     }
                     _ if self.stall => {}
-                    _ => out.event_early(LogEvent::ReadReady { ticket, index: Index(self.log.len() as u64) }),
+                    _ => out.event_early(LogEvent::ReadReady {
+                        ticket,
+                        index: Index(self.log.len() as u64),
+                        valid_until: None,
+                    }),
                 }
             }
             Input::Request(LogRequest::Applied { index }) => self.applied = index,
@@ -238,6 +248,7 @@ impl ReplicatedLog for Script {
             epoch: self.epoch,
             voted_for: None,
             leader: self.leader,
+            base: Index(0),
             last: Index(self.log.len() as u64),
             last_epoch: self.epoch,
             durable: Index(self.log.len() as u64),
@@ -245,6 +256,14 @@ impl ReplicatedLog for Script {
             first_in_memory: Index(1),
             ignored: 0,
         }
+    }
+
+    fn restated(&self) -> Record {
+        Record::Note { number: RESTATED, padding: Bytes::new() }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        Vec::new()
     }
 
     fn entry(&self, _index: Index) -> Option<(Epoch, &Payload)> {

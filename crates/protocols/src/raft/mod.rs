@@ -208,7 +208,7 @@ impl Process for Raft {
             config.timing.election > config.timing.heartbeat,
             "the election timeout must be above the heartbeat"
         );
-        let mut raft = Raft::blank(config, base, now);
+        let mut raft = Raft::blank(config, &base, now);
         match from {
             Recovery::First => {}
             Recovery::Join => raft.standing = Standing::Learner,
@@ -220,7 +220,7 @@ impl Process for Raft {
                 }
             }
             Recovery::Damaged { records } => {
-                raft.replay(records);
+                raft.replay(&mut records.map_while(|record| record));
                 raft.standing = Standing::Abstaining;
             }
         }
@@ -267,11 +267,11 @@ impl Process for Raft {
 
 /// Recovery.
 impl Raft {
-    fn blank(config: LogConfig, base: LogBase, now: Time) -> Raft {
+    fn blank(config: LogConfig, base: &LogBase, now: Time) -> Raft {
         let membership = Membership::founding(&config.members);
         let standing = if membership.is_voter(config.id) { Standing::Voter } else { Standing::Learner };
         let (base_index, base_term) =
-            base.snapshot.map_or((Index::ZERO, Term(0)), |(index, epoch)| (index, Term(epoch.0)));
+            base.snapshot.as_ref().map_or((Index::ZERO, Term(0)), |point| (point.index, Term(point.epoch.0)));
         let peers = membership.voters().iter().filter(|id| **id != config.id);
         let mut raft = Raft {
             progress: peers.map(|id| Progress::new(*id)).collect(),
@@ -435,7 +435,10 @@ impl Raft {
     }
 
     fn on_answer(&mut self, answer: LogAnswer<Record>, out: &mut Effects<Self>) {
-        let LogAnswer::Entries { from, records } = answer;
+        let LogAnswer::Entries { from, records } = answer else {
+            self.ignored += 1;
+            return;
+        };
         let entries = self.entries_of(from, records);
         let mut expected = false;
         if self.redelivery.take(from) {

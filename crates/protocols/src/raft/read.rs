@@ -107,7 +107,7 @@ impl Raft {
         for ticket in self.reads.current.drain(..) {
             // Early: the index is committed, and that no later leader had been elected when the
             // read arrived is known from durable answers of a quorum.
-            out.event_early(LogEvent::ReadReady { ticket, index });
+            out.event_early(LogEvent::ReadReady { ticket, index, valid_until: None });
         }
         for peer in &mut self.progress {
             if let Some(batch) = peer.read_current.take() {
@@ -185,7 +185,7 @@ impl Raft {
         for ticket in current.drain(..) {
             match index {
                 // Early: the leader speaks of what is on a quorum's disks.
-                Some(index) => out.event_early(LogEvent::ReadReady { ticket, index }),
+                Some(index) => out.event_early(LogEvent::ReadReady { ticket, index, valid_until: None }),
                 None => self.refuse(ticket, Refusal::LeadershipLost, out),
             }
         }

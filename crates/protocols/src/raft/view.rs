@@ -3,12 +3,13 @@
 use super::replication::Sending;
 use super::{Config, Part, Raft, Record, Standing};
 use crate::fingerprint::Fingerprint;
-use crate::log::{Epoch, Index, LogConfig, LogStatus, Payload, ReplicatedLog, Role};
+use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, MemberPart, Payload, ReplicatedLog, Role};
 use crate::types::Time;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::hash::Hash;
 
 impl ReplicatedLog for Raft {
@@ -33,6 +34,7 @@ impl ReplicatedLog for Raft {
             epoch: self.hard.term.epoch(),
             voted_for: self.hard.voted_for,
             leader: self.leader,
+            base: self.log.base(),
             last: self.log.last(),
             last_epoch: self.log.last_term().epoch(),
             durable: self.stored,
@@ -40,6 +42,15 @@ impl ReplicatedLog for Raft {
             first_in_memory: self.log.first_in_memory(),
             ignored: self.ignored,
         }
+    }
+
+    fn restated(&self) -> Record {
+        Record::HardState(self.hard_recorded)
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let voter = |id: &_| Member { id: *id, part: MemberPart::Voter, context: Bytes::new() };
+        self.membership.voters().iter().map(voter).collect()
     }
 
     fn entry(&self, index: Index) -> Option<(Epoch, &Payload)> {

@@ -178,22 +178,19 @@ impl<P: ReplicatedLog> Cluster<P> {
         let slot = self.slot(id);
         let node = &mut self.nodes[slot];
         node.lives += 1;
-        let common = LogConfig {
-            id,
-            members,
-            timing: settings.timing,
-            limits: settings.limits,
-            seed: settings.seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ node.lives,
-        };
+        let seed = settings.seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ node.lives;
+        let (timing, limits) = (settings.timing, settings.limits);
+        let common = LogConfig { timing, limits, ..LogConfig::new(id, members, seed) };
         let promised = node.delivered.clone();
         node.delivered.truncate(node.applied.0 as usize);
         let base = LogBase { applied: node.applied, snapshot: None };
         let mut records = node.disk.records.iter().cloned();
+        let mut damaged = node.disk.records.iter().cloned().map(Some).chain([None]);
         let from = match how {
             Start::First => Recovery::First,
             Start::Join => Recovery::Join,
             Start::Resume => Recovery::Resume { records: &mut records },
-            Start::Damaged => Recovery::Damaged { records: &mut records },
+            Start::Damaged => Recovery::Damaged { records: &mut damaged },
         };
         let mut out = std::mem::take(&mut self.out);
         let process = P::recover(P::config(common), from, base, now, &mut out);
@@ -293,7 +290,10 @@ impl<P: ReplicatedLog> Cluster<P> {
     /// Answers the oldest question of a member's; `unreadable`: with nothing.
     pub fn answer(&mut self, id: NodeId, unreadable: bool) -> bool {
         let node = self.node_mut(id);
-        let Some(LogAsk::Entries { from, to, bytes_max }) = node.asks.pop_front() else { return false };
+        let Some(ask) = node.asks.pop_front() else { return false };
+        let LogAsk::Entries { from, to, bytes_max } = ask else {
+            panic!("there are no snapshots to fetch yet")
+        };
         let records = if unreadable {
             Vec::new()
         } else {
@@ -495,13 +495,13 @@ impl<P: ReplicatedLog> Cluster<P> {
                     node.delivered.push(entry);
                 }
             }
-            LogEvent::ReadReady { ticket, index } => {
+            LogEvent::ReadReady { ticket, index, .. } => {
                 self.outcomes.insert(ticket, Answer::Ready(index));
             }
             LogEvent::Refused { ticket, why } => {
                 self.outcomes.insert(ticket, Answer::Refused(why));
             }
-            LogEvent::Role { .. } => {}
+            LogEvent::Done { .. } | LogEvent::Members { .. } | LogEvent::Role { .. } => {}
         }
     }
 }

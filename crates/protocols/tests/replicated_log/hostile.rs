@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use synod_protocols::log::{
     Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Payload, ReplicatedLog,
-    Ticket, Timing,
+    Ticket,
 };
 use synod_protocols::raft::{
     AppendEntries, AppendEntriesReply, Entry, Message, Outcome, Raft, RequestVote, TERM_MAX, Term,
@@ -28,13 +28,7 @@ fn harass(seed: u64) -> u64 {
     let mut now = Time::ZERO;
     let mut out = Effects::<Raft>::new();
     let limits = LogLimits { tail_bytes_max: 500, message_bytes_max: 200, ..LogLimits::default() };
-    let common = LogConfig {
-        id: SELF,
-        members: (1..=3).map(NodeId).collect(),
-        timing: Timing::default(),
-        limits,
-        seed,
-    };
+    let common = LogConfig { limits, ..LogConfig::new(SELF, (1..=3).map(NodeId).collect(), seed) };
     let mut raft = Raft::recover(Raft::config(common), Recovery::First, LogBase::default(), now, &mut out);
     let mut to_self = VecDeque::new();
     let mut delivered = Index::ZERO;

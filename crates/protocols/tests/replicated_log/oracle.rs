@@ -97,7 +97,7 @@ impl Oracle {
                     self.check_complete(id, process, *epoch);
                 }
             }
-            LogEvent::ReadReady { ticket, index } => {
+            LogEvent::ReadReady { ticket, index, .. } => {
                 let floor = self.reads.remove(ticket).expect("a read is answered once");
                 assert!(
                     *index >= floor,
@@ -107,7 +107,7 @@ impl Oracle {
             LogEvent::Refused { ticket, .. } => {
                 self.reads.remove(ticket);
             }
-            LogEvent::Role { .. } => {}
+            LogEvent::Done { .. } | LogEvent::Members { .. } | LogEvent::Role { .. } => {}
         }
     }
 

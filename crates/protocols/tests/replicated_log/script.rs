@@ -141,7 +141,7 @@ impl<P: ReplicatedLog> Runner<P> {
             }
             ["add", _, new] => {
                 let ticket = self.cluster().ticket();
-                let change = MembershipChange::AddLearner(node(new)?);
+                let change = MembershipChange::Add { id: node(new)?, context: Bytes::new(), promote: false };
                 self.cluster().step(id, Input::Request(LogRequest::ChangeMembership { ticket, change }));
                 ticket
             }
@@ -390,6 +390,7 @@ fn show_asks(asks: &VecDeque<synod_protocols::log::LogAsk>) -> String {
     match asks.front() {
         None => "nothing".into(),
         Some(synod_protocols::log::LogAsk::Entries { from, to, .. }) => format!("{from}..{to}"),
+        Some(synod_protocols::log::LogAsk::Snapshot { from, index }) => format!("snapshot {index} of {from}"),
     }
 }
 
@@ -405,5 +406,6 @@ fn refusal(why: Refusal) -> String {
         Refusal::LeadershipLost => "leadership lost".into(),
         Refusal::Storage => "storage".into(),
         Refusal::Unsupported => "unsupported".into(),
+        Refusal::Change(why) => format!("{why:?}").to_lowercase(),
     }
 }
