@@ -6,7 +6,7 @@
 //! effect at any one moment after their invocation, or never. The history is divided into parts which
 //! are judged apart ([`crate::model::Model::part`]), small ones first.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::Error;
@@ -366,15 +366,23 @@ fn divide<M: Model>(model: &M, history: &History) -> Result<Vec<Part<M>>, Error>
         decoded.push((OperationIndex(index), Entry { op, answer, invoke, ret }));
     }
     let divided = decoded.iter().all(|(_, entry)| model.part(&entry.op).is_some());
-    let mut parts: BTreeMap<Option<String>, Part<M>> = BTreeMap::new();
+    let mut parts: Vec<Part<M>> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (index, entry) in decoded {
-        let name = model.part(&entry.op).filter(|_| divided).map(str::to_owned);
-        let empty = || Part { name: name.clone(), entries: Vec::new(), operations: Vec::new() };
-        let part = parts.entry(name.clone()).or_insert_with(empty);
-        part.entries.push(entry);
-        part.operations.push(index);
+        let name = model.part(&entry.op).filter(|_| divided).unwrap_or_default();
+        let place = match places.get(name) {
+            Some(place) => *place,
+            None => {
+                places.insert(name.to_owned(), parts.len());
+                let name = divided.then(|| name.to_owned());
+                parts.push(Part { name, entries: Vec::new(), operations: Vec::new() });
+                parts.len() - 1
+            }
+        };
+        parts[place].entries.push(entry);
+        parts[place].operations.push(index);
     }
-    let mut parts: Vec<Part<M>> = parts.into_values().collect();
+    parts.sort_by(|one, other| one.name.cmp(&other.name));
     parts.sort_by_key(|part| part.entries.len());
     Ok(parts)
 }
