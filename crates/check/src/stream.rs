@@ -18,6 +18,7 @@ use std::io::BufRead;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::explain::named;
 use crate::format::{Event, ReadLimits, read_header};
 use crate::history::{Header, History, Moment, Operation, Outcome};
 use crate::judge::Object;
@@ -191,6 +192,8 @@ struct Open<M: Model> {
     answer: Option<M::Answer>,
     /// Whether it must take effect before it returns.
     required: bool,
+    /// As a person would write it.
+    shown: String,
 }
 
 /// A state, and the open operations that have taken effect: required ones, and those of unknown outcome.
@@ -323,7 +326,7 @@ impl<M: Model> Watcher<M> {
         let init =
             || Part { configurations: vec![(self.model.init(), Vec::new(), Vec::new())], open: Vec::new() };
         self.parts.entry(name.clone()).or_insert_with(init).open.push(id);
-        self.open.insert(id, Open { part: name, op, answer, required });
+        self.open.insert(id, Open { part: name, op, answer, required, shown: named(operation) });
     }
 
     fn returns(&mut self, id: u64, line: u64) {
@@ -340,9 +343,8 @@ impl<M: Model> Watcher<M> {
             states.dedup();
             states.truncate(8);
             let words = format!(
-                "no order explains the answer {:?} to {:?} (operation {id}); before the open operations, the object could be: {}",
-                operation.answer,
-                operation.op,
+                "no order explains {}; before it and what was open beside it, the state could be: {}",
+                operation.shown,
                 states.join(", or ")
             );
             self.standing = Standing::No { line, words };

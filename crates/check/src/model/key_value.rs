@@ -219,7 +219,7 @@ impl Model for KeyValue {
         }
     }
 
-    /// Zones, where every value is written once; see [`zones`].
+    /// Zones, where every value is written once (Gibbons and Korach 1997).
     fn shortcut(&self, entries: &[Entry<KeyValue>]) -> Shortcut {
         zones::decide(&self.initial, entries)
     }
