@@ -4,8 +4,7 @@
 use crate::cluster::{Cluster, Settings, Start};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
-use synod_protocols::log::{ReplicatedLog, Role};
-use synod_protocols::raft::Raft;
+use synod_protocols::log::{MembershipChange, ReplicatedLog, Role};
 use synod_protocols::types::NodeId;
 
 /// How often each thing may happen in one run.
@@ -15,6 +14,8 @@ struct Budget {
     proposals: u8,
     crashes: u8,
     losses: u8,
+    /// Changes of members.
+    changes: u8,
     /// Whether disks sync when the explorer says so.
     slow_disks: bool,
     depth: u8,
@@ -27,6 +28,8 @@ enum Action {
     Lose(NodeId, NodeId),
     Timeout(NodeId),
     Propose(NodeId),
+    /// Asks the first to let the second go.
+    Remove(NodeId, NodeId),
     Sync(NodeId),
     Crash(NodeId),
     Restart(NodeId),
@@ -88,8 +91,8 @@ fn digest<P: ReplicatedLog>(state: &State<P>) -> u64 {
     let mut digest = synod_protocols::Fingerprint::new();
     state.cluster.fingerprint().hash(&mut digest);
     // Breadth first, so that a state is met with the largest depth left first.
-    let Budget { timeouts, proposals, crashes, losses, .. } = state.left;
-    (timeouts, proposals, crashes, losses).hash(&mut digest);
+    let Budget { timeouts, proposals, crashes, losses, changes, .. } = state.left;
+    (timeouts, proposals, crashes, losses, changes).hash(&mut digest);
     digest.finish()
 }
 
@@ -118,6 +121,9 @@ fn actions<P: ReplicatedLog>(state: &State<P>) -> Vec<Action> {
         if left.proposals > 0 && process.status().role == Role::Leader {
             actions.push(Action::Propose(to));
         }
+        if left.changes > 0 && process.status().role == Role::Leader {
+            actions.extend(cluster.ids().map(|whom| Action::Remove(to, whom)));
+        }
         if left.crashes > 0 {
             actions.push(Action::Crash(to));
         }
@@ -141,6 +147,10 @@ fn act<P: ReplicatedLog>(state: &mut State<P>, action: Action) {
             left.proposals -= 1;
             cluster.propose(id, vec![Bytes::from_static(b"x")]);
         }
+        Action::Remove(id, whom) => {
+            left.changes -= 1;
+            cluster.change(id, MembershipChange::Remove(whom));
+        }
         Action::Sync(id) => cluster.sync(id, 1),
         Action::Crash(id) => {
             left.crashes -= 1;
@@ -150,9 +160,10 @@ fn act<P: ReplicatedLog>(state: &mut State<P>, action: Action) {
     }
 }
 
-fn report(what: &str, found: &Found) {
+fn report<P: ReplicatedLog>(what: &str, found: &Found) {
     println!(
-        "{what}: {} states, {} transitions, depth {}, {} states with a leader, {} with a committed command{}",
+        "{}, {what}: {} states, {} transitions, depth {}, {} states with a leader, {} with a committed command{}",
+        P::NAME,
         found.states,
         found.transitions,
         found.depth,
@@ -163,48 +174,100 @@ fn report(what: &str, found: &Found) {
     assert!(found.elections > 0, "exploration never saw a leader");
 }
 
-#[test]
-fn one_election_and_one_command() {
+fn one_election_and_one_command<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 1,
         proposals: 1,
         crashes: 0,
         losses: 0,
+        changes: 0,
         slow_disks: false,
         depth: 60,
         states: 40_000,
     };
-    let found = explore::<Raft>(3, budget);
-    report("raft, 3 members, 1 timeout, 1 command", &found);
+    let found = explore::<P>(3, budget);
+    report::<P>("3 members, 1 timeout, 1 command", &found);
     assert!(found.complete && found.committed > 0, "{found:?}");
 }
 
-#[test]
-fn two_candidates_and_a_loss() {
+fn two_candidates_and_a_loss<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 2,
         proposals: 0,
         crashes: 0,
         losses: 1,
+        changes: 0,
         slow_disks: false,
         depth: 60,
         states: 40_000,
     };
-    report("raft, 3 members, 2 timeouts, 1 loss", &explore::<Raft>(3, budget));
+    report::<P>("3 members, 2 timeouts, 1 loss", &explore::<P>(3, budget));
 }
 
-#[test]
-fn a_crash_between_any_two_syncs() {
+fn a_crash_between_any_two_syncs<P: ReplicatedLog>() {
     let budget = Budget {
         timeouts: 2,
         proposals: 1,
         crashes: 1,
         losses: 0,
+        changes: 0,
         slow_disks: true,
         depth: 60,
         states: 40_000,
     };
-    let found = explore::<Raft>(2, budget);
-    report("raft, 2 members, 2 timeouts, 1 command, 1 crash, slow disks", &found);
+    let found = explore::<P>(2, budget);
+    report::<P>("2 members, 2 timeouts, 1 command, 1 crash, slow disks", &found);
     assert!(found.committed > 0, "{found:?}");
+}
+
+/// A change of members that meets two elections.
+fn a_change_of_members_between_elections<P: ReplicatedLog>() {
+    let budget = Budget {
+        timeouts: 2,
+        proposals: 0,
+        crashes: 0,
+        losses: 0,
+        changes: 1,
+        slow_disks: false,
+        depth: 60,
+        states: 15_000,
+    };
+    let found = explore::<P>(2, budget);
+    report::<P>("2 members, 2 timeouts, 1 removal", &found);
+    assert!(found.committed > 0, "{found:?}");
+    report::<P>("3 members, 1 timeout, 1 removal", &explore::<P>(3, Budget { timeouts: 1, ..budget }));
+}
+
+/// A removal while steps are lost in a crash.
+fn a_change_of_members_and_a_crash_between_syncs<P: ReplicatedLog>() {
+    let budget = Budget {
+        timeouts: 2,
+        proposals: 0,
+        crashes: 1,
+        losses: 0,
+        changes: 1,
+        slow_disks: true,
+        depth: 60,
+        states: 15_000,
+    };
+    report::<P>("2 members, 2 timeouts, 1 removal, 1 crash, slow disks", &explore::<P>(2, budget));
+}
+
+macro_rules! explorations {
+    ($($module:ident: $protocol:ty, $($what:ident)*;)*) => {$(
+        mod $module {
+            $(
+                #[test]
+                fn $what() {
+                    super::$what::<$protocol>();
+                }
+            )*
+        }
+    )*};
+}
+
+explorations! {
+    raft: synod_protocols::raft::Raft, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs a_change_of_members_between_elections a_change_of_members_and_a_crash_between_syncs;
+    multi_paxos: synod_protocols::multi_paxos::MultiPaxos, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
+    viewstamped: synod_protocols::viewstamped::Viewstamped, one_election_and_one_command two_candidates_and_a_loss a_crash_between_any_two_syncs;
 }

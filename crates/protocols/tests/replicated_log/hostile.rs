@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use synod_protocols::log::{
-    Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Payload, ReplicatedLog,
-    Ticket,
+    Epoch, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, MembershipChange,
+    Payload, ReplicatedLog, SnapshotPoint, Ticket,
 };
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, Message, Outcome, Raft, RequestVote, TERM_MAX, Term,
+    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, TERM_MAX,
+    Term,
 };
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Effects, Input, Process, Recovery, Rng, StorageFault};
@@ -16,39 +17,43 @@ const SELF: NodeId = NodeId(1);
 
 #[test]
 fn hostile_messages_do_no_harm() {
-    let mut ignored = 0;
-    for seed in 0..60 {
-        ignored += harass(seed);
-    }
+    harass_many::<Raft>(message);
+}
+
+/// Draws a message that may be anything.
+pub type Hostile<P> = fn(&mut Rng, &P) -> <P as Process>::Message;
+
+pub fn harass_many<P: ReplicatedLog>(message: Hostile<P>) {
+    let ignored: u64 = (0..60).map(|seed| harass::<P>(seed, message)).sum();
     assert!(ignored > 1_000, "nothing was found to be hostile: {ignored}");
 }
 
-fn harass(seed: u64) -> u64 {
+fn harass<P: ReplicatedLog>(seed: u64, message: Hostile<P>) -> u64 {
     let mut rng = Rng::new(seed);
     let mut now = Time::ZERO;
-    let mut out = Effects::<Raft>::new();
+    let mut out = Effects::<P>::new();
     let limits = LogLimits { tail_bytes_max: 500, message_bytes_max: 200, ..LogLimits::default() };
     let common = LogConfig { limits, ..LogConfig::new(SELF, (1..=3).map(NodeId).collect(), seed) };
-    let mut raft = Raft::recover(Raft::config(common), Recovery::First, LogBase::default(), now, &mut out);
+    let mut process = P::recover(P::config(common), Recovery::First, LogBase::default(), now, &mut out);
     let mut to_self = VecDeque::new();
     let mut delivered = Index::ZERO;
     let mut terms = Vec::new();
     for _ in 0..3_000 {
         let from = NodeId(2 + rng.below(3));
         let input = match rng.below(10) {
-            0..6 => Input::Message { from, message: message(&mut rng, &raft) },
+            0..6 => Input::Message { from, message: message(&mut rng, &process) },
             6 => Input::Timeout,
             7 => match to_self.pop_front() {
                 Some(message) => Input::Message { from: SELF, message },
                 None => Input::Timeout,
             },
             8 => trouble(&mut rng, from),
-            _ => request(&mut rng, delivered),
+            _ => request(&mut rng, delivered, &terms),
         };
         if rng.chance(1, 3) {
             now = Time(now.0 + rng.below(60_000_000));
         }
-        raft.step(now, input, &mut out);
+        process.step(now, input, &mut out);
         let own = out.sends.drain(..).filter(|send| send.to == SELF).map(|send| send.message);
         to_self.extend(own);
         for emit in out.events.drain(..) {
@@ -61,19 +66,19 @@ fn harass(seed: u64) -> u64 {
         }
         let _: Vec<LogAsk> = out.asks.drain(..).collect();
         out.clear();
-        let _ = (raft.deadline(), raft.describe(now));
-        let status = raft.status();
+        let _ = (process.deadline(), process.describe(now));
+        let status = process.status();
         assert!(status.committed <= status.last && status.durable <= status.last);
         for index in (status.first_in_memory.0..=delivered.0).map(Index) {
-            let held = raft.entry(index).map(|(epoch, _)| epoch);
+            let held = process.entry(index).map(|(epoch, _)| epoch);
             assert_eq!(held, Some(terms[index.0 as usize - 1]), "{index} was committed and then replaced");
         }
     }
-    raft.status().ignored
+    process.status().ignored
 }
 
 /// A number near what the server knows, or far from everything.
-fn number(rng: &mut Rng, near: u64) -> u64 {
+pub fn number(rng: &mut Rng, near: u64) -> u64 {
     match rng.below(8) {
         0..5 => (near + rng.below(4)).saturating_sub(2),
         5 => rng.below(4),
@@ -90,14 +95,27 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
         Term(if rng.chance(1, 500) { number(rng, near) } else { (near + rng.below(3)).saturating_sub(1) });
     let index = |rng: &mut Rng| Index(number(rng, status.last.0));
     match rng.below(8) {
-        0 => Message::RequestPreVote(RequestVote { term, last_index: index(rng), last_term: term }),
+        0 => Message::RequestPreVote(RequestVote {
+            term,
+            last_index: index(rng),
+            last_term: term,
+            transfer: rng.chance(1, 4),
+        }),
         1 => Message::PreVote { term, granted: rng.chance(2, 3) },
-        2 => Message::RequestVote(RequestVote { term, last_index: index(rng), last_term: term }),
+        2 => Message::RequestVote(RequestVote {
+            term,
+            last_index: index(rng),
+            last_term: term,
+            transfer: rng.chance(1, 4),
+        }),
         3 => Message::Vote { term, granted: rng.chance(2, 3) },
         4 | 5 => {
             let entry = |rng: &mut Rng| Entry {
                 term: Term(term.0.saturating_sub(rng.below(2))),
-                payload: Payload::Noop,
+                payload: match rng.below(10) {
+                    0 => Payload::Membership(members(rng)),
+                    _ => Payload::Noop,
+                },
             };
             let count = rng.below(4);
             let prev_index = index(rng);
@@ -113,14 +131,22 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
             })
         }
         6 => {
-            let outcome = match rng.below(3) {
+            let outcome = match rng.below(4) {
+                3 => Outcome::Fetching,
                 0 => Outcome::Matched { index: index(rng) },
                 1 => Outcome::Rejected { prev_index: index(rng), hint_index: index(rng), hint_term: term },
                 _ => Outcome::Stale,
             };
             Message::AppendEntriesReply(AppendEntriesReply { term, round: number(rng, 2), outcome })
         }
-        _ => match rng.below(3) {
+        _ => match rng.below(7) {
+            3 => {
+                let (index, index_term) = (index(rng), Term(number(rng, near)));
+                Message::InstallSnapshot(InstallSnapshot { term, index, index_term, round: number(rng, 2) })
+            }
+            4 => Message::TimeoutNow { term },
+            5 => Message::RequestLogEnd { nonce: rng.below(3) },
+            6 => Message::LogEnd { nonce: rng.below(3), term, last: index(rng) },
             0 => Message::ReadIndex { batch: rng.below(3) },
             1 => Message::ReadIndexReply { batch: rng.below(3), index: Some(index(rng)) },
             _ => Message::Stored { term, index: index(rng) },
@@ -128,7 +154,17 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
     }
 }
 
-fn trouble(rng: &mut Rng, peer: NodeId) -> Input<Raft> {
+/// A configuration, in its encoding or nearly so.
+fn members(rng: &mut Rng) -> bytes::Bytes {
+    let mut bytes = vec![4, 3, 1, 1, 0, 2, 1, 0, 3, 1 + rng.below(5) as u8, 0];
+    if rng.chance(1, 3) {
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] = rng.next() as u8;
+    }
+    bytes.into()
+}
+
+fn trouble<P: ReplicatedLog>(rng: &mut Rng, peer: NodeId) -> Input<P> {
     match rng.below(6) {
         0 => Input::LinkUp { peer, session: LinkSession(rng.next()) },
         1 => Input::LinkDown { peer },
@@ -138,9 +174,26 @@ fn trouble(rng: &mut Rng, peer: NodeId) -> Input<Raft> {
     }
 }
 
-fn request(rng: &mut Rng, delivered: Index) -> Input<Raft> {
+fn change(rng: &mut Rng) -> MembershipChange {
+    let id = NodeId(rng.below(7));
+    match rng.below(4) {
+        0 => MembershipChange::Add { id, context: bytes::Bytes::new(), promote: rng.chance(1, 2) },
+        1 => MembershipChange::Promote(id),
+        2 => MembershipChange::Remove(id),
+        _ => MembershipChange::Replace((0..6).map(NodeId).filter(|_| rng.chance(1, 2)).collect()),
+    }
+}
+
+fn request<P: ReplicatedLog>(rng: &mut Rng, delivered: Index, terms: &[Epoch]) -> Input<P> {
     let ticket = Ticket(rng.next());
-    Input::Request(match rng.below(3) {
+    Input::Request(match rng.below(6) {
+        3 => LogRequest::TransferLeadership { ticket, to: rng.chance(1, 2).then_some(NodeId(rng.below(5))) },
+        4 => LogRequest::ChangeMembership { ticket, change: change(rng) },
+        5 => {
+            // What the host says of its own state is true.
+            let epoch = terms.last().copied().unwrap_or_default();
+            LogRequest::Compact { point: SnapshotPoint { index: delivered, epoch, ..Default::default() } }
+        }
         0 => LogRequest::Propose { ticket, commands: vec![bytes::Bytes::from_static(b"command"); 2] },
         1 => LogRequest::Read { ticket },
         _ => LogRequest::Applied { index: delivered },

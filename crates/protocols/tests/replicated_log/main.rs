@@ -5,10 +5,16 @@
 #![allow(unreachable_pub)]
 
 mod cluster;
+mod disk;
 mod explore;
+mod host;
 mod hostile;
+mod multi_paxos;
 mod oracle;
 mod random;
+mod recovery;
 mod script;
 mod scripts;
+mod subjects;
+mod viewstamped;
 mod wire;
