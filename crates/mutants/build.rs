@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Protocols with a folder of bugs; those of Raft are in `bugs/` itself.
-const PROTOCOLS: [&str; 2] = ["multi_paxos", "viewstamped"];
+const PROTOCOLS: [&str; 3] = ["multi_paxos", "viewstamped", "zab"];
 
 fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));

@@ -1,7 +1,7 @@
 //! The replicated logs by name.
 
 /// The names under which the replicated logs are chosen, in the order in which they are shown.
-pub const REPLICATED_LOGS: &[&str] = &["raft", "viewstamped"];
+pub const REPLICATED_LOGS: &[&str] = &["raft", "multi-paxos", "zab", "viewstamped"];
 
 /// The name that a protocol goes by, given that or its short form; none if there is no such one.
 pub fn replicated_log(name: &str) -> Option<&'static str> {
@@ -27,6 +27,14 @@ macro_rules! with_replicated_log {
         match $crate::catalogue::replicated_log($name) {
             Some("raft") => {
                 type $P = $crate::raft::Raft;
+                Some($run)
+            }
+            Some("multi-paxos") => {
+                type $P = $crate::multi_paxos::MultiPaxos;
+                Some($run)
+            }
+            Some("zab") => {
+                type $P = $crate::zab::Zab;
                 Some($run)
             }
             Some("viewstamped") => {

@@ -29,6 +29,7 @@
 //! | [`raft`] | Raft |
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
+//! | [`zab`] | Zab |
 //!
 //! # What is deliberately absent
 //!
@@ -52,6 +53,7 @@ pub mod rng;
 pub mod types;
 pub mod viewstamped;
 pub mod wire;
+pub mod zab;
 
 pub use contract::{Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault};
 pub use fingerprint::Fingerprint;

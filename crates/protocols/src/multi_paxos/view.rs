@@ -13,6 +13,7 @@ use core::hash::Hash;
 
 impl ReplicatedLog for MultiPaxos {
     const NAME: &'static str = "multi-paxos";
+    const LOG_MATCHING: bool = false;
 
     fn config(common: LogConfig) -> Config {
         Config { common }

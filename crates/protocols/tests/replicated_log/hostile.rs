@@ -7,8 +7,7 @@ use synod_protocols::log::{
     Payload, ReplicatedLog, SnapshotPoint, Ticket,
 };
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, TERM_MAX,
-    Term,
+    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, Term,
 };
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Effects, Input, Process, Recovery, Rng, StorageFault};
@@ -82,7 +81,7 @@ pub fn number(rng: &mut Rng, near: u64) -> u64 {
     match rng.below(8) {
         0..5 => (near + rng.below(4)).saturating_sub(2),
         5 => rng.below(4),
-        6 => TERM_MAX.0,
+        6 => u64::MAX >> 1,
         _ => u64::MAX - rng.below(2),
     }
 }
@@ -169,7 +168,7 @@ fn trouble<P: ReplicatedLog>(rng: &mut Rng, peer: NodeId) -> Input<P> {
         0 => Input::LinkUp { peer, session: LinkSession(rng.next()) },
         1 => Input::LinkDown { peer },
         2 => Input::StorageFault(StorageFault::Full),
-        3 | 4 => Input::StorageFault(StorageFault::Cleared),
+        3..6 => Input::StorageFault(StorageFault::Cleared),
         _ => Input::Answer(LogAnswer::Entries { from: Index(rng.below(5)), records: Vec::new() }),
     }
 }

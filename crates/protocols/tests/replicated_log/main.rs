@@ -18,3 +18,4 @@ mod scripts;
 mod subjects;
 mod viewstamped;
 mod wire;
+mod zab;

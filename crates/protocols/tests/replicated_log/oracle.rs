@@ -60,7 +60,7 @@ impl Oracle {
         for index in (first.0..=last.0).map(Index) {
             let Some((epoch, payload)) = process.entry(index) else { continue };
             let before = match index.previous() {
-                _ if !crate::subjects::has_log_matching::<P>() => Epoch(0),
+                _ if !P::LOG_MATCHING => Epoch(0),
                 Index::ZERO => Epoch(0),
                 previous => match process.entry(previous) {
                     Some((epoch, _)) => epoch,

@@ -16,6 +16,7 @@ use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 use synod_protocols::viewstamped::Viewstamped;
+use synod_protocols::zab::Zab;
 
 const ACTIONS: u64 = 2_000;
 
@@ -35,6 +36,11 @@ fn random_runs_of_multi_paxos_are_safe_and_recover() {
 #[test]
 fn random_runs_of_viewstamped_are_safe_and_recover() {
     campaign::<Viewstamped>();
+}
+
+#[test]
+fn random_runs_of_zab_are_safe_and_recover() {
+    campaign::<Zab>();
 }
 
 fn campaign<P: ReplicatedLog>() {

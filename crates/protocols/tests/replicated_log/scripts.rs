@@ -8,12 +8,13 @@ use synod_protocols::log::ReplicatedLog;
 use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
 use synod_protocols::viewstamped::Viewstamped;
+use synod_protocols::zab::Zab;
 
 type Run = fn(&str) -> Result<u64, String>;
 
 /// Every replicated log, by what its scripts' names begin with.
-const PROTOCOLS: [(&str, Run); 3] =
-    [("raft", run::<Raft>), ("paxos", run::<MultiPaxos>), ("vr", run::<Viewstamped>)];
+const PROTOCOLS: [(&str, Run); 4] =
+    [("raft", run::<Raft>), ("paxos", run::<MultiPaxos>), ("vr", run::<Viewstamped>), ("zab", run::<Zab>)];
 
 /// Scripts that do not hold for a protocol: what it cannot do yet, and the one in which a Paxos
 /// acceptor would have to forget what it has accepted.

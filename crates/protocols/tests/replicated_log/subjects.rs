@@ -4,12 +4,6 @@ use synod_protocols::ballot::ID_BOUND;
 use synod_protocols::log::{Epoch, ReplicatedLog};
 use synod_protocols::multi_paxos::MultiPaxos;
 
-/// Whether a position and an epoch determine not only the entry but all entries before it (log
-/// matching). Where each position is agreed on by itself, they do so only once it is committed.
-pub fn has_log_matching<P: ReplicatedLog>() -> bool {
-    P::NAME != MultiPaxos::NAME
-}
-
 /// An epoch in the field's own way of writing it.
 pub fn show_epoch<P: ReplicatedLog>(epoch: Epoch) -> String {
     match P::NAME == MultiPaxos::NAME && epoch.0 > 0 {
