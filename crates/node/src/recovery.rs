@@ -53,6 +53,7 @@ pub struct Scanner<'d, D> {
     disk: &'d mut D,
     identity: LogIdentity,
     segments: Vec<(SegmentId, u64)>,
+    leftovers: Vec<SegmentId>,
     /// Which of `segments` is being read.
     at: usize,
     offset: u64,
@@ -66,19 +67,26 @@ pub struct Scanner<'d, D> {
 }
 
 impl<'d, D: Disk> Scanner<'d, D> {
-    /// Begins at the first segment.
+    /// Begins at the segment `first`. Ones before it are what an interrupted removal left.
     ///
     /// # Errors
     /// [`StartError::Disk`]; [`StartError::Damaged`] where segments are missing;
     /// [`StartError::Foreign`] where the log is somebody else's.
-    pub fn open(disk: &'d mut D, identity: LogIdentity) -> Result<Self, StartError> {
-        let segments = disk.segments().map_err(StartError::Disk)?;
+    pub fn open(disk: &'d mut D, identity: LogIdentity, first: SegmentId) -> Result<Self, StartError> {
+        let mut leftovers = disk.segments().map_err(StartError::Disk)?;
+        let segments = leftovers.split_off(leftovers.partition_point(|(segment, _)| *segment < first));
+        if segments.is_empty() && !leftovers.is_empty() {
+            return Err(StartError::Damaged {
+                what: format!("segment {} of the log is missing, and all after it. {REMEDY}", first.0),
+            });
+        }
         for (i, (segment, _)) in segments.iter().enumerate() {
-            let expected = i as u64 + 1;
+            let expected = first.0 + i as u64;
             if segment.0 != expected {
                 return Err(StartError::Damaged {
                     what: format!(
-                        "segment {expected} of the log is missing, though segment {} is there. {REMEDY}",
+                        "segment {expected} of the log is missing, though segment {} is there. (Of a log that was cut the state \
+                         says where it begins: was the state's storage emptied?) {REMEDY}",
                         segment.0
                     ),
                 });
@@ -87,6 +95,7 @@ impl<'d, D: Disk> Scanner<'d, D> {
         let mut scanner = Scanner {
             disk,
             identity,
+            leftovers: leftovers.into_iter().map(|(segment, _)| segment).collect(),
             segments,
             at: 0,
             offset: 0,
@@ -98,12 +107,21 @@ impl<'d, D: Disk> Scanner<'d, D> {
         };
         if scanner.segments.is_empty() {
             scanner.ended = true;
-        } else if scanner.first_sequence_of(0)?.is_none() {
-            scanner.end("the segment's header is unreadable")?;
-        } else {
+        } else if let Some(sequence) = scanner.first_sequence_of(0)? {
+            if first > SegmentId(1) {
+                // What came before is gone, and was synced.
+                scanner.next_sequence = sequence;
+            }
             scanner.enter(0)?;
+        } else {
+            scanner.end("the segment's header is unreadable")?;
         }
         Ok(scanner)
+    }
+
+    /// The segments before the first that is read.
+    pub fn leftovers(&self) -> &[SegmentId] {
+        &self.leftovers
     }
 
     /// The next frame, marks left out; none at the end of the log.

@@ -2,7 +2,7 @@
 //! every command applies at most once, and the acknowledged ones exactly once.
 
 use crate::disk::MemoryDisk;
-use crate::script::List;
+use crate::list::List;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -91,9 +91,11 @@ impl World {
             timing: Timing::default(),
             // Small, so that entries leave memory and are read back from the disk.
             log: LogLimits { tail_bytes_max: 2000, ..LogLimits::default() },
+            priority: 1,
+            lease: None,
             limits: NodeLimits {
                 request_timeout: Duration::from_millis(250),
-                segment_bytes: 8192,
+                segment_bytes: 1 << 20,
                 batch_bytes_max: 2048,
                 ..NodeLimits::default()
             },
@@ -191,6 +193,7 @@ impl World {
             let number = reply.ticket.0;
             match reply.outcome {
                 Outcome::Applied { .. } => drop(self.acknowledged.insert(number)),
+                Outcome::Changed { .. } => {}
                 Outcome::Answered { answer, .. } => {
                     // Commands that were acknowledged before the read was asked are seen; here a
                     // weaker thing is checked: nothing is seen that nobody applied.

@@ -2,7 +2,8 @@
 
 use crate::disk::MemoryDisk;
 use crate::host::{A, Host, ME, config};
-use crate::script::{List, Op};
+use crate::list::List;
+use crate::script::Op;
 use bytes::Bytes;
 use synod_node::frame::{
     FRAME_HEADER_BYTES, Frame, FrameKind, Parsed, Place, SEGMENT_HEADER_BYTES, frame_len, parse_frame,
