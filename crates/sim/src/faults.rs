@@ -149,10 +149,11 @@ impl<P: ReplicatedLog> World<'_, P> {
         cut
     }
 
-    /// Lets a member's clock jump to its deadline.
+    /// Lets a member's clock jump to the deadline of its protocol.
     fn let_time_out(&mut self, index: u8) -> bool {
         let member = &mut self.members[usize::from(index)];
-        let Some(deadline) = member.node.as_ref().and_then(|node| node.deadline()) else { return false };
+        let process = member.node.as_ref().map(|node| node.process());
+        let Some(deadline) = process.and_then(P::deadline) else { return false };
         let Time(shown) = member.clock.at(self.now);
         member.clock.jump(self.now, Span(deadline.0.saturating_sub(shown)));
         self.set_timer(index);

@@ -6,12 +6,15 @@
 //! Every script stays within the budget of a protocol that tolerates the loss of a minority:
 //! disks are lost or rot on a minority of members only, and none lies about a sync.
 
+mod drama;
+
 use crate::dice::{Place, dice};
 use crate::script::{
     Action, ClockFault, Delay, DiskAction, Limits, Member, Mix, NetworkChange, OneWay, Progress, Script,
     Target, Timed, Topology, Transport, Workload,
 };
 use crate::units::{Factor, Share, Span};
+use drama::Drama;
 use synod_protocols::Rng;
 
 /// What the scripts of a swarm have in common.
@@ -62,11 +65,10 @@ enum Kind {
     Rot,
     Wipe,
     Storm,
-    Duel,
-    Relay,
+    Drama(Drama),
 }
 
-const KINDS: [Kind; 25] = [
+const KINDS: [Kind; 27] = [
     Kind::Crash,
     Kind::CrashLeader,
     Kind::CrashTwice,
@@ -90,14 +92,20 @@ const KINDS: [Kind; 25] = [
     Kind::Rot,
     Kind::Wipe,
     Kind::Storm,
-    Kind::Duel,
-    Kind::Relay,
+    Kind::Drama(Drama::Duel),
+    Kind::Drama(Drama::Relay),
+    Kind::Drama(Drama::Figure8),
+    Kind::Drama(Drama::Deposed),
 ];
+
+const DRAMAS: [Drama; 4] = [Drama::Duel, Drama::Relay, Drama::Figure8, Drama::Deposed];
 
 /// The script of a seed.
 pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
     let mut rng = dice(seed, Place::Swarm, 0, 0, 0);
     let election = Span::millis([50, 100, 100, 150, 200, 300][rng.below(6) as usize]);
+    // A quarter of the seeds plays one drama over and over.
+    let theme = rng.chance(1, 4).then(|| DRAMAS[rng.below(DRAMAS.len() as u64) as usize]);
     let transport = if rng.chance(1, 3) { Transport::Datagrams } else { Transport::Streams };
     let mut script = Script {
         protocol: swarm.protocol.clone(),
@@ -110,7 +118,7 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         disk: disk(&mut rng, election),
         election,
         heartbeat: Span(election.0 / rng.between(3, 6)),
-        limits: limits(&mut rng),
+        limits: limits(&mut rng, theme),
         segment: [4 << 10, 16 << 10, 64 << 10, 256 << 10][rng.below(4) as usize],
         clients: Some(workload(&mut rng, election)),
         progress: Some(Progress { elections: PROGRESS_ELECTIONS }),
@@ -123,7 +131,11 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         script.progress = None;
     }
     let mut faults = Faults::new(rng, &script, end);
-    faults.draw();
+    if let Some(drama) = theme {
+        faults.repeat(drama);
+    } else {
+        faults.draw();
+    }
     let mut actions = faults.actions;
     actions.push(Timed { at: Span(end), action: Action::Recover });
     actions.sort_by_key(|timed| timed.at);
@@ -132,9 +144,9 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
 }
 
 /// Mostly as they are; sometimes so low that every entry goes alone or has left the memory.
-fn limits(rng: &mut Rng) -> Limits {
+fn limits(rng: &mut Rng, theme: Option<Drama>) -> Limits {
     let mut limits = Limits::default();
-    if rng.chance(1, 5) {
+    if theme == Some(Drama::Figure8) || rng.chance(1, 5) {
         (limits.message_bytes, limits.window) = (1, 1);
     } else if rng.chance(1, 3) {
         limits.message_bytes = [1, 60, 300][rng.below(3) as usize];
@@ -300,8 +312,9 @@ impl Faults {
                 self.push(at, Action::Clock(one, ClockFault::Jump(jump)));
             }
             Kind::Storm => self.storm(at),
-            Kind::Duel => self.duel(at),
-            Kind::Relay => self.relay(at),
+            Kind::Drama(drama) => {
+                self.play(at, drama);
+            }
             Kind::Timeout => {
                 let target = if self.rng.chance(1, 2) { one } else { Target::Follower };
                 self.push(at, Action::Timeout(target));
@@ -345,68 +358,6 @@ impl Faults {
             }
         }
         self.push(at + self.election, Action::Restart(Target::All));
-    }
-
-    /// Two members campaign at once on a slow network, and the voters between them crash, come
-    /// back, and are over their silence before the second request reaches them.
-    fn duel(&mut self, at: u64) {
-        let (a, b) = self.pair();
-        let election = self.election;
-        let slow = Delay::Uniform(Span(election / 20), Span(election / self.rng.between(2, 5)));
-        self.push(at, Action::Network(NetworkChange::Latency(slow)));
-        if self.datagrams {
-            self.push(at, Action::Network(NetworkChange::Reorder(Share(300_000))));
-        }
-        self.push(at, Action::Timeout(Target::Node(a)));
-        self.push(at, Action::Timeout(Target::Node(b)));
-        for _ in 0..self.rng.between(1, 6) {
-            let voter = self.member();
-            let one = Target::Node(voter);
-            let then = at + self.rng.between(election / 8, election * 2);
-            if (voter == a || voter == b) && self.rng.chance(3, 4) {
-                continue;
-            }
-            match self.rng.below(4) {
-                0 => self.push(then, Action::Timeout(one)),
-                choice => {
-                    if choice == 1 {
-                        self.push(then - election / 16, Action::Disk(one, DiskAction::Stall(Span(election))));
-                        self.push(then - election / 16, Action::Disk(one, DiskAction::LoseUnsynced));
-                    }
-                    self.push(then, Action::Crash(one));
-                    let back = then + self.rng.between(1, election / 20);
-                    self.push(back, Action::Restart(one));
-                    self.push(back, Action::Clock(one, ClockFault::Jump(Span(election))));
-                }
-            }
-        }
-        let end = at + election * 3;
-        self.push(end, Action::Restart(Target::All));
-        self.push(end, Action::Network(NetworkChange::Latency(self.fair)));
-        if self.datagrams {
-            self.push(end, Action::Network(NetworkChange::Reorder(Share(0))));
-        }
-    }
-
-    /// Leaders come and go before their entries reach a majority, as in figure 3.7 of Ongaro's
-    /// dissertation.
-    fn relay(&mut self, mut at: u64) {
-        let pace = self.election / self.rng.between(1, 20);
-        for _ in 0..self.rng.between(4, 16) {
-            at += self.rng.between(pace / 10, pace * 2);
-            let one = Target::Node(self.member());
-            let action = match self.rng.below(8) {
-                0 | 1 => Action::Isolate(Target::Leader),
-                2 | 3 => Action::Crash(Target::Leader),
-                4 => Action::HealAll,
-                5 => Action::Restart(Target::All),
-                6 => Action::Restart(one),
-                _ => Action::Timeout(one),
-            };
-            self.push(at, action);
-        }
-        self.push(at + pace, Action::HealAll);
-        self.push(at + pace, Action::Restart(Target::All));
     }
 
     fn weather(&mut self, at: u64, kind: Kind) {

@@ -77,6 +77,14 @@ impl Progress {
         self.commit_sent = Index::ZERO;
     }
 
+    /// Where to go on when everything in flight may be lost: after what it acknowledged or, if it has
+    /// not said anything in this term, where the search for the last common entry stands. (To begin
+    /// that search at the first entry would send it the whole log again.)
+    fn resume(&self, base: Index) -> Index {
+        let next = if self.matched > Index::ZERO { self.matched.next() } else { self.next };
+        next.max(base.next())
+    }
+
     /// Its disk holds the log up to `index`. Returns whether that is news.
     fn acknowledge(&mut self, index: Index) -> bool {
         let news = index > self.matched;
@@ -420,7 +428,7 @@ impl Raft {
         if self.part == Part::Leader
             && let Some(i) = self.progress.iter().position(|progress| progress.id == peer)
         {
-            let next = self.progress[i].matched.max(self.log.base()).next();
+            let next = self.progress[i].resume(self.log.base());
             self.progress[i].probe(next, false);
             self.replicate(i, out);
         }
@@ -431,7 +439,7 @@ impl Raft {
         if self.part == Part::Leader {
             let base = self.log.base();
             if let Some(progress) = self.progress.iter_mut().find(|progress| progress.id == peer) {
-                progress.probe(progress.matched.max(base).next(), true);
+                progress.probe(progress.resume(base), true);
             }
         } else if self.part == Part::Follower && self.leader == Some(peer) {
             self.hasten_election();
