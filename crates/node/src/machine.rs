@@ -77,5 +77,6 @@ pub trait StateMachine {
 
     /// Puts what was staged in the place of the state, together with what the node wants stored.
     /// When it returns that is durable; a crash before leaves the old state or the new one, whole.
+    /// A [`StateMachine::persist`] under way is over, and the host need not answer it.
     fn install(&mut self, stored: Stored) -> Result<(), Self::Error>;
 }

@@ -295,6 +295,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         if let Err(error) = self.machine.install(metadata::stored(&metadata, &self.start)) {
             return self.stop(format!("a snapshot cannot be installed: {error}"), out);
         }
+        // What was being made durable is gone. The segments that were to go then go the next time.
+        self.compaction = None;
         self.metadata = metadata.clone();
         self.committed = metadata;
         self.stored = point.index;
