@@ -6,6 +6,7 @@ use super::{Part, Raft, Standing};
 use crate::contract::Effects;
 use crate::log::Index;
 use crate::types::{NodeId, Time};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// Becoming something else.
@@ -23,17 +24,23 @@ impl Raft {
         self.leader_contact = None;
         self.granted.clear();
         let term = self.hard.term.next();
-        let request = self.vote_request(term);
+        let request = self.vote_request(term, false);
         // Its own word counts like the others', when everything before it is on disk.
         self.send_to_self(Message::PreVote { term, granted: true }, out);
-        for peer in &self.progress {
+        for peer in self.voting_peers() {
             // Early: the question promises nothing.
-            out.send_early(peer.id, Message::RequestPreVote(request));
+            out.send_early(peer, Message::RequestPreVote(request));
         }
     }
 
-    fn become_candidate(&mut self, out: &mut Effects<Self>) {
-        assert!(self.part == Part::PreCandidate, "a campaign begins with a pre-vote");
+    /// Campaigns: after a pre-vote, or because the leader asked for it (`transfer`).
+    pub(super) fn become_candidate(&mut self, transfer: bool, out: &mut Effects<Self>) {
+        assert!(transfer || self.part == Part::PreCandidate, "a campaign begins with a pre-vote");
+        assert!(self.may_campaign(), "only a voter campaigns");
+        if transfer {
+            self.leave_leader(out);
+            self.leader_contact = None;
+        }
         self.part = Part::Candidate;
         self.hard.term = self.hard.term.next();
         self.hard.voted_for = Some(self.config.id);
@@ -41,12 +48,12 @@ impl Raft {
         self.draw_election_wait();
         self.restart_election_timer();
         let term = self.hard.term;
-        let request = self.vote_request(term);
+        let request = self.vote_request(term, transfer);
         self.send_to_self(Message::Vote { term, granted: true }, out);
-        for peer in &self.progress {
+        for peer in self.voting_peers() {
             // Held until its vote for itself is durable: else it might crash, forget the term,
             // campaign in it again with a shorter log and be elected by votes for the longer one.
-            out.send(peer.id, Message::RequestVote(request));
+            out.send(peer, Message::RequestVote(request));
         }
     }
 
@@ -57,6 +64,7 @@ impl Raft {
         self.leader_contact = None;
         self.quorum_deadline = self.now + self.config.timing.election;
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        self.end_transfer(out);
         self.begin_replication(out);
     }
 
@@ -74,6 +82,9 @@ impl Raft {
         if self.leader != leader {
             self.leave_leader(out);
             self.leader = leader;
+            if leader.is_some() {
+                self.end_transfer(out);
+            }
         }
         if self.part != Part::Follower {
             self.part = Part::Follower;
@@ -93,8 +104,7 @@ impl Raft {
     /// 6.2): its clients can then turn to another, and its traffic does not keep voters loyal to a
     /// leader that cannot commit.
     pub(super) fn check_quorum(&mut self, out: &mut Effects<Self>) {
-        let heard = self.progress.iter().map(|peer| peer.heard).chain([self.now]);
-        let heard = self.membership.reached(heard).unwrap_or(Time::ZERO);
+        let heard = self.reached(self.now, |peer| peer.heard).unwrap_or(Time::ZERO);
         self.quorum_deadline = heard + self.config.timing.election;
         if self.now >= self.quorum_deadline {
             self.become_follower(self.hard.term, None, out);
@@ -126,7 +136,7 @@ impl Raft {
         // leader, not its timer.
         let free = request.term > term
             || request.term == term && self.hard.voted_for.is_none_or(|id| id == from) && !self.is_loyal();
-        let granted = free && self.standing == Standing::Voter && self.is_up_to_date(&request);
+        let granted = free && self.may_vote() && self.is_up_to_date(&request);
         let term = if granted { request.term } else { term };
         out.send(from, Message::PreVote { term, granted });
     }
@@ -136,13 +146,16 @@ impl Raft {
             return self.observe_term(term, out);
         }
         if self.part == Part::PreCandidate && term == self.hard.term.next() && self.count_vote(from) {
-            self.become_candidate(out);
+            if self.may_campaign() {
+                self.become_candidate(false, out);
+            }
         }
     }
 
     pub(super) fn on_request_vote(&mut self, from: NodeId, request: RequestVote, out: &mut Effects<Self>) {
         if request.term > self.hard.term {
-            if self.is_loyal() {
+            // A leader that asks another to campaign wants no loyalty.
+            if self.is_loyal() && !request.transfer {
                 return;
             }
             self.observe_term(request.term, out);
@@ -152,9 +165,9 @@ impl Raft {
         }
         let term = self.hard.term;
         let granted = request.term == term
-            && self.standing == Standing::Voter
+            && self.may_vote()
             && self.hard.voted_for.is_none_or(|id| id == from)
-            && self.now >= self.silent_until
+            && (self.now >= self.silent_until || request.transfer)
             && self.is_up_to_date(&request);
         if granted {
             self.hard.voted_for = Some(from);
@@ -182,11 +195,26 @@ impl Raft {
         if !self.granted.contains(&from) {
             self.granted.push(from);
         }
-        self.granted.len() >= self.membership.quorum()
+        self.membership.current().has_quorum(|id| self.granted.contains(&id))
     }
 
-    fn vote_request(&self, term: Term) -> RequestVote {
-        RequestVote { term, last_index: self.log.last(), last_term: self.log.last_term() }
+    fn vote_request(&self, term: Term, transfer: bool) -> RequestVote {
+        RequestVote { term, last_index: self.log.last(), last_term: self.log.last_term(), transfer }
+    }
+
+    /// Those whose votes count, but for itself.
+    fn voting_peers(&self) -> Vec<NodeId> {
+        let current = self.membership.current();
+        self.progress.iter().map(|peer| peer.id).filter(|id| current.is_voter(*id)).collect()
+    }
+
+    /// Whether it votes if it is asked. Not only voters do: somebody who is a voter in the
+    /// candidate's configuration may not know that yet, and the candidate counts nobody else
+    /// (section 4.2.2). But a server that joined and is not listed in its own log could also be
+    /// one which came back under its old name with a blank disk.
+    fn may_vote(&self) -> bool {
+        let unheard_of = self.hard.joined && !self.membership.lists(self.config.id);
+        !self.hard.uncertain && !self.hard.repairing && !unheard_of
     }
 
     /// Whether a candidate's log is at least as complete as this one (section 3.6.1).
@@ -201,6 +229,7 @@ impl Raft {
         let election = self.config.timing.election;
         self.part == Part::Leader
             || self.now < self.silent_until
+            || self.config.lease.is_some() && self.now < self.promised_until
             || self.leader_contact.is_some_and(|heard| self.now < heard + election)
     }
 }
@@ -209,13 +238,27 @@ impl Raft {
 impl Raft {
     /// Whether it campaigns when its timer fires.
     pub(super) fn may_campaign(&self) -> bool {
-        self.standing == Standing::Voter && !self.storage_full
+        self.standing() == Standing::Voter && !self.storage_full
     }
 
     /// Between one and two election timeouts, so that servers rarely campaign together.
     pub(super) fn draw_election_wait(&mut self) {
         let election = nanos(self.config.timing.election);
-        self.election_wait = Duration::from_nanos(self.rng.between(election, 2 * election - 1));
+        let (from, span) = self.election_slot(election);
+        self.election_wait = Duration::from_nanos(self.rng.between(from, from + span - 1));
+    }
+
+    /// Where in time it campaigns, after a pause in which nobody does: from when on and over how
+    /// long a span. Members of the default priority, 1, wait for up to one more election timeout;
+    /// those of a higher one for a shorter part of it, so that they mostly come first; and those
+    /// of priority 0 after all others. Everybody campaigns in the end, so that priority never
+    /// decides whether there is a leader.
+    fn election_slot(&self, span: u64) -> (u64, u64) {
+        match self.config.priority {
+            0 => (2 * span, span),
+            1 => (span, span),
+            higher => (span, (span / 4 / u64::from(higher)).max(1)),
+        }
     }
 
     pub(super) fn restart_election_timer(&mut self) {
@@ -228,7 +271,12 @@ impl Raft {
     /// replaced. Safety does not rest on timers.
     pub(super) fn hasten_election(&mut self) {
         let heartbeat = nanos(self.config.timing.heartbeat);
-        let delay = Duration::from_nanos(self.rng.between(heartbeat / 4, 2 * heartbeat));
+        let (from, span) = match self.config.priority {
+            0 => (3 * heartbeat, heartbeat),
+            1 => (heartbeat / 4, 2 * heartbeat - heartbeat / 4),
+            _ => (heartbeat / 8, heartbeat / 8),
+        };
+        let delay = Duration::from_nanos(self.rng.between(from, from + span));
         self.leader_contact = None;
         self.election_deadline = self.election_deadline.min(self.now + delay);
     }

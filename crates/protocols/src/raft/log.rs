@@ -3,7 +3,7 @@
 //! The tail is bounded; what was evicted is asked of the host again when a peer or the state
 //! machine needs it. The terms are kept as runs, one for each change of term in the log, so that
 //! any position can be compared although its entry is not in memory. Runs are as many as there
-//! were successful elections since the log's base; a snapshot will move the base up.
+//! were successful elections since the log's base, which snapshots move up.
 
 use super::record::{Entry, Term};
 use crate::log::Index;
@@ -90,7 +90,7 @@ impl Log {
     pub(super) fn last_not_above(&self, index: Index, term: Term) -> (Index, Term) {
         let index = index.min(self.last()).max(self.base_index);
         let found = self.term_before_end(index);
-        if found <= term {
+        if found <= term || index == self.base_index {
             return (index, found);
         }
         let after = self.runs.partition_point(|run| run.term <= term);
@@ -129,6 +129,25 @@ impl Log {
             self.runs.pop();
         }
         before - self.bytes
+    }
+
+    /// Moves the base up to `index`, which is in the log and, as is known, of `term`. (Only the
+    /// base's own term may have been unknown, and so too low.)
+    pub(super) fn compact(&mut self, index: Index, term: Term) {
+        assert!(index >= self.base_index && index <= self.last(), "the base moves up within the log");
+        let last = self.last();
+        while self.first <= index && !self.tail.is_empty() {
+            self.evict_first();
+        }
+        let begun = self.runs.partition_point(|run| run.first <= index);
+        // The last run that has begun goes on after `index`, unless another one begins there.
+        let goes_on =
+            begun > 0 && index < last && self.runs.get(begun).is_none_or(|run| run.first > index.next());
+        if goes_on {
+            self.runs[begun - 1].first = index.next();
+        }
+        self.runs.drain(..begun - usize::from(goes_on));
+        (self.base_index, self.base_term) = (index, term);
     }
 
     /// Forgets the first entry in memory, which stays in the log.
@@ -207,6 +226,28 @@ mod tests {
         assert_eq!((log.last(), log.last_term(), log.bytes()), (Index(2), Term(1), 0));
         log.push(Entry { term: Term(7), payload: Payload::Noop });
         assert_eq!((log.last(), log.term_at(Index(3))), (Index(3), Some(Term(7))));
+    }
+
+    #[test]
+    fn compaction_keeps_the_terms_of_what_is_left() {
+        for base in 0..=5 {
+            for evicted in 0..=5 {
+                let mut log = log(&[1, 1, 2, 5, 5]);
+                (0..evicted).for_each(|_| log.evict_first());
+                log.compact(Index(base), log.term_at(Index(base)).unwrap());
+                let terms: Vec<_> = (0..7).map(|i| log.term_at(Index(i)).map(|t| t.0)).collect();
+                let all = [Some(0), Some(1), Some(1), Some(2), Some(5), Some(5), None];
+                assert_eq!(terms[base as usize..], all[base as usize..], "base {base}");
+                assert_eq!((log.base(), log.last()), (Index(base), Index(5)));
+                assert_eq!(log.first_in_memory(), Index(base.max(evicted) + 1));
+                log.push(Entry { term: Term(7), payload: Payload::Noop });
+                assert_eq!((log.last(), log.term_at(Index(6))), (Index(6), Some(Term(7))));
+                if base < 5 {
+                    log.truncate(Index(base + 1));
+                    assert_eq!((log.last(), log.last_term()), (Index(base), log.base_term));
+                }
+            }
+        }
     }
 
     #[test]

@@ -54,6 +54,28 @@ pub enum Message {
         /// The last of them.
         index: Index,
     },
+    /// The log that you need begins after this; fetch my state. (Chapter 5, but the state itself
+    /// goes past the protocol, from host to host.) The answer is an [`AppendEntriesReply`].
+    InstallSnapshot(InstallSnapshot),
+    /// From the leader of `term`: campaign at once, in my place. (Section 3.10.)
+    TimeoutNow {
+        /// The leader's term.
+        term: Term,
+    },
+    /// From a server whose disk lost part of its log: how far does the leader's log reach?
+    RequestLogEnd {
+        /// A number of this life's, so that no answer to an earlier life is taken.
+        nonce: u64,
+    },
+    /// The answer to [`Message::RequestLogEnd`].
+    LogEnd {
+        /// As asked.
+        nonce: u64,
+        /// The leader's term.
+        term: Term,
+        /// The last entry in its log.
+        last: Index,
+    },
 }
 
 /// The arguments of RequestVote and RequestPreVote.
@@ -65,6 +87,23 @@ pub struct RequestVote {
     pub last_index: Index,
     /// Its term.
     pub last_term: Term,
+    /// Whether the leader of the term before asked the candidate to campaign, so that loyalty to
+    /// that leader is no reason to ignore it. (Section 4.2.3.)
+    pub transfer: bool,
+}
+
+/// A leader's offer of its state, to a peer that lacks what the leader's log no longer has. It
+/// serves as a heartbeat, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// The last entry that the state covers, at the least.
+    pub index: Index,
+    /// Its term.
+    pub index_term: Term,
+    /// As in [`AppendEntries`].
+    pub round: u64,
 }
 
 /// The arguments of AppendEntries.
@@ -117,6 +156,8 @@ pub enum Outcome {
     },
     /// The message is of an older term than the follower's.
     Stale,
+    /// The follower has been offered a snapshot, which it does not have yet.
+    Fetching,
 }
 
 impl Wire for Message {
@@ -154,6 +195,26 @@ impl Wire for Message {
                 put_varint(out, term.0);
                 put_varint(out, index.0);
             }
+            Message::InstallSnapshot(offer) => {
+                out.push(10);
+                for number in [offer.term.0, offer.index.0, offer.index_term.0, offer.round] {
+                    put_varint(out, number);
+                }
+            }
+            Message::TimeoutNow { term } => {
+                out.push(11);
+                put_varint(out, term.0);
+            }
+            Message::RequestLogEnd { nonce } => {
+                out.push(12);
+                put_varint(out, *nonce);
+            }
+            Message::LogEnd { nonce, term, last } => {
+                out.push(13);
+                for number in [*nonce, term.0, last.0] {
+                    put_varint(out, number);
+                }
+            }
         }
     }
 
@@ -179,6 +240,15 @@ impl Wire for Message {
                 index: if input.flag("read index present")? { Some(index(input)?) } else { None },
             },
             9 => Message::Stored { term: term(input)?, index: index(input)? },
+            10 => Message::InstallSnapshot(InstallSnapshot {
+                term: term(input)?,
+                index: index(input)?,
+                index_term: term(input)?,
+                round: input.varint("round")?,
+            }),
+            11 => Message::TimeoutNow { term: term(input)? },
+            12 => Message::RequestLogEnd { nonce: input.varint("nonce")? },
+            13 => Message::LogEnd { nonce: input.varint("nonce")?, term: term(input)?, last: index(input)? },
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
     }
@@ -190,10 +260,16 @@ impl RequestVote {
         for number in [self.term.0, self.last_index.0, self.last_term.0] {
             put_varint(out, number);
         }
+        out.push(u8::from(self.transfer));
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(RequestVote { term: term(input)?, last_index: index(input)?, last_term: term(input)? })
+        Ok(RequestVote {
+            term: term(input)?,
+            last_index: index(input)?,
+            last_term: term(input)?,
+            transfer: input.flag("transfer")?,
+        })
     }
 }
 
@@ -214,6 +290,7 @@ impl AppendEntriesReply {
                 }
             }
             Outcome::Stale => out.push(3),
+            Outcome::Fetching => out.push(4),
         }
     }
 
@@ -229,6 +306,7 @@ impl AppendEntriesReply {
                     hint_term: term(input)?,
                 },
                 3 => Outcome::Stale,
+                4 => Outcome::Fetching,
                 other => return Err(DecodeError::Invalid { what: "outcome", value: u64::from(other) }),
             },
         })
@@ -261,13 +339,19 @@ impl Describe for Message {
             Message::ReadIndex { .. } => "ReadIndex",
             Message::ReadIndexReply { .. } => "ReadIndexReply",
             Message::Stored { .. } => "Stored",
+            Message::InstallSnapshot(_) => "InstallSnapshot",
+            Message::TimeoutNow { .. } => "TimeoutNow",
+            Message::RequestLogEnd { .. } => "RequestLogEnd",
+            Message::LogEnd { .. } => "LogEnd",
         }
     }
 
     fn detail(&self) -> String {
         match self {
             Message::RequestPreVote(request) | Message::RequestVote(request) => {
-                format!("term {}, log ends {}@{}", request.term, request.last_index, request.last_term)
+                let transfer = if request.transfer { ", asked to lead" } else { "" };
+                let RequestVote { term, last_index, last_term, .. } = request;
+                format!("term {term}, log ends {last_index}@{last_term}{transfer}")
             }
             Message::PreVote { term, granted } | Message::Vote { term, granted } => {
                 format!("term {term}, {}", if *granted { "granted" } else { "refused" })
@@ -282,6 +366,7 @@ impl Describe for Message {
                     )
                 }
                 Outcome::Stale => format!("term {}, stale", reply.term),
+                Outcome::Fetching => format!("term {}, fetching a snapshot", reply.term),
             },
             Message::ReadIndex { batch } => format!("batch {}", batch & 0xFFFF),
             Message::ReadIndexReply { batch, index: Some(index) } => {
@@ -289,6 +374,14 @@ impl Describe for Message {
             }
             Message::ReadIndexReply { batch, index: None } => format!("batch {}, refused", batch & 0xFFFF),
             Message::Stored { term, index } => format!("term {term}, up to {index}"),
+            Message::InstallSnapshot(InstallSnapshot { term, index, index_term, round }) => {
+                format!("term {term}, up to {index}@{index_term}, round {round}")
+            }
+            Message::TimeoutNow { term } => format!("term {term}"),
+            Message::RequestLogEnd { nonce } => format!("question {}", nonce & 0xFFFF),
+            Message::LogEnd { nonce, term, last } => {
+                format!("question {}, term {term}, log ends {last}", nonce & 0xFFFF)
+            }
         }
     }
 }

@@ -63,33 +63,46 @@
 //! the others of that quorum hold, nobody can be elected before more connections heal (the
 //! constrained election of *OmniPaxos*, EuroSys 2023), because a candidate never fetches entries.
 
+mod change;
+mod delivery;
 mod election;
+mod lease;
 mod log;
 mod membership;
 mod message;
+mod progress;
 mod read;
 mod record;
+mod recovery;
+mod repair;
 mod replication;
+mod snapshot;
+mod transfer;
 mod view;
 
-pub use message::{AppendEntries, AppendEntriesReply, Message, Outcome, RequestVote};
+pub use message::{AppendEntries, AppendEntriesReply, InstallSnapshot, Message, Outcome, RequestVote};
 pub use record::{ENTRY_BYTES, Entry, HardState, Record, Term};
 
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::{
-    CommittedEntry, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Refusal, Role, Ticket,
+    Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload, Refusal, Role, Ticket,
 };
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
+use crate::wire::Wire;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
+use lease::LeaseState;
 use log::Log;
-use membership::Membership;
+use membership::{Configuration, Membership};
+use progress::{HostRead, Progress};
 use read::{Forwarding, Reads};
-use replication::{HostRead, Progress};
+use recovery::Replay;
+use repair::Repair;
+use transfer::Transfer;
 
 /// Terms above this are taken to be garbage: honest servers would need centuries to count so far,
 /// and no arithmetic on smaller ones overflows.
@@ -109,7 +122,8 @@ pub struct Config {
 pub struct Raft {
     config: LogConfig,
     membership: Membership,
-    standing: Standing,
+    /// Whether the host is to be told of the configuration.
+    members_changed: bool,
     rng: Rng,
     /// When the current step happens.
     now: Time,
@@ -123,10 +137,12 @@ pub struct Raft {
     /// When each message to itself that has not come back was sent, and how many at that time.
     to_self: VecDeque<(Time, u32)>,
     storage_full: bool,
+    repair: Repair,
 
     /// The last entry known to be committed.
     commit: Index,
-    /// The last entry handed to the host as committed: at most `commit` and `stored`.
+    /// The last entry handed to the host as committed: at most `commit` and `stored`, unless the
+    /// log is under repair.
     delivered: Index,
     /// The last entry that the host has applied durably.
     applied: Index,
@@ -141,6 +157,8 @@ pub struct Raft {
     leader_contact: Option<Time>,
     /// Until when a restarted voter grants nothing.
     silent_until: Time,
+    /// Until when it has promised a leader not to vote for another, if there are leases.
+    promised_until: Time,
     /// How long this server waits for a leader before it campaigns, drawn anew after each wait.
     election_wait: Duration,
     election_deadline: Time,
@@ -149,6 +167,8 @@ pub struct Raft {
 
     /// The peers, in ascending order. What it says is meaningful while leading.
     progress: Vec<Progress>,
+    /// Whether some of them are no longer needed.
+    progress_stale: bool,
     heartbeat_deadline: Time,
     /// Before this time a quorum cannot have been silent for an election timeout.
     quorum_deadline: Time,
@@ -156,7 +176,11 @@ pub struct Raft {
     catch_up: HostRead,
     /// Whether a lagging peer waits for entries that are not in memory.
     catch_up_wanted: bool,
+    /// The change of members that was asked of this leader and is under way.
+    change: Option<Ticket>,
+    transfer: Option<Transfer>,
     reads: Reads,
+    lease: LeaseState,
 
     /// Reads forwarded to the leader, while following.
     forwarding: Forwarding,
@@ -168,11 +192,13 @@ pub struct Raft {
 /// Whether a server takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Standing {
-    /// It votes and its acknowledgements count.
+    /// A configuration that may yet govern counts it in quorums.
     Voter,
-    /// It receives the log only: the cluster has not taken it in.
+    /// The configuration in effect, if it knows one, lets it receive the log only.
     Learner,
-    /// Its disk is damaged.
+    /// Its disk lost entries, and it receives the log again before it votes.
+    Repairing,
+    /// Its disk may have lost a vote.
     Abstaining,
 }
 
@@ -208,21 +234,25 @@ impl Process for Raft {
             config.timing.election > config.timing.heartbeat,
             "the election timeout must be above the heartbeat"
         );
-        let mut raft = Raft::blank(config, &base, now);
+        let mut raft = Raft::blank(config, now);
+        let mut replay = Replay::new(&base, raft.config.limits.tail_bytes_max);
+        let mut damaged = false;
         match from {
             Recovery::First => {}
-            Recovery::Join => raft.standing = Standing::Learner,
+            Recovery::Join => raft.hard.joined = true,
             Recovery::Resume { records } => {
-                let sound = raft.replay(records);
                 raft.silent_until = now + raft.config.timing.election;
-                if !sound {
-                    raft.standing = Standing::Abstaining;
-                }
+                records.for_each(|record| replay.take(Some(record)));
             }
             Recovery::Damaged { records } => {
-                raft.replay(&mut records.map_while(|record| record));
-                raft.standing = Standing::Abstaining;
+                raft.silent_until = now + raft.config.timing.election;
+                damaged = true;
+                records.for_each(|record| replay.take(record));
             }
+        }
+        raft.take_replay(replay, &base, damaged, out);
+        if raft.hard.repairing {
+            raft.repair.nonce = raft.rng.next();
         }
         raft.resume_at(base.applied);
         raft.settle(out);
@@ -254,7 +284,9 @@ impl Process for Raft {
             _ if self.may_campaign() => Some(self.election_deadline),
             _ => None,
         };
-        [part, self.forwarding.deadline(&self.config.timing), self.redelivery.retry(), self.catch_up.retry()]
+        let transfer = self.transfer.map(|transfer| transfer.deadline);
+        let forwarding = self.forwarding.deadline(&self.config.timing);
+        [part, transfer, forwarding, self.redelivery.retry(), self.catch_up.retry()]
             .into_iter()
             .flatten()
             .min()
@@ -267,41 +299,42 @@ impl Process for Raft {
 
 /// Recovery.
 impl Raft {
-    fn blank(config: LogConfig, base: &LogBase, now: Time) -> Raft {
-        let membership = Membership::founding(&config.members);
-        let standing = if membership.is_voter(config.id) { Standing::Voter } else { Standing::Learner };
-        let (base_index, base_term) =
-            base.snapshot.as_ref().map_or((Index::ZERO, Term(0)), |point| (point.index, Term(point.epoch.0)));
-        let peers = membership.voters().iter().filter(|id| **id != config.id);
+    fn blank(config: LogConfig, now: Time) -> Raft {
         let mut raft = Raft {
-            progress: peers.map(|id| Progress::new(*id)).collect(),
-            membership,
-            standing,
+            membership: Membership::after(Index::ZERO, Configuration::unknown()),
+            members_changed: true,
             rng: Rng::new(config.seed),
             now,
             hard: HardState::default(),
             hard_recorded: HardState::default(),
-            log: Log::after(base_index, base_term),
-            stored: base_index,
+            log: Log::after(Index::ZERO, Term(0)),
+            stored: Index::ZERO,
             to_self: VecDeque::new(),
             storage_full: false,
-            commit: base_index,
-            delivered: base_index,
-            applied: base_index,
+            repair: Repair::default(),
+            commit: Index::ZERO,
+            delivered: Index::ZERO,
+            applied: Index::ZERO,
             uncommitted_bytes: 0,
             redelivery: HostRead::Idle,
             part: Part::Follower,
             leader: None,
             leader_contact: None,
             silent_until: now,
+            promised_until: now,
             election_wait: config.timing.election,
             election_deadline: now,
             granted: Vec::new(),
+            progress: Vec::new(),
+            progress_stale: false,
             heartbeat_deadline: now,
             quorum_deadline: now,
             catch_up: HostRead::Idle,
             catch_up_wanted: false,
+            change: None,
+            transfer: None,
             reads: Reads::default(),
+            lease: LeaseState::default(),
             forwarding: Forwarding::default(),
             reported: None,
             ignored: 0,
@@ -313,50 +346,17 @@ impl Raft {
         raft
     }
 
-    /// Takes in what the disk held, keeping only the end of the log in memory. Returns whether it
-    /// can be what a server of this version has written: a record missing in the middle shows.
-    fn replay(&mut self, records: &mut dyn Iterator<Item = Record>) -> bool {
-        for record in records {
-            match record {
-                Record::HardState(hard) => self.hard = hard,
-                Record::Entries { first, entries } => {
-                    if first > self.log.last().next() {
-                        return false;
-                    }
-                    // What a snapshot covers is not taken again.
-                    let covered = self.log.base().next().0.saturating_sub(first.0) as usize;
-                    let first = first.max(self.log.base().next());
-                    if covered < entries.len() && first <= self.log.last() {
-                        self.log.truncate(first);
-                    }
-                    for entry in entries.into_iter().skip(covered) {
-                        if entry.term < self.log.last_term() {
-                            return false;
-                        }
-                        self.log.push(entry);
-                    }
-                    while self.log.bytes() > self.config.limits.tail_bytes_max {
-                        self.log.evict_first();
-                    }
-                }
-            }
+    /// Whether it takes part, and how.
+    fn standing(&self) -> Standing {
+        if self.hard.uncertain {
+            Standing::Abstaining
+        } else if self.hard.repairing {
+            Standing::Repairing
+        } else if self.membership.may_lead(self.config.id) {
+            Standing::Voter
+        } else {
+            Standing::Learner
         }
-        self.hard_recorded = self.hard;
-        // A log that is newer than the term, or older than what was applied, lost a record.
-        self.hard.term >= self.log.last_term()
-    }
-
-    /// Starts where the host's state machine stands. What it applied was committed.
-    fn resume_at(&mut self, applied: Index) {
-        self.hard_recorded = self.hard;
-        if applied > self.log.last() {
-            // It was durable here before it was delivered; so the log has lost it.
-            self.standing = Standing::Abstaining;
-        }
-        let applied = applied.clamp(self.log.base(), self.log.last());
-        (self.commit, self.delivered, self.applied) = (applied, applied, applied);
-        self.stored = self.log.last();
-        self.uncommitted_bytes = self.log.range(applied.next(), self.log.last()).map(Entry::cost).sum();
     }
 }
 
@@ -367,11 +367,13 @@ impl Raft {
         if to_itself {
             self.note_answer_to_self();
         }
-        if !to_itself && !self.membership.is_voter(from) || !plausible(&message) {
+        // A leader that leaves is heard to the end of its term.
+        let excluded = self.membership.excludes(from) && self.leader != Some(from);
+        if !to_itself && excluded || !plausible(&message) {
             self.ignored += 1;
             return;
         }
-        if self.standing == Standing::Abstaining {
+        if self.hard.uncertain {
             return self.on_message_abstaining(from, &message);
         }
         match message {
@@ -386,6 +388,10 @@ impl Raft {
             Message::ReadIndex { batch } => self.on_read_index(from, batch, out),
             Message::ReadIndexReply { batch, index } => self.on_read_index_reply(from, batch, index, out),
             Message::Stored { .. } => self.ignored += 1,
+            Message::InstallSnapshot(offer) => self.on_install_snapshot(from, offer, out),
+            Message::TimeoutNow { term } => self.on_timeout_now(from, term, out),
+            Message::RequestLogEnd { nonce } => self.on_request_log_end(from, nonce, out),
+            Message::LogEnd { nonce, term, last } => self.on_log_end(from, nonce, term, last),
         }
     }
 
@@ -394,8 +400,8 @@ impl Raft {
         if let Message::AppendEntries(append) = message
             && append.term >= self.hard.term
         {
-            // Recorded nowhere: the record would claim that there is a sound log below it.
-            self.hard = HardState { term: append.term, voted_for: None };
+            // Not recorded: nothing rests on it.
+            self.hard = HardState { term: append.term, voted_for: None, ..self.hard };
             self.hard_recorded = self.hard;
             self.leader = Some(from);
         }
@@ -406,16 +412,20 @@ impl Raft {
             LogRequest::Propose { ticket, commands } => self.on_propose(ticket, commands, out),
             LogRequest::Read { ticket } => self.on_read(ticket, out),
             LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
-            // The log is cut when there are snapshots to send to a peer that needs what was cut.
-            LogRequest::Compact { .. } => {}
-            LogRequest::TransferLeadership { ticket, .. } | LogRequest::ChangeMembership { ticket, .. } => {
-                self.refuse(ticket, Refusal::Unsupported, out);
-            }
+            LogRequest::Compact { .. } if self.hard.uncertain => {}
+            LogRequest::Compact { point } => self.on_compact(point, out),
+            LogRequest::TransferLeadership { ticket, to } => self.on_transfer(ticket, to, out),
+            LogRequest::ChangeMembership { ticket, change } => self.on_change(ticket, change, out),
         }
     }
 
+    /// Whether its disk keeps it from taking anything in.
+    fn is_out_of_order(&self) -> bool {
+        self.hard.uncertain || self.hard.repairing || self.storage_full
+    }
+
     fn on_propose(&mut self, ticket: Ticket, commands: Vec<Bytes>, out: &mut Effects<Self>) {
-        if self.standing == Standing::Abstaining || self.storage_full {
+        if self.is_out_of_order() {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leader {
@@ -431,50 +441,12 @@ impl Raft {
         if cost > room && self.uncommitted_bytes > 0 {
             return self.refuse(ticket, Refusal::Busy, out);
         }
-        self.append_as_leader(commands.into_iter().map(crate::log::Payload::Command), out);
-    }
-
-    fn on_answer(&mut self, answer: LogAnswer<Record>, out: &mut Effects<Self>) {
-        let LogAnswer::Entries { from, records } = answer else {
-            self.ignored += 1;
-            return;
-        };
-        let entries = self.entries_of(from, records);
-        let mut expected = false;
-        if self.redelivery.take(from) {
-            expected = true;
-            match entries.is_empty() {
-                true => self.redelivery = HostRead::retry_after(self.now + self.config.timing.heartbeat),
-                false => self.redeliver(from, &entries, out),
-            }
+        if self.transfer.is_some() {
+            // Nothing was appended, and within an election timeout this server or another takes
+            // commands again: the proposer waits, as for room.
+            return self.refuse(ticket, Refusal::Busy, out);
         }
-        if self.catch_up.take(from) {
-            expected = true;
-            match entries.is_empty() {
-                true => self.catch_up = HostRead::retry_after(self.now + self.config.timing.heartbeat),
-                false => self.send_from_host(from, &entries, out),
-            }
-        }
-        if !expected {
-            self.ignored += 1;
-        }
-    }
-
-    /// The entries at `from` and after it which an answer holds, as far as they are this log's: a
-    /// record may begin earlier, and parts of it may have been replaced by later ones.
-    fn entries_of(&self, from: Index, records: Vec<Record>) -> Vec<Entry> {
-        let mut next = from;
-        let mut found = Vec::new();
-        for record in records {
-            let Record::Entries { first, entries } = record else { continue };
-            for (index, entry) in (first.0..).map(Index).zip(entries) {
-                if index == next && self.log.term_at(index) == Some(entry.term) {
-                    found.push(entry);
-                    next = next.next();
-                }
-            }
-        }
-        found
+        self.append_as_leader(commands.into_iter().map(Payload::Command), out);
     }
 
     fn on_storage_fault(&mut self, fault: StorageFault, out: &mut Effects<Self>) {
@@ -501,6 +473,7 @@ impl Raft {
         if self.part != Part::Leader && self.may_campaign() && self.now >= self.election_deadline {
             self.become_pre_candidate(out);
         }
+        self.check_transfer(out);
         self.retry_forwarded_reads(out);
         if self.redelivery.retry().is_some_and(|at| self.now >= at) {
             self.redelivery = HostRead::Idle;
@@ -516,8 +489,12 @@ impl Raft {
     /// Hands over what has become committed, frees what is no longer needed, and records and
     /// reports what has changed.
     fn settle(&mut self, out: &mut Effects<Self>) {
+        self.maybe_end_repair();
         self.deliver(out);
         self.evict();
+        if core::mem::take(&mut self.progress_stale) {
+            self.sync_progress();
+        }
         if self.part == Part::Leader && self.catch_up_wanted {
             self.ask_for_catch_up(out);
         }
@@ -525,6 +502,11 @@ impl Raft {
             // In the same step as the votes and entries that rest on it, so durable with them.
             out.record(Record::HardState(self.hard));
             self.hard_recorded = self.hard;
+        }
+        if core::mem::take(&mut self.members_changed) && self.membership.current().is_known() {
+            let members = self.membership.current().members().to_vec();
+            // Early: it tells what this life's log says, and may be taken back anyway.
+            out.event_early(LogEvent::Members { members });
         }
         let role = (self.role(), self.hard.term, self.leader);
         if self.reported != Some(role) {
@@ -536,60 +518,14 @@ impl Raft {
             out.event_early(LogEvent::Role { role, epoch: term.epoch(), leader });
         }
         assert!(
-            self.delivered <= self.commit && self.stored <= self.log.last(),
+            (self.delivered <= self.commit
+                || self.hard.repairing
+                || self.hard.uncertain
+                || self.commit == self.log.last())
+                && self.commit <= self.log.last()
+                && self.stored <= self.log.last(),
             "the log's marks are in order"
         );
-    }
-
-    /// Delivers committed entries which are on this server's disk.
-    fn deliver(&mut self, out: &mut Effects<Self>) {
-        let ready = self.commit.min(self.stored);
-        if self.delivered >= ready || self.standing == Standing::Abstaining {
-            return;
-        }
-        let from = self.delivered.next();
-        let first_in_memory = self.log.first_in_memory();
-        if from < first_in_memory {
-            // After a restart: these are on disk only.
-            let to = ready.min(first_in_memory.previous());
-            let bytes_max = self.config.limits.message_bytes_max;
-            if self.redelivery.begin(from) {
-                out.ask(LogAsk::Entries { from, to, bytes_max });
-            }
-            return;
-        }
-        let log = self.log.range(from, ready);
-        let entries = (from.0..).map(Index).zip(log).map(|(index, entry)| committed(index, entry)).collect();
-        self.delivered = ready;
-        // Early: it names only entries that a quorum's disks and this one hold.
-        out.event_early(LogEvent::Committed { entries });
-    }
-
-    /// Delivers entries that the host has read back.
-    fn redeliver(&mut self, from: Index, entries: &[Entry], out: &mut Effects<Self>) {
-        let ready = self.commit.min(self.stored);
-        if from != self.delivered.next() {
-            return;
-        }
-        let entries: Vec<_> = (from.0..=ready.0)
-            .map(Index)
-            .zip(entries)
-            .map(|(index, entry)| committed(index, entry))
-            .collect();
-        let Some(last) = entries.last() else { return };
-        self.delivered = last.index;
-        // Early: it names only entries that a quorum's disks and this one hold.
-        out.event_early(LogEvent::Committed { entries });
-    }
-
-    /// Forgets entries that neither the host nor an uncommitted suffix needs in memory.
-    fn evict(&mut self) {
-        let free = self.applied.min(self.delivered);
-        while self.log.bytes() - self.uncommitted_bytes > self.config.limits.tail_bytes_max
-            && self.log.first_in_memory() <= free
-        {
-            self.log.evict_first();
-        }
     }
 
     /// Raises the commit index.
@@ -598,6 +534,8 @@ impl Raft {
         let committed: usize = self.log.range(self.commit.next(), index).map(Entry::cost).sum();
         self.uncommitted_bytes -= committed;
         self.commit = index;
+        // Those whom only an older configuration lists are told of this before they are forgotten.
+        self.progress_stale |= self.membership.commit_to(index);
     }
 
     /// Appends at the end of the log, in memory and to the disk, and arranges to learn when the
@@ -607,6 +545,12 @@ impl Raft {
         for entry in &entries {
             self.uncommitted_bytes += entry.cost();
             self.log.push(entry.clone());
+            if let Payload::Membership(bytes) = &entry.payload {
+                let configuration = Configuration::from_bytes(bytes.clone());
+                let configuration = configuration.expect("what is appended was checked");
+                self.membership.push(self.log.last(), configuration);
+                self.note_membership();
+            }
         }
         out.record(Record::Entries { first, entries });
         self.send_to_self(Message::Stored { term: self.hard.term, index: self.log.last() }, out);
@@ -655,18 +599,21 @@ impl Raft {
     }
 }
 
-fn committed(index: Index, entry: &Entry) -> CommittedEntry {
-    CommittedEntry { index, epoch: entry.term.epoch(), payload: entry.payload.clone() }
-}
-
 /// Whether a message's terms are such as servers count.
 fn plausible(message: &Message) -> bool {
     let term = match message {
         Message::RequestPreVote(request) | Message::RequestVote(request) => request.term,
-        Message::PreVote { term, .. } | Message::Vote { term, .. } | Message::Stored { term, .. } => *term,
+        Message::PreVote { term, .. }
+        | Message::Vote { term, .. }
+        | Message::Stored { term, .. }
+        | Message::TimeoutNow { term }
+        | Message::LogEnd { term, .. } => *term,
         Message::AppendEntries(append) => append.term,
+        Message::InstallSnapshot(offer) => offer.term,
         Message::AppendEntriesReply(reply) => reply.term,
-        Message::ReadIndex { .. } | Message::ReadIndexReply { .. } => return true,
+        Message::ReadIndex { .. } | Message::ReadIndexReply { .. } | Message::RequestLogEnd { .. } => {
+            return true;
+        }
     };
     term <= TERM_MAX
 }

@@ -9,8 +9,8 @@
 //! return it. All reads that arrive while a round is under way share the next one.
 
 use super::message::Message;
-use super::replication::Progress;
-use super::{Part, Raft, Standing};
+use super::progress::Progress;
+use super::{Part, Raft};
 use crate::contract::Effects;
 use crate::log::{Index, LogEvent, Refusal, Ticket, Timing};
 use crate::types::{NodeId, Time};
@@ -21,8 +21,8 @@ use alloc::vec::Vec;
 pub(super) struct Reads {
     /// The latest round of this term.
     pub(super) round: u64,
-    /// Whether a quorum has yet to answer it.
-    under_way: bool,
+    /// The round that confirms the reads below, if a quorum has yet to answer it.
+    confirming: Option<u64>,
     /// The commit index noted when it began.
     index: Index,
     current: Vec<Ticket>,
@@ -45,7 +45,7 @@ pub(super) struct Forwarding {
 /// At the leader.
 impl Raft {
     pub(super) fn on_read(&mut self, ticket: Ticket, out: &mut Effects<Self>) {
-        if self.standing == Standing::Abstaining {
+        if self.hard.uncertain {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leader {
@@ -53,6 +53,12 @@ impl Raft {
         }
         if self.reads.current.len() + self.reads.next.len() >= self.config.limits.reads_max {
             return self.refuse(ticket, Refusal::Busy, out);
+        }
+        if let Some(until) = self.leased_until() {
+            let index = self.commit;
+            // Early: the index is committed, and that no other leader can have committed more is
+            // known from a quorum's promises, which a restart does not shorten.
+            return out.event_early(LogEvent::ReadReady { ticket, index, valid_until: Some(until) });
         }
         self.reads.next.push(ticket);
         self.maybe_begin_round(out);
@@ -62,10 +68,16 @@ impl Raft {
         if self.part != Part::Leader {
             return out.send(from, Message::ReadIndexReply { batch, index: None });
         }
+        let leased = self.leased_until().is_some();
         let Some(peer) = self.progress.iter_mut().find(|peer| peer.id == from) else {
             self.ignored += 1;
             return;
         };
+        if leased {
+            // Early: as for a read of this host's. The follower needs no time to compare with: the
+            // lease holds now, after the read arrived there.
+            return out.send_early(from, Message::ReadIndexReply { batch, index: Some(self.commit) });
+        }
         // A repetition of what is being confirmed waits for that; anything else is new.
         if peer.read_current != Some(batch) {
             peer.read_next = Some(batch);
@@ -78,12 +90,15 @@ impl Raft {
     pub(super) fn maybe_begin_round(&mut self, out: &mut Effects<Self>) {
         let waiting =
             !self.reads.next.is_empty() || self.progress.iter().any(|peer| peer.read_next.is_some());
-        let own_term_committed = self.log.term_at(self.commit) == Some(self.hard.term);
-        if !waiting || self.reads.under_way || !own_term_committed {
+        if self.part != Part::Leader
+            || !waiting
+            || self.reads.confirming.is_some()
+            || !self.own_term_committed()
+        {
             return;
         }
-        self.reads.under_way = true;
         self.reads.round += 1;
+        self.reads.confirming = Some(self.reads.round);
         self.reads.index = self.commit;
         core::mem::swap(&mut self.reads.current, &mut self.reads.next);
         for peer in &mut self.progress {
@@ -95,14 +110,12 @@ impl Raft {
 
     /// Serves the reads of the round if a quorum has answered it, and goes on with the next.
     pub(super) fn maybe_confirm_round(&mut self, out: &mut Effects<Self>) {
-        if !self.reads.under_way {
+        let Some(round) = self.reads.confirming else { return };
+        let answered = self.reached(self.reads.round, |peer| peer.round);
+        if answered.is_none_or(|answered| answered < round) {
             return;
         }
-        let rounds = self.progress.iter().map(|peer| peer.round).chain([self.reads.round]);
-        if self.membership.reached(rounds) != Some(self.reads.round) {
-            return;
-        }
-        self.reads.under_way = false;
+        self.reads.confirming = None;
         let index = self.reads.index;
         for ticket in self.reads.current.drain(..) {
             // Early: the index is committed, and that no later leader had been elected when the

@@ -5,7 +5,7 @@ use crate::log::{Epoch, Index, Payload};
 use crate::types::NodeId;
 use crate::wire::{DecodeError, Reader, Wire, put_bytes, put_list, put_varint};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -58,6 +58,13 @@ pub struct HardState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub voted_for: Option<NodeId>,
+    /// Whether it was taken in by a cluster that others had founded: then the founding members of
+    /// its configuration mean nothing, and it votes only when its log says that it is a member.
+    pub joined: bool,
+    /// Whether its log lacks what its disk lost: then it does not vote.
+    pub repairing: bool,
+    /// Whether its disk may have lost a later vote or term than these: then it takes no part.
+    pub uncertain: bool,
 }
 
 /// A record of Raft's.
@@ -72,34 +79,58 @@ pub enum Record {
         /// At least one.
         entries: Vec<Entry>,
     },
+    /// The log is empty after `index`, up to which the host's state covers it, whatever earlier
+    /// records hold.
+    Snapshot {
+        /// The last entry that the state covers.
+        index: Index,
+        /// Its term.
+        term: Term,
+    },
 }
 
 impl Wire for Record {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Record::HardState(hard) => {
-                out.push(1);
+                // Most have no flag, and need no byte for them.
+                let flags =
+                    u8::from(hard.joined) | u8::from(hard.repairing) << 1 | u8::from(hard.uncertain) << 2;
+                out.push(if flags == 0 { 1 } else { 3 });
                 put_varint(out, hard.term.0);
                 // Zero is never a member.
                 put_varint(out, hard.voted_for.map_or(0, |id| id.0));
+                if flags != 0 {
+                    out.push(flags);
+                }
             }
             Record::Entries { first, entries } => {
                 out.push(2);
                 put_varint(out, first.0);
                 encode_entries(entries, out);
             }
+            Record::Snapshot { index, term } => {
+                out.push(4);
+                put_varint(out, index.0);
+                put_varint(out, term.0);
+            }
         }
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         match input.byte("record kind")? {
-            1 => {
+            kind @ (1 | 3) => {
                 let term = Term(input.varint("term")?);
                 let voted_for = match input.varint("vote")? {
                     0 => None,
                     id => Some(NodeId(id)),
                 };
-                Ok(Record::HardState(HardState { term, voted_for }))
+                let flags = if kind == 1 { 0 } else { input.byte("flags")? };
+                if kind == 3 && !(1..=7).contains(&flags) {
+                    return Err(DecodeError::Invalid { what: "flags", value: u64::from(flags) });
+                }
+                let (joined, repairing, uncertain) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+                Ok(Record::HardState(HardState { term, voted_for, joined, repairing, uncertain }))
             }
             2 => {
                 let first = Index(input.varint("first index")?);
@@ -112,6 +143,10 @@ impl Wire for Record {
                 }
                 Ok(Record::Entries { first, entries })
             }
+            4 => Ok(Record::Snapshot {
+                index: Index(input.varint("index")?),
+                term: Term(input.varint("term")?),
+            }),
             kind => Err(DecodeError::Invalid { what: "record kind", value: u64::from(kind) }),
         }
     }
@@ -152,15 +187,20 @@ impl Describe for Record {
         match self {
             Record::HardState(_) => "HardState",
             Record::Entries { .. } => "Entries",
+            Record::Snapshot { .. } => "Snapshot",
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Record::HardState(HardState { term, voted_for: Some(id) }) => {
-                format!("term {term}, voted for {id}")
+            Record::HardState(hard) => {
+                let vote = hard.voted_for.map_or("no vote".to_string(), |id| format!("voted for {id}"));
+                let joined = if hard.joined { ", joined" } else { "" };
+                let repairing = if hard.repairing { ", under repair" } else { "" };
+                let uncertain = if hard.uncertain { ", uncertain" } else { "" };
+                format!("term {}, {vote}{joined}{repairing}{uncertain}", hard.term)
             }
-            Record::HardState(HardState { term, voted_for: None }) => format!("term {term}, no vote"),
+            Record::Snapshot { index, term } => format!("nothing after {index}@{term}"),
             Record::Entries { first, entries } => {
                 let last = Index(first.0 + (entries.len() as u64).saturating_sub(1));
                 let term = entries.last().map_or(Term(0), |entry| entry.term);

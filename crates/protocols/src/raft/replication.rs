@@ -1,184 +1,16 @@
 //! Replication: the leader's view of each peer, the follower's check of each append, and commit.
 
+use super::lease::LeaseState;
+use super::membership::Configuration;
 use super::message::{AppendEntries, AppendEntriesReply, Message, Outcome};
+use super::progress::{Progress, Sending};
 use super::record::{Entry, Term};
 use super::{Part, Raft};
 use crate::contract::Effects;
-use crate::log::{Index, LogAsk, LogLimits, Payload};
+use crate::log::{Index, LogAsk, Payload};
 use crate::types::{NodeId, Time};
-use alloc::collections::VecDeque;
+use crate::wire::Wire;
 use alloc::vec::Vec;
-
-/// What a leader knows about a peer.
-#[derive(Clone, Debug, Hash)]
-pub(super) struct Progress {
-    pub(super) id: NodeId,
-    /// The peer's disk holds the leader's log up to here.
-    pub(super) matched: Index,
-    /// The first entry to send; above `matched`.
-    pub(super) next: Index,
-    pub(super) sending: Sending,
-    /// The messages of entries that were not acknowledged: the last entry of each and its cost.
-    in_flight: VecDeque<(Index, usize)>,
-    in_flight_bytes: usize,
-    /// The last commit index sent, as far as nothing sent since is known to be lost.
-    commit_sent: Index,
-    /// The latest round of confirming leadership that it answered.
-    pub(super) round: u64,
-    /// When it last answered in this term.
-    pub(super) heard: Time,
-    /// The batch of the peer's reads that the round under way confirms, and the one for the next.
-    pub(super) read_current: Option<u64>,
-    pub(super) read_next: Option<u64>,
-}
-
-/// How a leader sends to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Sending {
-    /// It is not known where the logs agree, or whether what was sent arrived: one message at a
-    /// time. `waiting`: it was sent, and is not repeated before the next heartbeat.
-    Probe { waiting: bool },
-    /// The logs agree up to `next`: messages follow each other without waiting (section 10.2.2).
-    Pipeline,
-}
-
-impl Progress {
-    pub(super) fn new(id: NodeId) -> Progress {
-        Progress {
-            id,
-            matched: Index::ZERO,
-            next: Index(1),
-            sending: Sending::Probe { waiting: false },
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            commit_sent: Index::ZERO,
-            round: 0,
-            heard: Time::ZERO,
-            read_current: None,
-            read_next: None,
-        }
-    }
-
-    /// A new term begins: nothing is known.
-    fn reset(&mut self, next: Index, now: Time) {
-        self.matched = Index::ZERO;
-        self.round = 0;
-        self.heard = now;
-        (self.read_current, self.read_next) = (None, None);
-        self.probe(next, false);
-    }
-
-    /// Whatever was in flight is taken to be lost.
-    fn probe(&mut self, next: Index, waiting: bool) {
-        self.next = next;
-        self.sending = Sending::Probe { waiting };
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
-        self.commit_sent = Index::ZERO;
-    }
-
-    /// Where to go on when everything in flight may be lost: after what it acknowledged or, if it has
-    /// not said anything in this term, where the search for the last common entry stands. (To begin
-    /// that search at the first entry would send it the whole log again.)
-    fn resume(&self, base: Index) -> Index {
-        let next = if self.matched > Index::ZERO { self.matched.next() } else { self.next };
-        next.max(base.next())
-    }
-
-    /// Its disk holds the log up to `index`. Returns whether that is news.
-    fn acknowledge(&mut self, index: Index) -> bool {
-        let news = index > self.matched;
-        self.matched = self.matched.max(index);
-        while let Some((last, cost)) = self.in_flight.front().copied()
-            && last <= self.matched
-        {
-            self.in_flight.pop_front();
-            self.in_flight_bytes -= cost;
-        }
-        if let Sending::Probe { .. } = self.sending {
-            self.sending = Sending::Pipeline;
-            self.next = self.matched.next();
-        }
-        self.next = self.next.max(self.matched.next());
-        news
-    }
-
-    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
-    fn room(&self, limits: &LogLimits) -> usize {
-        if self.in_flight.is_empty() {
-            return limits.message_bytes_max.max(1);
-        }
-        if self.in_flight.len() >= limits.window_messages_max {
-            return 0;
-        }
-        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
-    }
-
-    /// Whether the next entry, which costs `cost`, fits into `room`.
-    fn takes(&self, cost: usize, room: usize) -> bool {
-        room > 0 && (cost <= room || self.in_flight.is_empty())
-    }
-
-    /// Whether it can take a whole message of entries which the host has to read back first.
-    fn waits_for_host(&self, limits: &LogLimits, first_in_memory: Index) -> bool {
-        self.sending == Sending::Pipeline
-            && self.next < first_in_memory
-            && self.room(limits) >= limits.message_bytes_max.max(1)
-    }
-}
-
-/// Entries asked of the host for one purpose: one question at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostRead {
-    Idle,
-    Waiting {
-        from: Index,
-    },
-    /// The host could not read them.
-    Failed {
-        retry: Time,
-    },
-}
-
-impl HostRead {
-    pub(super) fn retry_after(retry: Time) -> HostRead {
-        HostRead::Failed { retry }
-    }
-
-    /// Whether the question may be asked now; then it counts as asked.
-    pub(super) fn begin(&mut self, from: Index) -> bool {
-        let idle = *self == HostRead::Idle;
-        if idle {
-            *self = HostRead::Waiting { from };
-        }
-        idle
-    }
-
-    /// Whether this was asked; then it counts as answered.
-    pub(super) fn take(&mut self, from: Index) -> bool {
-        let asked = *self == HostRead::Waiting { from };
-        if asked {
-            *self = HostRead::Idle;
-        }
-        asked
-    }
-
-    /// From where on entries were asked, if there was no answer yet.
-    pub(super) fn waiting(&self) -> Option<Index> {
-        match self {
-            HostRead::Waiting { from } => Some(*from),
-            HostRead::Idle | HostRead::Failed { .. } => None,
-        }
-    }
-
-    /// When a question that was answered with nothing may be asked again.
-    pub(super) fn retry(&self) -> Option<Time> {
-        match self {
-            HostRead::Failed { retry } => Some(*retry),
-            HostRead::Idle | HostRead::Waiting { .. } => None,
-        }
-    }
-}
 
 /// At the leader: sending.
 impl Raft {
@@ -190,16 +22,39 @@ impl Raft {
             peer.reset(next, self.now);
         }
         self.catch_up_wanted = false;
+        self.lease = LeaseState::default();
         self.append_as_leader([Payload::Noop].into_iter(), out);
     }
 
     /// Leadership is lost.
     pub(super) fn end_replication(&mut self, out: &mut Effects<Self>) {
         self.refuse_reads(out);
+        self.abandon_change(out);
         for peer in &mut self.progress {
             peer.reset(Index(1), Time::ZERO);
         }
         self.catch_up_wanted = false;
+    }
+
+    /// Keeps one [`Progress`] for each peer: for those of the configuration in effect, and for
+    /// those of the last committed one, who still have to learn that they leave.
+    pub(super) fn sync_progress(&mut self) {
+        let wanted = self.membership.everybody();
+        self.progress.retain(|peer| wanted.binary_search(&peer.id).is_ok());
+        for id in wanted.into_iter().filter(|id| *id != self.config.id) {
+            if let Err(place) = self.progress.binary_search_by_key(&id, |peer| peer.id) {
+                let mut peer = Progress::new(id);
+                if self.part == Part::Leader {
+                    peer.reset(self.log.last().next(), self.now);
+                }
+                self.progress.insert(place, peer);
+            }
+        }
+    }
+
+    /// What is known about a peer.
+    pub(super) fn peer(&self, id: NodeId) -> Option<&Progress> {
+        self.progress.iter().find(|peer| peer.id == id)
     }
 
     pub(super) fn append_as_leader(
@@ -215,12 +70,16 @@ impl Raft {
     }
 
     /// Sends a peer what it lacks, as far as its window allows.
-    fn replicate(&mut self, i: usize, out: &mut Effects<Self>) {
+    pub(super) fn replicate(&mut self, i: usize, out: &mut Effects<Self>) {
         loop {
             let peer = &mut self.progress[i];
             let next = peer.next;
             match peer.sending {
-                Sending::Probe { waiting: true } => return,
+                Sending::Probe { waiting: true } | Sending::Snapshot => return,
+                _ if next <= self.log.base() => {
+                    peer.offer_snapshot();
+                    return self.send_append(i, Vec::new(), true, out);
+                }
                 Sending::Probe { waiting: false } => {
                     peer.sending = Sending::Probe { waiting: true };
                     let entries = if next >= self.log.first_in_memory() {
@@ -251,19 +110,18 @@ impl Raft {
     fn send_pipelined(&mut self, i: usize, entries: Vec<Entry>, cost: usize, out: &mut Effects<Self>) {
         let count = entries.len() as u64;
         self.send_append(i, entries, true, out);
-        let peer = &mut self.progress[i];
-        let last = Index(peer.next.0 + count - 1);
-        peer.in_flight.push_back((last, cost));
-        peer.in_flight_bytes += cost;
-        peer.next = last.next();
+        self.progress[i].sent(count, cost);
     }
 
-    /// Sends the entries that follow right before `next`.
+    /// Sends the entries that begin at `next`; or offers a snapshot, if the log no longer has what
+    /// comes before it.
     fn send_append(&mut self, i: usize, entries: Vec<Entry>, reply: bool, out: &mut Effects<Self>) {
         let peer = &mut self.progress[i];
         let prev_index = peer.next.previous();
-        let prev_term = self.log.term_at(prev_index);
-        let prev_term = prev_term.expect("a leader sends only what follows on its log's base");
+        let prev_term = match (peer.sending, self.log.term_at(prev_index)) {
+            (Sending::Snapshot, _) | (_, None) => return self.send_snapshot_offer(i, out),
+            (_, Some(term)) => term,
+        };
         peer.commit_sent = self.commit;
         let append = AppendEntries {
             term: self.hard.term,
@@ -285,9 +143,11 @@ impl Raft {
     /// that some were lost. For a peer that is probed it repeats the probe.
     pub(super) fn send_heartbeats(&mut self, out: &mut Effects<Self>) {
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        self.begin_lease_round();
         for i in 0..self.progress.len() {
             self.send_append(i, Vec::new(), true, out);
         }
+        self.repeat_hand_over(out);
     }
 
     /// A peer that has everything up to the commit index learns of it at once, unless something
@@ -364,6 +224,7 @@ impl Raft {
             Outcome::Rejected { prev_index, hint_index, .. } => {
                 prev_index <= self.log.last() && hint_index < prev_index
             }
+            Outcome::Fetching => true,
             Outcome::Stale => false,
         };
         if !possible || reply.round > self.reads.round {
@@ -372,6 +233,7 @@ impl Raft {
         }
         let peer = &mut self.progress[i];
         peer.heard = self.now;
+        peer.answered = true;
         peer.round = peer.round.max(reply.round);
         match reply.outcome {
             Outcome::Matched { index } => {
@@ -382,11 +244,23 @@ impl Raft {
             Outcome::Rejected { prev_index, hint_index, hint_term } => {
                 self.on_rejected(i, prev_index, hint_index, hint_term);
             }
-            Outcome::Stale => {}
+            Outcome::Fetching | Outcome::Stale => {}
         }
+        if self.part != Part::Leader {
+            // It has led the change that let it go.
+            return;
+        }
+        let (last, now, election) = (self.log.last(), self.now, self.config.timing.election);
+        // A commit may have let the peer go.
+        if let Some(peer) = self.progress.get_mut(i).filter(|peer| peer.id == from) {
+            peer.pace.note(peer.matched, last, now, election);
+            self.replicate(i, out);
+            self.maybe_push_commit(i, out);
+        }
+        self.maybe_renew_lease();
         self.maybe_confirm_round(out);
-        self.replicate(i, out);
-        self.maybe_push_commit(i, out);
+        self.maybe_advance_change(out);
+        self.maybe_hand_over(out);
     }
 
     /// The peer's log does not hold `prev_index`: something was lost, or the logs differ there.
@@ -395,6 +269,7 @@ impl Raft {
         let stale = match peer.sending {
             Sending::Probe { .. } => prev_index != peer.next.previous(),
             Sending::Pipeline => false,
+            Sending::Snapshot => true,
         };
         // What is known to match cannot be rejected now: this was sent before it did.
         if stale || prev_index <= peer.matched {
@@ -404,6 +279,10 @@ impl Raft {
         // agree where the leader's terms are above it: whole terms are skipped at once.
         let (agree, _) = self.log.last_not_above(hint_index, hint_term);
         let next = agree.max(peer.matched).max(self.log.base()).next();
+        if next > prev_index {
+            // It rejected the base itself: nothing in this log follows on what it has.
+            return peer.probe(self.log.base(), false);
+        }
         peer.probe(next, false);
     }
 
@@ -411,8 +290,8 @@ impl Raft {
     /// still be replaced, even if a quorum holds it, until one of this term is committed after it
     /// (section 3.6.2).
     pub(super) fn maybe_commit(&mut self, out: &mut Effects<Self>) {
-        let matched = self.progress.iter().map(|peer| peer.matched).chain([self.stored]);
-        let Some(index) = self.membership.reached(matched) else { return };
+        let index = self.reached(self.stored, |peer| peer.matched);
+        let Some(index) = index else { return };
         if index <= self.commit || self.log.term_at(index) != Some(self.hard.term) {
             return;
         }
@@ -421,6 +300,17 @@ impl Raft {
             self.maybe_push_commit(i, out);
         }
         self.maybe_begin_round(out);
+        self.maybe_advance_change(out);
+    }
+
+    /// What a quorum has reached, given this server's own value and how to see a peer's.
+    pub(super) fn reached<T: Ord + Copy>(&self, own: T, of: impl Fn(&Progress) -> T) -> Option<T> {
+        let id = self.config.id;
+        self.membership.current().reached(
+            |member| {
+                if member == id { Some(own) } else { self.peer(member).map(&of) }
+            },
+        )
     }
 
     /// A connection begins with what is known: everything that was in flight may be lost.
@@ -440,8 +330,9 @@ impl Raft {
             let base = self.log.base();
             if let Some(progress) = self.progress.iter_mut().find(|progress| progress.id == peer) {
                 progress.probe(progress.resume(base), true);
+                progress.answered = false;
             }
-        } else if self.part == Part::Follower && self.leader == Some(peer) {
+        } else if self.part == Part::Follower && self.leader == Some(peer) && self.config.lease.is_none() {
             self.hasten_election();
         }
     }
@@ -462,12 +353,12 @@ impl Raft {
             self.ignored += 1;
             return;
         }
-        self.become_follower(append.term, Some(from), out);
-        self.leader_contact = Some(self.now);
-        self.restart_election_timer();
-
+        self.hear_from_leader(from, append.term, out);
         let (round, wants_reply) = (append.round, append.reply);
         let outcome = self.accept(append, out);
+        if let Some(Outcome::Matched { index }) = outcome {
+            self.note_repaired(from, index, out);
+        }
         let reply = match outcome {
             None => return,
             Some(Outcome::Matched { .. }) if !wants_reply => return,
@@ -475,6 +366,14 @@ impl Raft {
         };
         // Held: it acknowledges what this step and earlier ones have appended.
         out.send(from, Message::AppendEntriesReply(reply));
+    }
+
+    /// A leader of its term, or of a later one, has spoken.
+    pub(super) fn hear_from_leader(&mut self, leader: NodeId, term: Term, out: &mut Effects<Self>) {
+        self.become_follower(term, Some(leader), out);
+        self.leader_contact = Some(self.now);
+        self.promised_until = self.promised_until.max(self.now + self.config.timing.election);
+        self.restart_election_timer();
     }
 
     /// Makes the log agree with the leader's up to the end of the message. Returns nothing if
@@ -507,8 +406,7 @@ impl Raft {
                 return None;
             }
             if first <= self.log.last() {
-                self.uncommitted_bytes -= self.log.truncate(first);
-                self.stored = self.stored.min(first.previous());
+                self.truncate(first);
             }
             let new = if held == 0 { entries } else { entries.split_off(held) };
             self.append(new, out);
@@ -522,10 +420,28 @@ impl Raft {
     }
 }
 
+impl Raft {
+    /// Takes back `first` and everything after it, a configuration too (section 4.1).
+    pub(super) fn truncate(&mut self, first: Index) {
+        self.uncommitted_bytes -= self.log.truncate(first);
+        self.stored = self.stored.min(first.previous());
+        if self.membership.truncate(first) {
+            self.note_membership();
+        }
+    }
+}
+
 /// Whether a leader's log can hold what the message says.
 fn is_well_formed(append: &AppendEntries) -> bool {
     let mut term = append.prev_term;
     let ascending =
         append.entries.iter().all(|entry| core::mem::replace(&mut term, entry.term) <= entry.term);
-    ascending && term <= append.term && (append.prev_index > Index::ZERO || append.prev_term == Term(0))
+    let readable = |entry: &Entry| match &entry.payload {
+        Payload::Membership(bytes) => Configuration::from_bytes(bytes.clone()).is_ok(),
+        Payload::Noop | Payload::Command(_) => true,
+    };
+    ascending
+        && term <= append.term
+        && (append.prev_index > Index::ZERO || append.prev_term == Term(0))
+        && append.entries.iter().all(readable)
 }

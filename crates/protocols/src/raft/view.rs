@@ -1,15 +1,14 @@
 //! What others see of a server: the vocabulary of replicated logs, people, and exploration.
 
-use super::replication::Sending;
+use super::progress::Sending;
 use super::{Config, Part, Raft, Record, Standing};
 use crate::fingerprint::Fingerprint;
-use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, MemberPart, Payload, ReplicatedLog, Role};
+use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, Payload, ReplicatedLog, Role};
 use crate::types::Time;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::hash::Hash;
 
 impl ReplicatedLog for Raft {
@@ -21,7 +20,7 @@ impl ReplicatedLog for Raft {
 
     fn span(record: &Record) -> Option<(Index, Index)> {
         match record {
-            Record::HardState(_) => None,
+            Record::HardState(_) | Record::Snapshot { .. } => None,
             Record::Entries { first, entries } => {
                 Some((*first, Index(first.0 + (entries.len() as u64).saturating_sub(1))))
             }
@@ -49,8 +48,7 @@ impl ReplicatedLog for Raft {
     }
 
     fn members(&self) -> Vec<Member> {
-        let voter = |id: &_| Member { id: *id, part: MemberPart::Voter, context: Bytes::new() };
-        self.membership.voters().iter().map(voter).collect()
+        self.membership.current().members().to_vec()
     }
 
     fn entry(&self, index: Index) -> Option<(Epoch, &Payload)> {
@@ -58,8 +56,11 @@ impl ReplicatedLog for Raft {
     }
 
     fn describe(&self, now: Time) -> Vec<(&'static str, String)> {
-        let part = match (self.standing, self.part) {
-            (Standing::Abstaining, _) => "abstaining: its disk is damaged",
+        let part = match (self.standing(), self.part) {
+            (Standing::Abstaining, _) => "abstaining: its disk is damaged, and may have lost a vote",
+            (Standing::Repairing, _) => "abstaining: its disk lost entries, which it is receiving again",
+            (Standing::Learner, _) if !self.membership.current().is_known() => "joining",
+            (Standing::Learner, _) if !self.membership.lists(self.config.id) => "not a member any more",
             (Standing::Learner, _) => "learner",
             (Standing::Voter, Part::Follower) => "follower",
             (Standing::Voter, Part::PreCandidate) => "pre-candidate",
@@ -82,6 +83,7 @@ impl ReplicatedLog for Raft {
                 let how = match peer.sending {
                     Sending::Probe { .. } => "probing",
                     Sending::Pipeline => "pipelining",
+                    Sending::Snapshot => "offered a snapshot",
                 };
                 let (id, matched, next) = (peer.id, peer.matched, peer.next);
                 lines.push(("peer", format!("{id}: matched {matched}, next {next}, {how}")));
@@ -105,8 +107,8 @@ fn in_ms(deadline: Time, now: Time) -> String {
 
 impl Raft {
     pub(super) fn role(&self) -> Role {
-        match (self.standing, self.part) {
-            (Standing::Abstaining, _) => Role::Abstaining,
+        match (self.standing(), self.part) {
+            (Standing::Abstaining | Standing::Repairing, _) => Role::Abstaining,
             (Standing::Learner, _) => Role::Learner,
             (Standing::Voter, Part::Follower) => Role::Follower,
             (Standing::Voter, Part::PreCandidate | Part::Candidate) => Role::Candidate,
@@ -119,7 +121,16 @@ impl Raft {
         let until = |time: Time| time.since(now).as_nanos() as u64;
         let ago = |time: Time| now.since(time).as_nanos() as u64;
         let election = self.config.timing.election.as_nanos() as u64;
-        (self.standing, self.hard, self.hard_recorded, self.storage_full).hash(digest);
+        (&self.membership, self.hard, self.hard_recorded, self.storage_full).hash(digest);
+        if self.hard.repairing {
+            self.repair.hash(digest);
+        }
+        if self.config.lease.is_some() {
+            until(self.promised_until).hash(digest);
+        }
+        if let Some(transfer) = &self.transfer {
+            transfer.digest(until(transfer.deadline), digest);
+        }
         self.log.hash(digest);
         (self.stored, self.commit, self.delivered, self.applied).hash(digest);
         for asked in [self.redelivery, self.catch_up] {
@@ -141,9 +152,13 @@ impl Raft {
             }
             Part::Leader => {
                 (until(self.heartbeat_deadline), until(self.quorum_deadline)).hash(digest);
-                self.reads.hash(digest);
+                (&self.reads, self.change, self.lease.void, until(self.lease.until)).hash(digest);
+                for (round, began) in &self.lease.rounds {
+                    (round, ago(*began)).hash(digest);
+                }
                 for peer in &self.progress {
-                    peer.digest(ago(peer.heard).min(election), digest);
+                    let ago = |time| ago(time).min(election);
+                    peer.digest(ago(peer.heard), ago(peer.pace.since), digest);
                 }
             }
             Part::Follower => {}
@@ -152,11 +167,17 @@ impl Raft {
     }
 }
 
-impl super::replication::Progress {
-    fn digest(&self, heard_ago: u64, digest: &mut Fingerprint) {
+impl super::progress::Progress {
+    fn digest(&self, heard_ago: u64, pace_ago: u64, digest: &mut Fingerprint) {
         let mut relative = self.clone();
-        relative.heard = Time::ZERO;
-        (relative, heard_ago).hash(digest);
+        (relative.heard, relative.pace.since) = (Time::ZERO, Time::ZERO);
+        (relative, heard_ago, pace_ago).hash(digest);
+    }
+}
+
+impl super::transfer::Transfer {
+    fn digest(self, deadline: u64, digest: &mut Fingerprint) {
+        (Self { deadline: Time::ZERO, ..self }, deadline).hash(digest);
     }
 }
 

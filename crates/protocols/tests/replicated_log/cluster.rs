@@ -1,13 +1,14 @@
 //! An in-memory cluster of any replicated log: a clock, disks that sync when told, and wires that
 //! hold every message until somebody delivers, repeats or drops it. Nothing happens unasked.
 
+use crate::disk::Disk;
 use crate::oracle::Oracle;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use synod_protocols::log::{
-    CommittedEntry, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Refusal,
-    ReplicatedLog, Role, Ticket, Timing,
+    CommittedEntry, Index, Lease, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Member,
+    MembershipChange, Refusal, ReplicatedLog, Role, SnapshotPoint, Ticket, Timing,
 };
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Describe, Effects, Input, Recovery, Release, StorageFault, Wire};
@@ -18,6 +19,11 @@ pub struct Settings {
     pub timing: Timing,
     pub limits: LogLimits,
     pub seed: u64,
+    pub lease: Option<Lease>,
+    /// Priorities that are not the default.
+    pub priorities: BTreeMap<NodeId, u8>,
+    /// By how many parts in a million a member's clock runs faster than the cluster's.
+    pub drifts: BTreeMap<NodeId, i64>,
 }
 
 #[derive(Clone)]
@@ -25,10 +31,14 @@ pub struct Cluster<P: ReplicatedLog> {
     pub now: Time,
     settings: Settings,
     pub nodes: Vec<Node<P>>,
+    /// How many members founded the cluster.
+    pub founders: u64,
+    /// How many snapshots were fetched.
+    pub fetched: u64,
     /// Messages on their way, by sender and receiver; to itself too.
-    wires: Vec<VecDeque<P::Message>>,
+    wires: Vec<Vec<VecDeque<P::Message>>>,
     /// Which wires are cut: what enters them is lost.
-    cut: Vec<bool>,
+    cut: Vec<Vec<bool>>,
     sessions: u64,
     tickets: u64,
     /// What became of each request that was answered.
@@ -43,7 +53,9 @@ pub struct Cluster<P: ReplicatedLog> {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Ready(Index),
+    /// A read, with the end of its lease by the member's own clock if it rests on one.
+    Ready(Index, Option<Time>),
+    Done,
     Refused(Refusal),
 }
 
@@ -53,7 +65,7 @@ pub struct Node<P: ReplicatedLog> {
     pub id: NodeId,
     pub process: Option<P>,
     lives: u64,
-    disk: Disk<P::Record>,
+    pub disk: Disk<P::Record>,
     /// Whether effects wait for [`Cluster::sync`]; else every step is synced at once.
     pub manual: bool,
     waiting: VecDeque<Held<P>>,
@@ -65,6 +77,10 @@ pub struct Node<P: ReplicatedLog> {
     /// What the state machine has applied, and how much of that durably.
     pub delivered: Vec<CommittedEntry>,
     pub applied: Index,
+    /// Where the log begins: what was compacted or fetched last.
+    pub snapshot: Option<SnapshotPoint>,
+    /// The configuration that it told last, in this life.
+    pub members: Option<Vec<Member>>,
 }
 
 /// Something that waits for a sync.
@@ -75,35 +91,16 @@ enum Held<P: ReplicatedLog> {
     Event(LogEvent),
 }
 
-#[derive(Clone)]
-struct Disk<R> {
-    records: Vec<R>,
-    /// For each position of the log, the record that holds it.
-    holders: Vec<usize>,
-}
-
 impl<P: ReplicatedLog> Cluster<P> {
     pub fn new(size: u64, settings: Settings) -> Self {
-        let nodes = (1..=size).map(|id| Node {
-            id: NodeId(id),
-            process: None,
-            lives: 0,
-            disk: Disk { records: Vec::new(), holders: Vec::new() },
-            manual: false,
-            waiting: VecDeque::new(),
-            asks: VecDeque::new(),
-            hold_answers: false,
-            reads: Vec::new(),
-            delivered: Vec::new(),
-            applied: Index::ZERO,
-        });
-        let pairs = (size * size) as usize;
         let mut cluster = Cluster {
             now: Time::ZERO,
             settings,
-            nodes: nodes.collect(),
-            wires: vec![VecDeque::new(); pairs],
-            cut: vec![false; pairs],
+            nodes: Vec::new(),
+            founders: size,
+            fetched: 0,
+            wires: Vec::new(),
+            cut: Vec::new(),
             sessions: 0,
             tickets: 0,
             outcomes: BTreeMap::new(),
@@ -112,18 +109,43 @@ impl<P: ReplicatedLog> Cluster<P> {
             steps: 0,
             out: Effects::new(),
         };
-        for id in (1..=size).map(NodeId) {
+        for _ in 0..size {
+            cluster.install();
+        }
+        for id in cluster.ids() {
             cluster.start(id, Start::First);
         }
         cluster
     }
 
-    fn slot(&self, id: NodeId) -> usize {
-        id.0 as usize - 1
+    /// One more machine, with a blank disk and the next free id. It is not started.
+    pub fn install(&mut self) -> NodeId {
+        let id = NodeId(self.nodes.len() as u64 + 1);
+        self.nodes.push(Node {
+            id,
+            process: None,
+            lives: 0,
+            disk: Disk::default(),
+            manual: false,
+            waiting: VecDeque::new(),
+            asks: VecDeque::new(),
+            hold_answers: false,
+            reads: Vec::new(),
+            delivered: Vec::new(),
+            applied: Index::ZERO,
+            snapshot: None,
+            members: None,
+        });
+        let size = self.nodes.len();
+        self.wires.resize(size, Vec::new());
+        self.cut.resize(size, Vec::new());
+        self.wires.iter_mut().for_each(|wires| wires.resize(size, VecDeque::new()));
+        self.cut.iter_mut().for_each(|cut| cut.resize(size, false));
+        id
     }
 
-    fn pair(&self, from: NodeId, to: NodeId) -> usize {
-        self.slot(from) * self.nodes.len() + self.slot(to)
+    fn slot(&self, id: NodeId) -> usize {
+        id.0 as usize - 1
     }
 
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<P> {
@@ -134,7 +156,7 @@ impl<P: ReplicatedLog> Cluster<P> {
         &self.nodes[id.0 as usize - 1]
     }
 
-    fn node_mut(&mut self, id: NodeId) -> &mut Node<P> {
+    pub fn node_mut(&mut self, id: NodeId) -> &mut Node<P> {
         &mut self.nodes[id.0 as usize - 1]
     }
 
@@ -162,44 +184,68 @@ impl<P: ReplicatedLog> Cluster<P> {
 
 /// How a member starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum Start<'a> {
     First,
     Resume,
-    Damaged,
+    /// These records are lost from now on, see [`Disk::lose`].
+    Damaged(&'a [usize]),
     Join,
 }
 
 /// Members.
 impl<P: ReplicatedLog> Cluster<P> {
-    pub fn start(&mut self, id: NodeId, how: Start) {
+    pub fn start(&mut self, id: NodeId, how: Start<'_>) {
         assert!(!self.is_up(id), "{id} is running");
         self.note(|| format!("{id} starts: {how:?}"));
-        let (now, settings, members) = (self.now, self.settings.clone(), self.ids().collect());
+        let (now, settings) = (self.local(id), self.settings.clone());
+        let members = (1..=self.founders).map(NodeId).collect();
         let slot = self.slot(id);
         let node = &mut self.nodes[slot];
         node.lives += 1;
+        node.members = None;
         let seed = settings.seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ node.lives;
-        let (timing, limits) = (settings.timing, settings.limits);
-        let common = LogConfig { timing, limits, ..LogConfig::new(id, members, seed) };
+        let (timing, limits, lease) = (settings.timing, settings.limits, settings.lease);
+        let priority = settings.priorities.get(&id).copied().unwrap_or(1);
+        let common = LogConfig { timing, limits, lease, priority, ..LogConfig::new(id, members, seed) };
         let promised = node.delivered.clone();
         node.delivered.truncate(node.applied.0 as usize);
-        let base = LogBase { applied: node.applied, snapshot: None };
-        let mut records = node.disk.records.iter().cloned();
-        let mut damaged = node.disk.records.iter().cloned().map(Some).chain([None]);
+        let base = LogBase { applied: node.applied, snapshot: node.snapshot.clone() };
+        if let Start::Damaged(lost) = how {
+            node.disk.lose(lost);
+        }
+        let is_damaged = node.disk.is_damaged();
+        let mut records = node.disk.records().iter().flatten().cloned();
+        let mut damaged = node.disk.records().iter().cloned();
         let from = match how {
             Start::First => Recovery::First,
             Start::Join => Recovery::Join,
-            Start::Resume => Recovery::Resume { records: &mut records },
-            Start::Damaged => Recovery::Damaged { records: &mut damaged },
+            _ if is_damaged => Recovery::Damaged { records: &mut damaged },
+            _ => Recovery::Resume { records: &mut records },
         };
         let mut out = std::mem::take(&mut self.out);
         let process = P::recover(P::config(common), from, base, now, &mut out);
-        if how == Start::Resume {
+        if how == Start::Resume && !node.disk.was_damaged() {
             check_recovered(id, &process, &promised);
         }
         node.process = Some(process);
         self.out = out;
         self.take_effects(id);
+    }
+
+    /// A new machine joins the cluster.
+    pub fn join(&mut self) -> NodeId {
+        let id = self.install();
+        self.start(id, Start::Join);
+        id
+    }
+
+    /// A new segment of the log begins.
+    pub fn begin_segment(&mut self, id: NodeId) {
+        self.sync(id, usize::MAX);
+        let node = self.node_mut(id);
+        if let Some(process) = &node.process {
+            node.disk.begin_segment(process.restated());
+        }
     }
 
     /// The member stops at once. Of the batches of records that wait for a sync, the first
@@ -214,14 +260,14 @@ impl<P: ReplicatedLog> Cluster<P> {
             Held::Records(records) => Some(records),
             _ => None,
         });
+        let covered = node.snapshot.as_ref().map_or(Index::ZERO, |point| point.index);
         for records in batches.take(durable) {
-            node.disk.write::<P>(records);
+            node.disk.write::<P>(records, covered);
         }
         node.asks.clear();
         let reads = std::mem::take(&mut node.reads);
         self.oracle.reads_lost(&reads);
-        let own = self.pair(id, id);
-        self.wires[own].clear();
+        self.wire_mut(id, id).clear();
     }
 
     /// Makes the first `batches` steps' records durable, in order, and lets out what waited for them.
@@ -237,7 +283,8 @@ impl<P: ReplicatedLog> Cluster<P> {
             match node.waiting.pop_front().expect("just seen") {
                 Held::Records(records) => {
                     left -= 1;
-                    node.disk.write::<P>(records);
+                    let covered = node.snapshot.as_ref().map_or(Index::ZERO, |point| point.index);
+                    node.disk.write::<P>(records, covered);
                     self.note(|| format!("{id} syncs"));
                 }
                 Held::Send(to, message) => self.post(id, to, message),
@@ -256,14 +303,6 @@ impl<P: ReplicatedLog> Cluster<P> {
         self.node(id).waiting.iter().filter(|held| matches!(held, Held::Records(_))).count()
     }
 
-    /// The state machine makes durable what it has applied.
-    pub fn apply(&mut self, id: NodeId) {
-        let node = self.node_mut(id);
-        let index = Index(node.delivered.len() as u64);
-        node.applied = index;
-        self.step(id, Input::Request(LogRequest::Applied { index }));
-    }
-
     pub fn propose(&mut self, id: NodeId, commands: Vec<Bytes>) -> Ticket {
         let ticket = self.ticket();
         self.step(id, Input::Request(LogRequest::Propose { ticket, commands }));
@@ -278,6 +317,18 @@ impl<P: ReplicatedLog> Cluster<P> {
         ticket
     }
 
+    pub fn change(&mut self, id: NodeId, change: MembershipChange) -> Ticket {
+        let ticket = self.ticket();
+        self.step(id, Input::Request(LogRequest::ChangeMembership { ticket, change }));
+        ticket
+    }
+
+    pub fn transfer(&mut self, id: NodeId, to: Option<NodeId>) -> Ticket {
+        let ticket = self.ticket();
+        self.step(id, Input::Request(LogRequest::TransferLeadership { ticket, to }));
+        ticket
+    }
+
     pub fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
@@ -287,27 +338,22 @@ impl<P: ReplicatedLog> Cluster<P> {
         self.step(id, Input::StorageFault(fault));
     }
 
-    /// Answers the oldest question of a member's; `unreadable`: with nothing.
-    pub fn answer(&mut self, id: NodeId, unreadable: bool) -> bool {
-        let node = self.node_mut(id);
-        let Some(ask) = node.asks.pop_front() else { return false };
-        let LogAsk::Entries { from, to, bytes_max } = ask else {
-            panic!("there are no snapshots to fetch yet")
-        };
-        let records = if unreadable {
-            Vec::new()
-        } else {
-            node.disk.read(from, to, bytes_max, |record| record.to_bytes().len())
-        };
-        self.note(|| format!("{id} reads {} records from {from} on", records.len()));
-        self.step(id, Input::Answer(LogAnswer::Entries { from, records }));
-        true
+    /// The time on the member's own clock.
+    pub fn local(&self, id: NodeId) -> Time {
+        let drift = self.settings.drifts.get(&id).copied().unwrap_or(0);
+        Time((i128::from(self.now.0) * i128::from(1_000_000 + drift) / 1_000_000) as u64)
+    }
+
+    /// When the member wants its timer to fire, on the cluster's clock.
+    fn deadline(&self, id: NodeId) -> Option<Time> {
+        let deadline = self.node(id).process.as_ref()?.deadline()?;
+        let rate = i128::from(1_000_000 + self.settings.drifts.get(&id).copied().unwrap_or(0));
+        Some(Time(((i128::from(deadline.0) * 1_000_000 + rate - 1) / rate) as u64))
     }
 
     /// Lets the member's timer fire; the clock moves there if it is not there yet.
     pub fn timeout(&mut self, id: NodeId) -> bool {
-        let deadline = self.node(id).process.as_ref().and_then(P::deadline);
-        let Some(deadline) = deadline else { return false };
+        let Some(deadline) = self.deadline(id) else { return false };
         self.now = self.now.max(deadline);
         self.note(|| format!("{id} times out"));
         self.step(id, Input::Timeout);
@@ -316,9 +362,7 @@ impl<P: ReplicatedLog> Cluster<P> {
 
     /// The member whose deadline comes first.
     pub fn next_deadline(&self) -> Option<(Time, NodeId)> {
-        let deadlines =
-            self.nodes.iter().filter_map(|node| Some((node.process.as_ref()?.deadline()?, node.id)));
-        deadlines.min()
+        self.ids().filter_map(|id| Some((self.deadline(id)?, id))).min()
     }
 
     /// Time goes on: timers fire when they are due, and everything else happens at once.
@@ -331,7 +375,7 @@ impl<P: ReplicatedLog> Cluster<P> {
             let before = (self.now, deadline);
             self.timeout(id);
             self.run();
-            let after = self.node(id).process.as_ref().and_then(P::deadline);
+            let after = self.deadline(id);
             assert!(
                 self.now > before.0 || after != Some(before.1),
                 "{id} does not move on from its deadline at {deadline:?}"
@@ -344,24 +388,28 @@ impl<P: ReplicatedLog> Cluster<P> {
 /// Wires.
 impl<P: ReplicatedLog> Cluster<P> {
     pub fn wire(&self, from: NodeId, to: NodeId) -> &VecDeque<P::Message> {
-        &self.wires[self.pair(from, to)]
+        &self.wires[self.slot(from)][self.slot(to)]
     }
 
     pub fn wire_mut(&mut self, from: NodeId, to: NodeId) -> &mut VecDeque<P::Message> {
-        let pair = self.pair(from, to);
-        &mut self.wires[pair]
+        let (from, to) = (self.slot(from), self.slot(to));
+        &mut self.wires[from][to]
+    }
+
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cut[self.slot(from)][self.slot(to)]
     }
 
     /// Loses what is and what comes on the wire, until it is healed. Nobody is told.
     pub fn cut(&mut self, from: NodeId, to: NodeId) {
-        let pair = self.pair(from, to);
-        self.cut[pair] = true;
-        self.wires[pair].clear();
+        let (slot, other) = (self.slot(from), self.slot(to));
+        self.cut[slot][other] = true;
+        self.wires[slot][other].clear();
     }
 
     pub fn heal(&mut self, from: NodeId, to: NodeId) {
-        let pair = self.pair(from, to);
-        self.cut[pair] = false;
+        let (from, to) = (self.slot(from), self.slot(to));
+        self.cut[from][to] = false;
     }
 
     /// The connection breaks: messages on their way are lost, and whoever runs is told.
@@ -385,12 +433,12 @@ impl<P: ReplicatedLog> Cluster<P> {
     }
 
     fn post(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        let pair = self.pair(from, to);
-        if self.cut[pair] {
+        // An id without a machine is as good as a machine without a wire.
+        if to.0 as usize > self.nodes.len() || self.is_cut(from, to) {
             return;
         }
         self.note(|| format!("  {from} -> {to} {} ({})", message.name(), message.detail()));
-        self.wires[pair].push_back(message);
+        self.wire_mut(from, to).push_back(message);
     }
 
     /// Delivers the message at `position` of a wire, if there is one.
@@ -422,9 +470,9 @@ impl<P: ReplicatedLog> Cluster<P> {
 /// Steps and their effects.
 impl<P: ReplicatedLog> Cluster<P> {
     pub fn step(&mut self, id: NodeId, input: Input<P>) {
-        let slot = self.slot(id);
+        let (slot, now) = (self.slot(id), self.local(id));
         let Some(process) = self.nodes[slot].process.as_mut() else { return };
-        process.step(self.now, input, &mut self.out);
+        process.step(now, input, &mut self.out);
         self.steps += 1;
         self.take_effects(id);
     }
@@ -458,7 +506,7 @@ impl<P: ReplicatedLog> Cluster<P> {
                 Release::Held => self.nodes[slot].waiting.push_back(Held::Event(emit.event)),
             }
         }
-        self.nodes[slot].asks.extend(out.asks.drain(..));
+        out.asks.drain(..).for_each(|ask| self.nodes[slot].take_ask(ask));
         out.clear();
         self.out = out;
         let batches = if self.nodes[slot].manual { 0 } else { usize::MAX };
@@ -487,21 +535,26 @@ impl<P: ReplicatedLog> Cluster<P> {
                 for entry in entries {
                     let next = Index(node.delivered.len() as u64 + 1);
                     assert_eq!(entry.index, next, "{id} delivers with a gap or twice");
+                    let covered = node.snapshot.as_ref().map_or(Index::ZERO, |point| point.index);
                     assert!(
-                        node.disk.holders.len() as u64 >= entry.index.0,
+                        entry.index <= covered || node.disk.holds(entry.index),
                         "{id} delivers {}, which its disk does not hold",
                         entry.index
                     );
                     node.delivered.push(entry);
                 }
             }
-            LogEvent::ReadReady { ticket, index, .. } => {
-                self.outcomes.insert(ticket, Answer::Ready(index));
+            LogEvent::ReadReady { ticket, index, valid_until } => {
+                self.outcomes.insert(ticket, Answer::Ready(index, valid_until));
             }
+            LogEvent::Done { ticket } => {
+                self.outcomes.insert(ticket, Answer::Done);
+            }
+            LogEvent::Members { members } => node.members = Some(members),
             LogEvent::Refused { ticket, why } => {
                 self.outcomes.insert(ticket, Answer::Refused(why));
             }
-            LogEvent::Done { .. } | LogEvent::Members { .. } | LogEvent::Role { .. } => {}
+            LogEvent::Role { .. } => {}
         }
     }
 }
@@ -521,37 +574,6 @@ fn check_recovered<P: ReplicatedLog>(id: NodeId, process: &P, delivered: &[Commi
     }
 }
 
-impl<R: Clone> Disk<R> {
-    fn write<P: ReplicatedLog<Record = R>>(&mut self, records: Vec<R>) {
-        for record in records {
-            if let Some((first, last)) = P::span(&record) {
-                self.holders.truncate(first.0 as usize - 1);
-                assert_eq!(self.holders.len() as u64 + 1, first.0, "records leave no gap");
-                self.holders.resize(last.0 as usize, self.records.len());
-            }
-            self.records.push(record);
-        }
-    }
-
-    fn read(&self, from: Index, to: Index, bytes_max: usize, size: impl Fn(&R) -> usize) -> Vec<R> {
-        let mut records = Vec::new();
-        let (mut bytes, mut previous) = (0, None);
-        for holder in self.holders.iter().take(to.0 as usize).skip(from.0 as usize - 1) {
-            if previous == Some(*holder) {
-                continue;
-            }
-            previous = Some(*holder);
-            let record = &self.records[*holder];
-            bytes += size(record);
-            if !records.is_empty() && bytes > bytes_max {
-                break;
-            }
-            records.push(record.clone());
-        }
-        records
-    }
-}
-
 /// A digest of everything that decides what can happen next, and of what the oracle remembers.
 impl<P: ReplicatedLog> Cluster<P> {
     pub fn fingerprint(&self) -> u64 {
@@ -563,8 +585,8 @@ impl<P: ReplicatedLog> Cluster<P> {
                 Some(process) => process.fingerprint(self.now, &mut digest),
                 None => 0u8.hash(&mut digest),
             }
-            for record in &node.disk.records {
-                encode(&mut digest, record.to_bytes());
+            for record in node.disk.records() {
+                encode(&mut digest, record.as_ref().map(Wire::to_bytes).unwrap_or_default());
             }
             node.waiting.len().hash(&mut digest);
             for held in &node.waiting {
@@ -580,8 +602,9 @@ impl<P: ReplicatedLog> Cluster<P> {
                 }
             }
             (node.delivered.len(), node.applied, node.asks.len()).hash(&mut digest);
+            node.snapshot.hash(&mut digest);
         }
-        for wire in &self.wires {
+        for wire in self.wires.iter().flatten() {
             wire.len().hash(&mut digest);
             wire.iter().for_each(|message| encode(&mut digest, message.to_bytes()));
         }

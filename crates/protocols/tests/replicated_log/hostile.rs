@@ -90,9 +90,19 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
         Term(if rng.chance(1, 500) { number(rng, near) } else { (near + rng.below(3)).saturating_sub(1) });
     let index = |rng: &mut Rng| Index(number(rng, status.last.0));
     match rng.below(8) {
-        0 => Message::RequestPreVote(RequestVote { term, last_index: index(rng), last_term: term }),
+        0 => Message::RequestPreVote(RequestVote {
+            term,
+            last_index: index(rng),
+            last_term: term,
+            transfer: rng.chance(1, 4),
+        }),
         1 => Message::PreVote { term, granted: rng.chance(2, 3) },
-        2 => Message::RequestVote(RequestVote { term, last_index: index(rng), last_term: term }),
+        2 => Message::RequestVote(RequestVote {
+            term,
+            last_index: index(rng),
+            last_term: term,
+            transfer: rng.chance(1, 4),
+        }),
         3 => Message::Vote { term, granted: rng.chance(2, 3) },
         4 | 5 => {
             let entry = |rng: &mut Rng| Entry {

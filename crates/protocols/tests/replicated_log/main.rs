@@ -5,7 +5,9 @@
 #![allow(unreachable_pub)]
 
 mod cluster;
+mod disk;
 mod explore;
+mod host;
 mod hostile;
 mod oracle;
 mod random;

@@ -4,16 +4,21 @@
 //!
 //! `SYNOD_SEED=7` runs one seed and shows the end of its trace, `SYNOD_SEEDS=1000` that many.
 
-use crate::cluster::{Cluster, Settings, Start};
+use crate::cluster::{Answer, Cluster, Node, Settings, Start};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use synod_protocols::Rng;
-use synod_protocols::log::{LogLimits, Payload, ReplicatedLog};
+use synod_protocols::log::{
+    CommittedEntry, Index, Lease, LogLimits, MembershipChange, Payload, ReplicatedLog, Role, Timing,
+};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 
 const ACTIONS: u64 = 2_000;
+
+/// How many machines a run with changes of members may add.
+const MACHINES_MAX: u64 = 4;
 
 #[test]
 fn random_runs_are_safe_and_recover() {
@@ -40,6 +45,12 @@ fn campaign<P: ReplicatedLog>() {
             let trace = cluster.trace.take().unwrap_or_default();
             let skipped = trace.lines().count().saturating_sub(120);
             trace.lines().skip(skipped).for_each(|line| println!("{line}"));
+            for node in &cluster.nodes {
+                let describe = |process: &P| process.describe(cluster.local(node.id));
+                let lines = node.process.as_ref().map(describe).unwrap_or_default();
+                let lines: Vec<_> = lines.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                println!("{} of {}: {}", node.id, P::NAME, lines.join("; "));
+            }
             println!(
                 "seed {seed} failed; replay: SYNOD_SEED={seed} cargo test -p synod-protocols --test replicated_log random -- --nocapture"
             );
@@ -48,14 +59,18 @@ fn campaign<P: ReplicatedLog>() {
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "{}: {} seeds, {} steps, {} crashes, {} committed, {} reads served, {} elections, {:.0} steps/s with all checks",
+        "{}: {} seeds, {} steps, {} crashes, {} committed, {} reads served, {} of them by a lease, {} elections, {} transfers and changes of members, {} snapshots fetched, {} damaged disks, {:.0} steps/s with all checks",
         P::NAME,
         seeds.end - seeds.start,
         total.steps,
         total.crashes,
         total.committed,
         total.reads,
+        total.leased,
         total.epochs,
+        total.done,
+        total.fetched,
+        total.damaged,
         total.steps as f64 / seconds
     );
     assert!(total.committed > 0 && (alone || total.reads > 0), "the runs did nothing");
@@ -67,7 +82,11 @@ struct Totals {
     crashes: u64,
     committed: u64,
     reads: u64,
+    leased: u64,
     epochs: u64,
+    done: u64,
+    fetched: u64,
+    damaged: u64,
 }
 
 fn cluster<P: ReplicatedLog>(seed: u64) -> Cluster<P> {
@@ -83,7 +102,19 @@ fn cluster<P: ReplicatedLog>(seed: u64) -> Cluster<P> {
         limits.reads_max = 3;
     }
     let size = [1, 2, 3, 3, 3, 5, 5, 5][rng.below(8) as usize];
-    Cluster::new(size, Settings { limits, seed, ..Settings::default() })
+    let mut settings = Settings { limits, seed, ..Settings::default() };
+    if rng.chance(1, 4) {
+        // Clocks as different as they may be, and so much that it matters.
+        settings.lease = Some(Lease { drift_ppm: 100_000 });
+        for id in (1..=size + MACHINES_MAX).map(NodeId) {
+            settings.drifts.insert(id, rng.below(95_000) as i64 - 47_500);
+        }
+    }
+    if rng.chance(1, 4) {
+        let priority = |id| (NodeId(id), [0, 1, 5][rng.below(3) as usize]);
+        settings.priorities = (1..=size).map(priority).collect();
+    }
+    Cluster::new(size, settings)
 }
 
 /// How likely each kind of trouble is in this run, in thousandths of an action.
@@ -96,6 +127,12 @@ struct Weather {
     cut: u64,
     /// In hundredths of the other actions: how often a timer fires. Many make elections collide.
     timers: u64,
+    compact: u64,
+    /// Whether members come and go.
+    change: u64,
+    transfer: u64,
+    /// Whether one member's disk loses records.
+    damage: u64,
 }
 
 fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Totals) {
@@ -108,7 +145,16 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
         breaks: [0, 5][rng.below(2) as usize],
         cut: [0, 3][rng.below(2) as usize],
         timers: [0, 0, 20, 40][rng.below(4) as usize],
+        compact: [0, 10, 30][rng.below(3) as usize],
+        change: [0, 0, 20][rng.below(3) as usize],
+        transfer: [0, 0, 5][rng.below(3) as usize],
+        damage: [0, 0, 0, 100][rng.below(4) as usize],
     };
+    let size = cluster.nodes.len();
+    // One damaged member is what a quorum without it can bear.
+    let damage = if weather.change == 0 && size > 2 { weather.damage } else { 0 };
+    let weather = Weather { damage, ..weather };
+
     for id in cluster.ids() {
         cluster.nodes[id.0 as usize - 1].manual = rng.chance(2, 3);
     }
@@ -118,8 +164,14 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
     heal(cluster);
     let marker = Bytes::from_static(b"healed");
     let done = |cluster: &Cluster<P>, marker: &Bytes| {
-        cluster.nodes.iter().all(|node| {
-            node.delivered.iter().rev().any(|entry| entry.payload == Payload::Command(marker.clone()))
+        let Some(leader) = cluster.leader().and_then(|id| cluster.node(id).process.as_ref()) else {
+            return false;
+        };
+        leader.members().iter().all(|member| {
+            let node = cluster.node(member.id);
+            let role = node.process.as_ref().map(|process| process.status().role);
+            let has = |entry: &CommittedEntry| entry.payload == Payload::Command(marker.clone());
+            role == Some(Role::Abstaining) || node.delivered.iter().rev().any(has)
         })
     };
     for round in 0.. {
@@ -133,12 +185,15 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
         }
     }
     total.committed += cluster.oracle.committed().0;
-    total.reads += cluster
-        .outcomes
-        .values()
-        .filter(|outcome| matches!(outcome, crate::cluster::Answer::Ready(_)))
-        .count() as u64;
+    total.reads +=
+        cluster.outcomes.values().filter(|outcome| matches!(outcome, Answer::Ready(..))).count() as u64;
+    let count = |what: fn(&Answer) -> bool| cluster.outcomes.values().filter(|answer| what(answer)).count();
+    total.leased += count(|answer| matches!(answer, Answer::Ready(_, Some(_)))) as u64;
+    total.done += count(|answer| *answer == Answer::Done) as u64;
+    total.fetched += cluster.fetched;
     total.epochs += cluster.oracle.leaders();
+    // Whoever was let go has nobody to ask, and gives up.
+    cluster.pass(2 * Timing::default().election);
     assert!(cluster.oracle.reads_open() == 0, "a read was never answered");
 }
 
@@ -165,6 +220,31 @@ fn act<P: ReplicatedLog>(
     if rng.chance(weather.cut, 1_000) && id != other {
         return if rng.chance(1, 3) { cluster.cut(id, other) } else { heal_wires(cluster) };
     }
+    if rng.chance(weather.compact, 1_000) && cluster.is_up(id) {
+        if rng.chance(1, 3) {
+            return cluster.begin_segment(id);
+        }
+        let delivered = cluster.node(id).delivered.len() as u64;
+        return cluster.compact(id, Index(rng.between(delivered / 2, delivered)));
+    }
+    if rng.chance(weather.change, 1_000) {
+        return change(cluster, rng);
+    }
+    if rng.chance(weather.transfer, 1_000) && cluster.is_up(id) {
+        let from = cluster.leader().unwrap_or(id);
+        cluster.transfer(from, rng.chance(2, 3).then_some(other));
+        return;
+    }
+    if rng.chance(weather.damage, 1_000)
+        && !cluster.is_up(id)
+        && cluster.nodes.iter().all(|node| node.id == id || !node.disk.was_damaged())
+    {
+        let records = cluster.node(id).disk.records().len() as u64;
+        let lost = rng.between(1, records + 1) as usize;
+        cluster.start(id, Start::Damaged(&[lost]));
+        total.damaged += 1;
+        return;
+    }
     if rng.chance(weather.timers, 100) {
         cluster.timeout(id);
         return;
@@ -190,10 +270,38 @@ fn act<P: ReplicatedLog>(
         }
         86..91 if cluster.is_up(id) => drop(cluster.read(id)),
         91..94 if cluster.is_up(id) => cluster.apply(id),
+        94..97 if rng.chance(1, 20) => drop(cluster.answer_and_crash(id)),
         94..97 => drop(cluster.answer(id, rng.chance(1, 5))),
         97 => cluster.now = cluster.now + Duration::from_millis(rng.below(30)),
         _ if !cluster.is_up(id) => cluster.start(id, Start::Resume),
         _ => {}
+    }
+}
+
+/// Somebody asks for another set of members.
+fn change<P: ReplicatedLog>(cluster: &mut Cluster<P>, rng: &mut Rng) {
+    let size = cluster.nodes.len() as u64;
+    let some = NodeId(1 + rng.below(size));
+    let change = match rng.below(8) {
+        0..4 => {
+            let waits = |node: &Node<P>| {
+                let leader = cluster.leader().and_then(|id| cluster.node(id).process.as_ref());
+                leader.is_some_and(|leader| leader.members().iter().all(|member| member.id < node.id))
+            };
+            let id = match cluster.nodes.iter().find(|node| waits(node)).map(|node| node.id) {
+                Some(id) => id,
+                None if size < cluster.founders + MACHINES_MAX => cluster.join(),
+                None => some,
+            };
+            MembershipChange::Add { id, context: Bytes::new(), promote: rng.chance(2, 3) }
+        }
+        4 => MembershipChange::Promote(some),
+        5 | 6 => MembershipChange::Remove(some),
+        _ => MembershipChange::Replace((1..=size).map(NodeId).filter(|_| rng.chance(1, 2)).collect()),
+    };
+    let asked = cluster.leader().unwrap_or(some);
+    if cluster.is_up(asked) {
+        cluster.change(asked, change);
     }
 }
 

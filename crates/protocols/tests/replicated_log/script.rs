@@ -6,7 +6,9 @@
 //! | command | what it does |
 //! |---|---|
 //! | `start 3` | a cluster of three members, n1 to n3, which are up and wait |
-//! | `limit window_messages 2` | before `start`: sets a bound (also `message_bytes`, `window_bytes`, `uncommitted_bytes`, `tail_bytes`, `reads`) |
+//! | `limit window_messages 2` | before `start`: sets a bound (also `message_bytes`, `window_bytes`, `uncommitted_bytes`, `tail_bytes`, `reads`, `members`) |
+//! | `lease 1000`, `priority n2 5`, `drift n2 -500` | before `start`: leases with a drift bound in parts per million; a priority; a clock that runs so much faster |
+//! | `join n4` | a new machine with the next free id starts and joins; it is not a member before it was added |
 //! | `timeout n1` | the clock moves to n1's deadline, and n1's timer fires |
 //! | `elect n1` | `timeout n1`, `run`, and n1 must lead |
 //! | `wait 50ms` | the clock moves, nothing else does |
@@ -21,12 +23,17 @@
 //! | `break n1 n2`, `connect n1 n2` | the connection is lost or made, and both are told |
 //! | `disk n1 slow`, `disk n1 quick` | effects wait for `sync n1 [batches]`, or no longer do |
 //! | `disk n1 full`, `disk n1 cleared` | a fault of the disk |
-//! | `crash n1 [durable]`, `restart n1 [damaged or joining]` | unsynced records are lost, but for the first `durable` steps' |
+//! | `crash n1 [durable]`, `restart n1 [joining]` | unsynced records are lost, but for the first `durable` steps' |
+//! | `restart n1 damaged [2 5]` | the second and fifth records on its disk are lost for good; one after the last without numbers |
+//! | `segment n1` | a new segment of its log begins, with its hard state restated |
+//! | `compact n1 [3]` | n1 makes durable what it has applied, and cuts the log up to there or up to 3; old segments are dropped |
 //! | `propose n1 a b as p1` | commands a and b in one request, called p1 (`x*100` is x a hundred times) |
 //! | `read n1 as r1` | a linearizable read, called r1 |
-//! | `transfer n1 as t1`, `add n1 n4 as t1` | leadership transfer, a new member |
+//! | `transfer n1 [n2] as t1` | n1 hands over leadership, to n2 or to whoever is best |
+//! | `add n1 n4 [promote] [context] as c1` | asks n1 for a new member, a learner; `promote`: a voter once it has caught up |
+//! | `promote n1 n4 as c1`, `remove n1 n2 as c1`, `replace n1 n2 n3 n4 as c1` | other changes of members |
 //! | `apply n1` | n1's state machine makes durable what it has applied |
-//! | `hold answers n1`, `answer n1 [nothing]` | the host answers only when told; with nothing if so told |
+//! | `hold answers n1`, `answer n1 [nothing or crash]` | the host answers only when told: with nothing, or dying when a fetched snapshot is durable |
 //! | `expect …` | see [`Runner::expect`] |
 
 use crate::cluster::{Answer, Cluster, Settings, Start};
@@ -34,10 +41,11 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use synod_protocols::log::{
-    CommittedEntry, Index, LogRequest, MembershipChange, Payload, Refusal, ReplicatedLog, Role, Ticket,
+    ChangeRefusal, CommittedEntry, Index, Lease, Member, MemberPart, MembershipChange, Payload, Refusal,
+    ReplicatedLog, Role, Ticket,
 };
 use synod_protocols::types::NodeId;
-use synod_protocols::{Describe, Input, StorageFault};
+use synod_protocols::{Describe, StorageFault};
 
 /// Runs a script. An error names the line, what was expected and what was found.
 pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
@@ -55,6 +63,9 @@ pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let Err(error) = runner.command(&words) {
             let trace = runner.cluster.and_then(|cluster| cluster.trace).unwrap_or_default();
+            let skipped = trace.lines().count().saturating_sub(60);
+            let trace: Vec<_> = trace.lines().skip(skipped).collect();
+            let trace = trace.join("\n");
             return Err(format!("{trace}\nline {}: `{line}`: {error}", number + 1));
         }
     }
@@ -88,8 +99,22 @@ impl<P: ReplicatedLog> Runner<P> {
                 cluster.trace = Some(String::new());
                 self.cluster = Some(cluster);
             }
+            ["lease", ppm] => self.settings.lease = Some(Lease { drift_ppm: number(ppm)? as u32 }),
+            ["priority", id, priority] => {
+                self.settings.priorities.insert(node(id)?, number(priority)? as u8);
+            }
+            ["drift", id, ppm] => {
+                let ppm = ppm.parse().map_err(|_| format!("`{ppm}` is not a number"))?;
+                self.settings.drifts.insert(node(id)?, ppm);
+            }
+            ["join", id] => {
+                let (wanted, new) = (node(id)?, self.cluster().join());
+                check(wanted == new, || format!("the next free id is {new}"))?;
+            }
             ["expect", rest @ ..] => return self.expect(rest),
-            ["propose" | "read" | "transfer" | "add", ..] => return self.request(words),
+            ["propose" | "read" | "transfer" | "add" | "promote" | "remove" | "replace", ..] => {
+                return self.request(words);
+            }
             ["wait", span] => {
                 let span = duration(span)?;
                 let cluster = self.cluster();
@@ -116,6 +141,7 @@ impl<P: ReplicatedLog> Runner<P> {
             "uncommitted_bytes" => &mut limits.uncommitted_bytes_max,
             "tail_bytes" => &mut limits.tail_bytes_max,
             "reads" => &mut limits.reads_max,
+            "members" => &mut limits.members_max,
             _ => return Err(format!("there is no limit {name}")),
         };
         *limit = value as usize;
@@ -134,16 +160,14 @@ impl<P: ReplicatedLog> Runner<P> {
                 self.cluster().propose(id, commands)
             }
             ["read", _] => self.cluster().read(id),
-            ["transfer", _] => {
-                let ticket = self.cluster().ticket();
-                self.cluster().step(id, Input::Request(LogRequest::TransferLeadership { ticket, to: None }));
-                ticket
+            ["transfer", _] => self.cluster().transfer(id, None),
+            ["transfer", _, to] => {
+                let to = node(to)?;
+                self.cluster().transfer(id, Some(to))
             }
-            ["add", _, new] => {
-                let ticket = self.cluster().ticket();
-                let change = MembershipChange::Add { id: node(new)?, context: Bytes::new(), promote: false };
-                self.cluster().step(id, Input::Request(LogRequest::ChangeMembership { ticket, change }));
-                ticket
+            ["add" | "promote" | "remove" | "replace", ..] => {
+                let change = change(words)?;
+                self.cluster().change(id, change)
             }
             _ => return Err("a request is not written like that".into()),
         };
@@ -242,12 +266,33 @@ impl<P: ReplicatedLog> Runner<P> {
             ["crash", _] => cluster.crash(id, 0),
             ["crash", _, durable] => cluster.crash(id, number(durable)? as usize),
             ["restart", _] => cluster.start(id, Start::Resume),
-            ["restart", _, "damaged"] => cluster.start(id, Start::Damaged),
+            ["restart", _, "damaged", lost @ ..] => {
+                let lost =
+                    lost.iter().map(|n| Ok(number(n)? as usize)).collect::<Result<Vec<_>, String>>()?;
+                let end = cluster.nodes[slot].disk.records().len() + 1;
+                cluster.start(
+                    id,
+                    Start::Damaged(if lost.is_empty() { std::slice::from_ref(&end) } else { &lost }),
+                );
+            }
+            ["segment", _] => cluster.begin_segment(id),
+            ["compact", _] => {
+                let index = cluster.nodes[slot].delivered.len() as u64;
+                cluster.compact(id, Index(index));
+            }
+            ["compact", _, index] => {
+                let (index, delivered) = (number(index)?, cluster.nodes[slot].delivered.len() as u64);
+                check(index <= delivered, || format!("{id} has applied only {delivered}"))?;
+                cluster.compact(id, Index(index));
+            }
             ["restart", _, "joining"] => cluster.start(id, Start::Join),
             ["apply", _] => cluster.apply(id),
             ["hold", "answers", _] => cluster.nodes[slot].hold_answers = true,
             ["answer", _] => check(cluster.answer(id, false), || format!("{id} asks nothing"))?,
             ["answer", _, "nothing"] => check(cluster.answer(id, true), || format!("{id} asks nothing"))?,
+            ["answer", _, "crash"] => {
+                check(cluster.answer_and_crash(id), || format!("{id} fetches no snapshot"))?;
+            }
             _ => return Err("there is no such command".into()),
         }
         Ok(())
@@ -257,13 +302,18 @@ impl<P: ReplicatedLog> Runner<P> {
     /// |---|---|
     /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term) |
     /// | `n1 epoch 2`, `n1 follows n2`, `n1 follows nobody`, `n1 voted n2` | |
-    /// | `n1 committed 3`, `n1 durable 3`, `n1 last 3`, `n1 in memory 3`, `n1 ignored 1` | `LogStatus` |
-    /// | `n1 log -@1 a@1 b@2` | its log from position 1; `-` is a no-op |
+    /// | `n1 committed 3`, `n1 durable 3`, `n1 last 3`, `n1 base 3`, `n1 in memory 3`, `n1 ignored 1` | `LogStatus` |
+    /// | `n1 log -@1 a@1 b@2` | its log from its base on; `-` is a no-op, `members` a configuration |
+    /// | `n1 members n1 n2 n3:leaving n4:entering n5:learner n6:promoting` | the configuration in effect |
+    /// | `n1 told n1 n2` | the configuration that its host was told last |
+    /// | `n1 context n4 text` | what the configuration in effect says about n4 |
+    /// | `n1 says some words` | its description of itself has a line with these words |
+    /// | `n1 records HardState, Entries` | the records on its disk |
     /// | `n1 applied -@1 a@1` | what it has delivered as committed |
-    /// | `n1 asks 2..3`, `n1 asks nothing` | its oldest question to the host |
+    /// | `n1 asks 2..3`, `n1 asks snapshot 5 of n2`, `n1 asks nothing` | its oldest question to the host |
     /// | `n1 unsynced 2` | so many steps' records wait for a sync |
     /// | `no leader`, `some leader` | nobody leads, somebody does |
-    /// | `r1 ready 3`, `r1 waits`, `r1 refused busy` | what became of a request (`refused not leader n2` with a hint) |
+    /// | `r1 ready 3`, `r1 ready 3 until 210ms`, `r1 waits`, `r1 done`, `r1 refused busy` | what became of a request (`refused not leader n2` with a hint); with the end of the lease by n1's clock if it rests on one |
     /// | `wire n1 n2 AppendEntries, Vote` | the names of the messages on their way, `nothing` for none |
     /// | `next n1 n2 commit 3` | the oldest message's description contains these words |
     fn expect(&mut self, words: &[&str]) -> Outcome {
@@ -295,27 +345,56 @@ impl<P: ReplicatedLog> Runner<P> {
         let ticket = self.names[name];
         let found = match self.cluster().outcomes.get(&ticket) {
             None => "waits".to_string(),
-            Some(Answer::Ready(index)) => format!("ready {index}"),
+            Some(Answer::Ready(index, None)) => format!("ready {index}"),
+            Some(Answer::Ready(index, Some(until))) => {
+                format!("ready {index} until {}ms", until.0 / 1_000_000)
+            }
+            Some(Answer::Done) => "done".into(),
             Some(Answer::Refused(why)) => format!("refused {}", refusal(*why)),
         };
         same(found, rest.join(" "))
     }
 
     fn expect_member(&mut self, id: NodeId, rest: &[&str]) -> Outcome {
+        let now = self.cluster().local(id);
         let node_ = self.cluster().node(id);
         match rest {
             ["applied", entries @ ..] => {
                 return same(show_applied(&node_.delivered), entries.join(" "));
             }
-            ["asks", what] => return same(show_asks(&node_.asks), what.to_string()),
+            ["asks", what @ ..] => return same(show_asks(&node_.asks), what.join(" ")),
+            ["told", members @ ..] => {
+                return same(show_members(node_.members.as_deref().unwrap_or_default()), members.join(" "));
+            }
+            ["records", names @ ..] => {
+                let name = |record: &Option<_>| record.as_ref().map_or("lost", Describe::name);
+                let found: Vec<_> = node_.disk.records().iter().map(name).collect();
+                return same(found.join(", "), names.join(" "));
+            }
             ["unsynced", count] => return same(self.cluster().unsynced(id).to_string(), count.to_string()),
             _ => {}
         }
         let process = node_.process.as_ref().ok_or_else(|| format!("{id} is down"))?;
         let status = process.status();
+        if let ["says", words @ ..] = rest {
+            let words = words.join(" ");
+            let lines: Vec<_> =
+                process.describe(now).into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            return check(lines.iter().any(|line| line.contains(&words)), || {
+                format!("found {}", lines.join("; "))
+            });
+        }
         let nobody = |id: Option<NodeId>| id.map_or("nobody".to_string(), |id| id.to_string());
         let (found, wanted) = match rest {
             ["log", entries @ ..] => (show_log(process), entries.join(" ")),
+            ["members", members @ ..] => (show_members(&process.members()), members.join(" ")),
+            ["context", whom, context @ ..] => {
+                let whom = node(whom)?;
+                let members = process.members();
+                let found = members.iter().find(|member| member.id == whom).ok_or("no such member")?;
+                (String::from_utf8_lossy(&found.context).into_owned(), context.join(" "))
+            }
+            ["base", n] => (status.base.to_string(), n.to_string()),
             ["committed", n] => (status.committed.to_string(), n.to_string()),
             ["durable", n] => (status.durable.to_string(), n.to_string()),
             ["last", n] => (status.last.to_string(), n.to_string()),
@@ -351,6 +430,35 @@ fn node(word: &str) -> Result<NodeId, String> {
     id.map(NodeId).ok_or_else(|| format!("`{word}` is not a member"))
 }
 
+fn change(words: &[&str]) -> Result<MembershipChange, String> {
+    Ok(match words {
+        ["add", _, id, rest @ ..] => {
+            let (promote, context) = match rest {
+                ["promote", context @ ..] => (true, context),
+                context => (false, context),
+            };
+            MembershipChange::Add { id: node(id)?, context: Bytes::from(context.join(" ")), promote }
+        }
+        ["promote", _, id] => MembershipChange::Promote(node(id)?),
+        ["remove", _, id] => MembershipChange::Remove(node(id)?),
+        ["replace", _, ids @ ..] => {
+            MembershipChange::Replace(ids.iter().map(|id| node(id)).collect::<Result<_, _>>()?)
+        }
+        _ => return Err("a change of members is not written like that".into()),
+    })
+}
+
+fn show_members(members: &[Member]) -> String {
+    let show = |member: &Member| match member.part {
+        MemberPart::Voter => member.id.to_string(),
+        MemberPart::Leaving => format!("{}:leaving", member.id),
+        MemberPart::Entering => format!("{}:entering", member.id),
+        MemberPart::Learner { promote: false } => format!("{}:learner", member.id),
+        MemberPart::Learner { promote: true } => format!("{}:promoting", member.id),
+    };
+    if members.is_empty() { "nobody".into() } else { members.iter().map(show).collect::<Vec<_>>().join(" ") }
+}
+
 fn duration(word: &str) -> Result<Duration, String> {
     let millis = word.strip_suffix("ms").ok_or_else(|| format!("`{word}` is not a time like 50ms"))?;
     Ok(Duration::from_millis(number(millis)?))
@@ -382,7 +490,8 @@ fn show_log<P: ReplicatedLog>(process: &P) -> String {
         Some((epoch, payload)) => format!("{}@{}", show_payload(payload), epoch.0),
         None => "?".into(),
     };
-    let entries: Vec<_> = (1..=process.status().last.0).map(show).collect();
+    let status = process.status();
+    let entries: Vec<_> = (status.base.0 + 1..=status.last.0).map(show).collect();
     if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
 }
 
@@ -406,6 +515,16 @@ fn refusal(why: Refusal) -> String {
         Refusal::LeadershipLost => "leadership lost".into(),
         Refusal::Storage => "storage".into(),
         Refusal::Unsupported => "unsupported".into(),
-        Refusal::Change(why) => format!("{why:?}").to_lowercase(),
+        Refusal::Change(why) => match why {
+            ChangeRefusal::InProgress => "in progress".into(),
+            ChangeRefusal::NotYet => "not yet".into(),
+            ChangeRefusal::Unknown(id) => format!("unknown {id}"),
+            ChangeRefusal::AlreadyMember(id) => format!("already member {id}"),
+            ChangeRefusal::IdUsed { highest } => format!("id used {highest}"),
+            ChangeRefusal::NotCaughtUp(id) => format!("not caught up {id}"),
+            ChangeRefusal::WouldLoseQuorum => "would lose quorum".into(),
+            ChangeRefusal::Size => "size".into(),
+            ChangeRefusal::CannotLead(id) => format!("cannot lead {id}"),
+        },
     }
 }

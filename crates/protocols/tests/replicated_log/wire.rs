@@ -5,7 +5,8 @@ use bytes::Bytes;
 use std::fmt::Debug;
 use synod_protocols::log::{Index, Payload};
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, HardState, Message, Outcome, Record, RequestVote, Term,
+    AppendEntries, AppendEntriesReply, Entry, HardState, InstallSnapshot, Message, Outcome, Record,
+    RequestVote, Term,
 };
 use synod_protocols::types::NodeId;
 use synod_protocols::{Describe, Rng, Wire};
@@ -19,7 +20,7 @@ fn entries() -> Vec<Entry> {
 }
 
 fn messages() -> Vec<(Message, Vec<u8>)> {
-    let request = RequestVote { term: Term(3), last_index: Index(200), last_term: Term(2) };
+    let request = RequestVote { term: Term(3), last_index: Index(200), last_term: Term(2), transfer: true };
     let append = AppendEntries {
         term: Term(300),
         prev_index: Index(7),
@@ -29,13 +30,14 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         reply: true,
         entries: entries(),
     };
+    let offer = InstallSnapshot { term: Term(3), index: Index(200), index_term: Term(2), round: 9 };
     let reply =
         |outcome| Message::AppendEntriesReply(AppendEntriesReply { term: Term(3), round: 9, outcome });
     let rejected = Outcome::Rejected { prev_index: Index(9), hint_index: Index(4), hint_term: Term(1) };
     vec![
-        (Message::RequestPreVote(request), vec![1, 3, 0xC8, 1, 2]),
+        (Message::RequestPreVote(request), vec![1, 3, 0xC8, 1, 2, 1]),
         (Message::PreVote { term: Term(3), granted: true }, vec![2, 3, 1]),
-        (Message::RequestVote(request), vec![3, 3, 0xC8, 1, 2]),
+        (Message::RequestVote(request), vec![3, 3, 0xC8, 1, 2, 1]),
         (Message::Vote { term: Term(3), granted: false }, vec![4, 3, 0]),
         (
             Message::AppendEntries(append),
@@ -44,18 +46,31 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (reply(Outcome::Matched { index: Index(10) }), vec![6, 3, 9, 1, 10]),
         (reply(rejected), vec![6, 3, 9, 2, 9, 4, 1]),
         (reply(Outcome::Stale), vec![6, 3, 9, 3]),
+        (reply(Outcome::Fetching), vec![6, 3, 9, 4]),
         (Message::ReadIndex { batch: 5 }, vec![7, 5]),
         (Message::ReadIndexReply { batch: 5, index: Some(Index(8)) }, vec![8, 5, 1, 8]),
         (Message::ReadIndexReply { batch: 5, index: None }, vec![8, 5, 0]),
         (Message::Stored { term: Term(3), index: Index(8) }, vec![9, 3, 8]),
+        (Message::InstallSnapshot(offer), vec![10, 3, 0xC8, 1, 2, 9]),
+        (Message::TimeoutNow { term: Term(300) }, vec![11, 0xAC, 2]),
+        (Message::RequestLogEnd { nonce: 5 }, vec![12, 5]),
+        (Message::LogEnd { nonce: 5, term: Term(3), last: Index(200) }, vec![13, 5, 3, 0xC8, 1]),
     ]
 }
 
 fn records() -> Vec<(Record, Vec<u8>)> {
-    let hard = |voted_for| Record::HardState(HardState { term: Term(3), voted_for });
+    let state = |voted_for| HardState { term: Term(3), voted_for, ..HardState::default() };
+    let hard = |voted_for| Record::HardState(state(voted_for));
+    let flags = |joined, repairing, uncertain| {
+        Record::HardState(HardState { joined, repairing, uncertain, ..state(None) })
+    };
     vec![
         (hard(None), vec![1, 3, 0]),
         (hard(Some(NodeId(2))), vec![1, 3, 2]),
+        (flags(true, false, false), vec![3, 3, 0, 1]),
+        (flags(false, true, false), vec![3, 3, 0, 2]),
+        (flags(true, false, true), vec![3, 3, 0, 5]),
+        (Record::Snapshot { index: Index(200), term: Term(3) }, vec![4, 0xC8, 1, 3]),
         (
             Record::Entries { first: Index(8), entries: entries() },
             vec![2, 8, 3, 2, 0, 3, 1, 3, b's', b'e', b't', 0xAC, 2, 2, 2, 1, 2],
@@ -88,7 +103,7 @@ fn records_have_these_bytes() {
 
 #[test]
 fn records_of_nothing_are_refused() {
-    for bytes in [&[2, 0, 1, 1, 0][..], &[2, 1, 0], &[3], &[]] {
+    for bytes in [&[2, 0, 1, 1, 0][..], &[2, 1, 0], &[3], &[3, 3, 0, 0], &[3, 3, 0, 8], &[]] {
         assert!(Record::from_bytes(Bytes::from_static(bytes)).is_err(), "{bytes:?}");
     }
     // A position so large that the entries would run past the last one.
