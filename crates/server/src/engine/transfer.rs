@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use synod_node::kv::StateMap;
 use synod_protocols::log::Ticket;
-use synod_store::{OrderedMap, WriteBatch};
+use synod_store::WriteBatch;
 
 /// The tree of a map that was never replaced.
 const FIRST_TREE: &str = "pairs";
@@ -188,6 +188,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
+    use synod_store::OrderedMap;
 
     fn open(path: &Path) -> FileMap {
         FileMap::open(path, 1 << 20, |_, _| {}).expect("opens")
