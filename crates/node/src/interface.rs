@@ -98,7 +98,7 @@ pub enum StartError {
     },
     /// The disk is empty though the member has lived before.
     Blank,
-    /// Records that may have been acknowledged are unreadable.
+    /// Records that may have been acknowledged are unreadable, and nothing is left to go on with.
     Damaged {
         /// Where and what.
         what: String,
@@ -272,6 +272,9 @@ pub enum Notice {
         /// What is wrong with it.
         why: String,
     },
+    /// Records that may have been acknowledged are unreadable: where, and how that is known. The
+    /// protocol mends what it can, and abstains until then.
+    Damaged(String),
     /// The disk has no room; clients are refused until it has.
     DiskFull,
     /// The disk has room again.
@@ -320,6 +323,8 @@ pub struct NodeStatus {
     pub applied: Index,
     /// This life.
     pub incarnation: Incarnation,
+    /// Whether records that may have been acknowledged were unreadable when this life began.
+    pub damaged: bool,
     /// Client requests waiting.
     pub requests: usize,
     /// Syncs of the log in this life.

@@ -138,6 +138,8 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     /// The append in flight is tried again at this time, because the disk was full.
     full_until: Option<Time>,
     disk_full: bool,
+    /// Records were lost when this life began.
+    damaged: bool,
 
     tape: Option<Tape>,
     stopped: bool,
@@ -159,7 +161,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     ) -> Result<Self, StartError> {
         let (metadata, start) = stored_metadata(&machine)?;
         let recovered = recover::<P, _>(&config, disk, &metadata, &start, now)?;
-        let Recovered { process, effects, end, index, incarnation, tape } = recovered;
+        let Recovered { process, effects, end, index, incarnation, tape, losses } = recovered;
+        let damaged = !losses.is_empty();
+        out.notices.extend(losses.into_iter().map(Notice::Damaged));
         let identity = LogIdentity { cluster: config.cluster, node: config.id, protocol: P::NAME };
         let limits = config.limits;
         let mut writer = Writer::new(identity, limits.segment_bytes, limits.batch_bytes_max, end, index);
@@ -204,6 +208,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             mark_at: None,
             full_until: None,
             disk_full: false,
+            damaged,
             tape,
             stopped: false,
             steps: 0,
@@ -295,6 +300,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             log: self.process.status(),
             applied: self.metadata.applied,
             incarnation: self.incarnation,
+            damaged: self.damaged,
             requests: self.requests(),
             syncs: self.writer.syncs(),
             bytes_written: self.writer.bytes_written(),

@@ -509,6 +509,14 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                 self.log_once(from, format!("a snapshot of {from} is fetched again: {why}"));
                 Ok(())
             }
+            Notice::Damaged(what) => {
+                self.log(&format!(
+                    "{what}. What is lost is fetched from the other members, and until then this one does not vote. A \
+                     disk that loses what it was given should be replaced"
+                ));
+                core.events.note(now, "records of the log are damaged");
+                Ok(())
+            }
             Notice::DiskFull => {
                 self.log(
                     "the disk is full: writes are refused until there is room; free some on its file system",

@@ -34,8 +34,15 @@ fn main() {
         };
     }
     hunt!(
-        acknowledged_before_sync, old_term_counted, own_disk_not_awaited, pre_vote_clears_vote, read_unconfirmed,
-        short_log_elected, stale_append_truncates, vote_before_sync, vote_forgotten
+        acknowledged_before_sync,
+        old_term_counted,
+        own_disk_not_awaited,
+        pre_vote_clears_vote,
+        read_unconfirmed,
+        short_log_elected,
+        stale_append_truncates,
+        vote_before_sync,
+        vote_forgotten
     );
 }
 

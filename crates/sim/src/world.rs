@@ -183,6 +183,10 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             Ok(()) => {
                 let node = self.members[at].node.as_ref().expect("it was started");
                 let status = node.status();
+                if status.damaged {
+                    // It knows that it has lost something: the promise is that it does not act as if it had not.
+                    self.checkers.on_wipe(index);
+                }
                 self.checkers.on_start(self.now, index, node.process(), &status.log, status.applied);
                 let digest = node.machine().store().map().digest();
                 self.checkers.on_state(self.now, index, status.applied.0, digest);
@@ -290,6 +294,10 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 Notice::Installed { point, .. } => {
                     self.checkers.on_installed(index, point.index.0);
                     self.mark("snapshot", || format!("n{} has got a snapshot", index + 1));
+                }
+                Notice::Damaged(what) => {
+                    self.mark("fault", || format!("n{} finds damage", index + 1));
+                    self.show(&Event::Note { text: format!("n{}: {what}", index + 1) });
                 }
                 Notice::SnapshotRefused { from, why } => {
                     self.show(&Event::Note {

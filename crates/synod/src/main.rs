@@ -10,6 +10,7 @@ mod demo;
 mod failover;
 mod kv;
 mod lab;
+mod members;
 mod serve;
 mod sim;
 mod supervisor;
@@ -69,6 +70,8 @@ fn main() -> ExitCode {
         Command::Get(options) => kv::get(&options),
         Command::Del(options) => kv::del(&options),
         Command::Status(options) => kv::status(&options),
+        Command::Member(command) => members::run(&command),
+        Command::Transfer(options) => members::transfer(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Failover(options) => failover::run(&options),
     };

@@ -141,13 +141,24 @@ fn a_log_that_was_cut_is_not_taken_for_whole_without_its_state() {
     let mut host = Host::running();
     until_persist(&mut host, 1);
     host.persist();
-    let Err(error) = Host::start(host.disk.clone(), List::default()) else { panic!("the state is gone") };
-    assert!(error.to_string().contains("segment 1") && error.to_string().contains("emptied"), "{error}");
+    let told = |host: &Host| {
+        let told = |notice: &Notice| match notice {
+            Notice::Damaged(what) => Some(what.clone()),
+            _ => None,
+        };
+        (host.node.process().lost, host.notices.iter().find_map(told).unwrap_or_default())
+    };
+    let emptied =
+        Host::start(host.disk.clone(), List::default()).expect("the protocol knows what to make of it");
+    let (lost, what) = told(&emptied);
+    assert!(lost == 1 && what.contains("segment 1 ") && what.contains("emptied"), "{what}");
     let mut hole = host.disk.clone();
     let first = hole.ids()[0];
     hole.lose(SegmentId(first));
-    let Err(error) = Host::start(hole, host.node.machine().crash(0)) else { panic!("a segment is missing") };
-    assert!(error.to_string().contains(&format!("segment {first} ")), "{error}");
+    let holed =
+        Host::start(hole, host.node.machine().crash(0)).expect("the protocol knows what to make of it");
+    let (lost, what) = told(&holed);
+    assert!(lost == 1 && what.contains(&format!("segment {first} ")), "{what}");
     let Err(error) = Host::start(MemoryDisk::default(), host.node.machine().crash(0)) else {
         panic!("the log is gone")
     };

@@ -71,6 +71,8 @@ const MEMBERSHIP: u64 = u64::MAX;
 pub(crate) struct Script {
     id: NodeId,
     pub(crate) notes: u64,
+    /// How often it was told that something is lost.
+    pub(crate) lost: u64,
     pub(crate) heard: Vec<u64>,
     pub(crate) faults: Vec<StorageFault>,
     pub(crate) answers: Vec<Vec<u64>>,
@@ -96,16 +98,23 @@ impl Script {
     fn take(&mut self, record: &Record) {
         match record {
             Record::Restated { notes } => {
-                assert!(self.notes == 0 || self.notes == *notes, "what is restated is what was recorded");
+                assert!(
+                    self.notes == 0 || self.notes == *notes || self.lost > 0,
+                    "what is restated is what was recorded"
+                );
                 self.notes = *notes;
             }
             Record::Note { number, .. } => {
-                assert_eq!(*number, self.notes, "notes are recovered in order, without a gap");
-                self.notes += 1;
+                let follows = if self.lost > 0 { *number >= self.notes } else { *number == self.notes };
+                assert!(follows, "notes are recovered in order, without a gap");
+                self.notes = number + 1;
             }
             Record::Entry { index, .. } if *index <= self.base.index => {}
             Record::Entry { index, value, command } => {
                 let at = (index.0 - self.base.index.0 - 1) as usize;
+                if at > self.log.len() && self.lost > 0 {
+                    return;
+                }
                 assert!(at <= self.log.len(), "entry {index} follows on {}", self.last());
                 self.log.truncate(at);
                 self.log.push((*value, command.clone()));
@@ -212,6 +221,7 @@ impl Process for Script {
         let mut script = Script {
             id: config.id,
             notes: 0,
+            lost: 0,
             heard: Vec::new(),
             faults: Vec::new(),
             answers: Vec::new(),
@@ -234,7 +244,14 @@ impl Process for Script {
         match from {
             Recovery::First | Recovery::Join => {}
             Recovery::Resume { records } => records.for_each(|record| script.take(&record)),
-            Recovery::Damaged { records } => records.flatten().for_each(|record| script.take(&record)),
+            Recovery::Damaged { records } => {
+                for record in records {
+                    match record {
+                        Some(record) => script.take(&record),
+                        None => script.lost += 1,
+                    }
+                }
+            }
         }
         script.commit(script.last(), out);
         script
