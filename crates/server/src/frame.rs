@@ -324,7 +324,10 @@ mod tests {
         put_frame(&mut bytes, Kind::Hello, |out| hello().encode(out));
         assert_eq!(
             bytes,
-            [16, 0, 0, 0, 57, 95, 32, 3, 0, 7, 1, b'a', 2, 1, 3, 4, 4, b'r', b'a', b'f', b't', 3, 1, 2, 3]
+            [
+                20, 0, 0, 0, 118, 112, 89, 235, 0, 7, 1, b'a', 2, 1, 3, 4, 4, b'r', b'a', b'f', b't', 3, 1,
+                2, 3, 3, b'c', b':', b'1'
+            ]
         );
         assert_eq!(Hello::from_bytes(Bytes::copy_from_slice(&bytes[9..])), Ok(hello()));
         let mut body = Vec::new();

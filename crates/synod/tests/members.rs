@@ -176,7 +176,10 @@ impl Drop for Cluster {
         if thread::panicking() {
             let names: Vec<String> = self.founders.iter().chain(&self.joined).cloned().collect();
             for name in names.iter().filter_map(|member| member.split('=').next()) {
-                eprintln!("--- {name} said:\n{}", std::fs::read_to_string(self.log(name)).unwrap_or_default());
+                eprintln!(
+                    "--- {name} said:\n{}",
+                    std::fs::read_to_string(self.log(name)).unwrap_or_default()
+                );
             }
         }
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -193,7 +196,8 @@ struct Writer {
 impl Writer {
     fn start(cluster: &Cluster) -> Writer {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (asked, done, clients) = (Arc::clone(&stop), Arc::clone(&acknowledged), Arc::clone(&cluster.clients));
+        let (asked, done, clients) =
+            (Arc::clone(&stop), Arc::clone(&acknowledged), Arc::clone(&cluster.clients));
         let value = "v".repeat(6000);
         let thread = thread::spawn(move || {
             let mut failed = 0;
