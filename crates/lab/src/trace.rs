@@ -156,21 +156,7 @@ impl Trace {
     /// # Errors
     /// [`TraceError`] when the header or an event does not have the form of the trace format.
     pub fn new(header: Value, events: impl IntoIterator<Item = Box<str>>) -> Result<Trace, TraceError> {
-        let (hash, until) = read_header(&header)?;
-        let mut trace = Trace {
-            header,
-            hash,
-            until,
-            times: Vec::new(),
-            events: Vec::new(),
-            checkpoints: Vec::new(),
-            bytes: 0,
-        };
-        let mut moment = Moment::default();
-        for event in events {
-            trace.push(&mut moment, event)?;
-        }
-        Ok(trace)
+        Trace::collect(header, events.into_iter().map(Ok))
     }
 
     /// Reads a trace file: the header on the first line, then one event a line.
@@ -185,6 +171,17 @@ impl Trace {
             .map_err(TraceError::Io)?;
         let header: Value =
             serde_json::from_str(&first).map_err(|error| TraceError::NotATrace(error.to_string()))?;
+        let events = lines.filter_map(|line| match line {
+            Ok(line) => (!line.trim().is_empty()).then(|| Ok(line.into_boxed_str())),
+            Err(error) => Some(Err(TraceError::Io(error))),
+        });
+        Trace::collect(header, events)
+    }
+
+    fn collect(
+        header: Value,
+        events: impl Iterator<Item = Result<Box<str>, TraceError>>,
+    ) -> Result<Trace, TraceError> {
         let (hash, until) = read_header(&header)?;
         let mut trace = Trace {
             header,
@@ -196,11 +193,8 @@ impl Trace {
             bytes: 0,
         };
         let mut moment = Moment::default();
-        for line in lines {
-            let line = line.map_err(TraceError::Io)?;
-            if !line.trim().is_empty() {
-                trace.push(&mut moment, line.into_boxed_str())?;
-            }
+        for event in events {
+            trace.push(&mut moment, event?)?;
         }
         Ok(trace)
     }

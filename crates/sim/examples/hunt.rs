@@ -51,7 +51,7 @@ fn hunt<P: ReplicatedLog>(name: &str, nodes: u8, from: u64, seeds: u64) {
     let began = Instant::now();
     let found = (from..from + seeds).find_map(|seed| {
         let outcome = run_with::<P>(&swarm(seed, &common), &mut NoTrace);
-        (!outcome.verdict.safe).then(|| (seed, Failure::of(&outcome)))
+        (!outcome.verdict.safe).then(|| (seed, Failure::of(&common, &outcome)))
     });
     let took = began.elapsed().as_secs_f64();
     match found {

@@ -2,7 +2,6 @@
 
 use crate::event::NoTrace;
 use crate::outcome::{Counts, Outcome, Violation};
-use crate::script::Script;
 use crate::swarm::{Swarm, swarm};
 use crate::{UnknownProtocol, run_with};
 use serde::Serialize;
@@ -93,7 +92,7 @@ impl Campaign {
                 let failures = if outcome.passed() { 0 } else { 1 };
                 let failures = failed.fetch_add(failures, Ordering::Relaxed) + failures;
                 let mut report = report.lock().expect("no thread panics holding it");
-                report.add(&outcome);
+                report.add(&self.swarm, &outcome);
                 let progress = Progress { done: report.runs, total, failures, steps: report.counts.steps };
                 drop(report);
                 if !watch(progress) || (self.stop_at_first && failures > 0) {
@@ -142,8 +141,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The failure of a run, if it is one.
-    pub fn of(outcome: &Outcome) -> Option<Failure> {
+    /// The failure of a run of a swarm script, if it is one.
+    pub fn of(swarm: &Swarm, outcome: &Outcome) -> Option<Failure> {
         if outcome.passed() {
             return None;
         }
@@ -157,15 +156,16 @@ impl Failure {
             violation: outcome.verdict.violations.first().cloned().unwrap_or_else(contradiction),
             script: outcome.script.to_string(),
             hash: outcome.hash_text(),
-            replay: replay_command(&outcome.script),
+            replay: replay_command(swarm, outcome.script.seed),
         })
     }
 }
 
 /// The command that runs the swarm script of a seed again.
-pub fn replay_command(script: &Script) -> String {
-    let Script { protocol, nodes, seed, until, .. } = script;
-    format!("synod sim --protocol {protocol} --nodes {nodes} --seed {seed} --swarm --for {until}")
+pub fn replay_command(swarm: &Swarm, seed: u64) -> String {
+    let Swarm { protocol, nodes, until, only } = swarm;
+    let only = only.map_or(String::new(), |fault| format!("={fault}"));
+    format!("synod sim --protocol {protocol} --nodes {nodes} --seed {seed} --swarm{only} --for {until}")
 }
 
 impl std::fmt::Display for Failure {
@@ -187,18 +187,24 @@ pub struct CampaignReport {
     pub counts: Counts,
     /// Histories whose judgement was not found within its budget.
     pub unknown: u64,
+    /// Runs that broke a promise of safety.
+    pub unsafe_runs: u64,
+    /// Runs that kept those, but made no progress where it was promised.
+    pub stalled_runs: u64,
     /// Runs that broke a promise, in order of their seeds; at most [`FAILURES_MAX`].
     pub failures: Vec<Failure>,
 }
 
 impl CampaignReport {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, swarm: &Swarm, outcome: &Outcome) {
         self.runs += 1;
         self.virtual_nanos += u128::from(outcome.script.until.0);
         self.counts.add(&outcome.counts);
         self.unknown += u64::from(outcome.verdict.linearizable == crate::Linearizable::Unknown);
+        self.unsafe_runs += u64::from(!outcome.verdict.safe);
+        self.stalled_runs += u64::from(outcome.verdict.safe && !outcome.passed());
         if self.failures.len() < FAILURES_MAX {
-            self.failures.extend(Failure::of(outcome));
+            self.failures.extend(Failure::of(swarm, outcome));
         }
     }
 }

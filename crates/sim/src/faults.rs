@@ -238,6 +238,14 @@ impl<P: ReplicatedLog> World<'_, P> {
                     alone || (a + 1 != hub && b + 1 != hub)
                 });
             }
+            Topology::Bridge(Member(hub)) => {
+                let leader = self.leader();
+                let bridge = match leader {
+                    Some(leader) if leader + 1 == hub => hub % self.script.nodes,
+                    _ => hub - 1,
+                };
+                self.rewire(|a, b| (Some(a) == leader && b != bridge) || (Some(b) == leader && a != bridge));
+            }
             Topology::Chained => self.rewire(|a, b| a.abs_diff(b) != 1),
         }
         self.fault("topology", None, None, action);

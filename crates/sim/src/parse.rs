@@ -466,11 +466,12 @@ impl<'a> Line<'a> {
 
     fn topology(&mut self) -> Parsed<Topology> {
         let example = "at 5s topology quorum-loss n1";
-        match self.word("`quorum-loss`, `constrained` or `chained`", example)? {
+        match self.word("`quorum-loss`, `constrained`, `bridge` or `chained`", example)? {
             "quorum-loss" => Ok(Topology::QuorumLoss(self.member(example)?)),
             "constrained" => Ok(Topology::Constrained(self.member("at 5s topology constrained n1")?)),
+            "bridge" => Ok(Topology::Bridge(self.member("at 5s topology bridge n1")?)),
             "chained" => Ok(Topology::Chained),
-            other => Err(unknown(other, "`quorum-loss`, `constrained` or `chained`", example)),
+            other => Err(unknown(other, "`quorum-loss`, `constrained`, `bridge` or `chained`", example)),
         }
     }
 

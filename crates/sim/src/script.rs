@@ -269,6 +269,8 @@ pub enum Topology {
     QuorumLoss(Member),
     /// The leader is cut off from everybody, and of the others each reaches only this one.
     Constrained(Member),
+    /// The leader reaches only this one, which reaches all others.
+    Bridge(Member),
     /// Each member reaches only the ones numbered before and after it.
     Chained,
 }
@@ -395,6 +397,7 @@ impl fmt::Display for Action {
             Action::Isolate(target) => write!(f, "isolate {target}"),
             Action::Topology(Topology::QuorumLoss(hub)) => write!(f, "topology quorum-loss {hub}"),
             Action::Topology(Topology::Constrained(hub)) => write!(f, "topology constrained {hub}"),
+            Action::Topology(Topology::Bridge(hub)) => write!(f, "topology bridge {hub}"),
             Action::Topology(Topology::Chained) => f.write_str("topology chained"),
             Action::Clock(target, ClockFault::Rate(rate)) => write!(f, "clock {target} rate {rate}"),
             Action::Clock(target, ClockFault::Jump(span)) => write!(f, "clock {target} jump {span}"),

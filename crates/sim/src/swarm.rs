@@ -6,7 +6,8 @@
 //! Every script stays within the budget of a protocol that tolerates the loss of a minority:
 //! disks are lost or rot on a minority of members only, and none lies about a sync.
 
-mod drama;
+mod fault;
+mod stories;
 
 use crate::dice::{Place, dice};
 use crate::script::{
@@ -14,7 +15,7 @@ use crate::script::{
     Target, Timed, Topology, Transport, Workload,
 };
 use crate::units::{Factor, Share, Span};
-use drama::Drama;
+pub use fault::{Expected, Fault};
 use synod_protocols::Rng;
 
 /// What the scripts of a swarm have in common.
@@ -26,11 +27,14 @@ pub struct Swarm {
     pub nodes: u8,
     /// The length of each run. Under two seconds there is no room for faults that matter.
     pub until: Span,
+    /// The one fault that all scripts are about; otherwise each draws some, and a quarter of them
+    /// tells one story over and over.
+    pub only: Option<Fault>,
 }
 
 impl Default for Swarm {
     fn default() -> Self {
-        Swarm { protocol: "raft".into(), nodes: 5, until: Span::secs(10) }
+        Swarm { protocol: "raft".into(), nodes: 5, until: Span::secs(10), only: None }
     }
 }
 
@@ -39,74 +43,16 @@ const PROGRESS_ELECTIONS: u32 = 20;
 /// Election timeouts between the end of the faults and the end of the run.
 const SETTLE_ELECTIONS: u64 = 25;
 
-/// Kinds of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Crash,
-    CrashLeader,
-    CrashTwice,
-    CrashAll,
-    Pause,
-    Cut,
-    OneWayCut,
-    Isolate,
-    Partition,
-    Topology,
-    Weather,
-    Latency,
-    ClockRate,
-    ClockJump,
-    Timeout,
-    Stall,
-    Tear,
-    LoseUnsynced,
-    FailSync,
-    Full,
-    Rot,
-    Wipe,
-    Storm,
-    Drama(Drama),
-}
-
-const KINDS: [Kind; 27] = [
-    Kind::Crash,
-    Kind::CrashLeader,
-    Kind::CrashTwice,
-    Kind::CrashAll,
-    Kind::Pause,
-    Kind::Cut,
-    Kind::OneWayCut,
-    Kind::Isolate,
-    Kind::Partition,
-    Kind::Topology,
-    Kind::Weather,
-    Kind::Latency,
-    Kind::ClockRate,
-    Kind::ClockJump,
-    Kind::Timeout,
-    Kind::Stall,
-    Kind::Tear,
-    Kind::LoseUnsynced,
-    Kind::FailSync,
-    Kind::Full,
-    Kind::Rot,
-    Kind::Wipe,
-    Kind::Storm,
-    Kind::Drama(Drama::Duel),
-    Kind::Drama(Drama::Relay),
-    Kind::Drama(Drama::Figure8),
-    Kind::Drama(Drama::Deposed),
-];
-
-const DRAMAS: [Drama; 4] = [Drama::Duel, Drama::Relay, Drama::Figure8, Drama::Deposed];
-
 /// The script of a seed.
 pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
     let mut rng = dice(seed, Place::Swarm, 0, 0, 0);
-    let election = Span::millis([50, 100, 100, 150, 200, 300][rng.below(6) as usize]);
-    // A quarter of the seeds plays one drama over and over.
-    let theme = rng.chance(1, 4).then(|| DRAMAS[rng.below(DRAMAS.len() as u64) as usize]);
-    let transport = if rng.chance(1, 3) { Transport::Datagrams } else { Transport::Streams };
+    // Short runs need short timeouts, or there is no time left to see progress after the faults.
+    let drawn = [50, 100, 100, 150, 200, 300][rng.below(6) as usize];
+    let election = Span::millis(drawn.min(swarm.until.0 / 30_000_000).max(50));
+    let drawn = rng.chance(1, 4).then(|| Fault::STORIES[rng.below(Fault::STORIES.len() as u64) as usize]);
+    let only = swarm.only.or(drawn);
+    let datagrams = rng.chance(1, 3) || matches!(swarm.only, Some(Fault::Duplicate | Fault::Reorder));
+    let transport = if datagrams { Transport::Datagrams } else { Transport::Streams };
     let mut script = Script {
         protocol: swarm.protocol.clone(),
         nodes: swarm.nodes,
@@ -118,7 +64,7 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         disk: disk(&mut rng, election),
         election,
         heartbeat: Span(election.0 / rng.between(3, 6)),
-        limits: limits(&mut rng, theme),
+        limits: limits(&mut rng, only),
         segment: [4 << 10, 16 << 10, 64 << 10, 256 << 10][rng.below(4) as usize],
         clients: Some(workload(&mut rng, election)),
         progress: Some(Progress { elections: PROGRESS_ELECTIONS }),
@@ -131,22 +77,28 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         script.progress = None;
     }
     let mut faults = Faults::new(rng, &script, end);
-    if let Some(drama) = theme {
-        faults.repeat(drama);
-    } else {
-        faults.draw();
+    match only {
+        Some(fault) if fault.is_story() => faults.repeat(fault),
+        Some(fault) => {
+            faults.kinds = vec![fault];
+            faults.draw();
+        }
+        None => faults.draw(),
     }
+    let lasting = only.and_then(|fault| faults.lasting(fault));
     let mut actions = faults.actions;
     actions.push(Timed { at: Span(end), action: Action::Recover });
+    // What lasts to the end comes after all is well, so that a state to do harm to is there.
+    actions.extend(lasting.into_iter().flatten().map(|action| Timed { at: Span(end + 1), action }));
     actions.sort_by_key(|timed| timed.at);
     script.actions = actions;
     script
 }
 
 /// Mostly as they are; sometimes so low that every entry goes alone or has left the memory.
-fn limits(rng: &mut Rng, theme: Option<Drama>) -> Limits {
+fn limits(rng: &mut Rng, only: Option<Fault>) -> Limits {
     let mut limits = Limits::default();
-    if theme == Some(Drama::Figure8) || rng.chance(1, 5) {
+    if only == Some(Fault::Figure8) || rng.chance(1, 5) {
         (limits.message_bytes, limits.window) = (1, 1);
     } else if rng.chance(1, 3) {
         limits.message_bytes = [1, 60, 300][rng.below(3) as usize];
@@ -205,7 +157,7 @@ struct Faults {
     datagrams: bool,
     fair: Delay,
     end: u64,
-    kinds: Vec<Kind>,
+    kinds: Vec<Fault>,
     /// Members whose disks may be lost or rot; never a majority.
     victims: Vec<Member>,
     actions: Vec<Timed>,
@@ -213,12 +165,12 @@ struct Faults {
 
 impl Faults {
     fn new(mut rng: Rng, script: &Script, end: u64) -> Faults {
-        let mut any = || KINDS[rng.below(KINDS.len() as u64) as usize];
+        let mut any = || Fault::DRAWN[rng.below(Fault::DRAWN.len() as u64) as usize];
         // A third of the seeds with one or two kinds of faults only.
         let mut kinds = vec![any(), any()];
         if rng.chance(2, 3) {
             let share = rng.between(1, 4);
-            kinds.extend(KINDS.into_iter().filter(|_| rng.chance(1, share)));
+            kinds.extend(Fault::DRAWN.into_iter().filter(|_| rng.chance(1, share)));
         }
         let mut victims: Vec<Member> = script.members().collect();
         let count = rng.below(u64::from(script.nodes.div_ceil(2))) as usize;
@@ -253,79 +205,83 @@ impl Faults {
         }
     }
 
-    fn add(&mut self, at: u64, kind: Kind) {
+    fn add(&mut self, at: u64, kind: Fault) {
         let one = Target::Node(self.member());
         let leader_or_one = if self.rng.chance(1, 2) { Target::Leader } else { one };
         match kind {
-            Kind::Crash => self.crash(at, one),
-            Kind::CrashLeader => {
+            Fault::Crash => self.crash(at, one),
+            Fault::CrashLeader => {
                 self.push(at, Action::Crash(Target::Leader));
                 let later = at + self.span(4);
                 self.push(later, Action::Restart(Target::All));
             }
-            Kind::CrashTwice => {
+            Fault::CrashTwice => {
                 let soon = at + self.rng.between(self.election / 50, self.election / 2);
                 self.crash(at, one);
                 self.push(soon, Action::Restart(one));
                 let again = soon + self.rng.between(self.election / 100, self.election / 4);
                 self.crash(again, one);
             }
-            Kind::CrashAll => {
+            Fault::PowerLoss => {
                 self.push(at, Action::Crash(Target::All));
                 let later = at + self.rng.between(self.election / 10, self.election);
                 self.push(later, Action::Restart(Target::All));
             }
-            Kind::Pause => {
+            Fault::Pause => {
                 self.push(at, Action::Pause(leader_or_one));
                 let later = at + self.span(5);
                 self.push(later, Action::Resume(Target::All));
             }
-            Kind::Cut | Kind::OneWayCut => {
+            Fault::Cut | Fault::OneWayCut => {
                 let (a, b) = self.pair();
-                let one_way = if kind == Kind::Cut { OneWay::No } else { OneWay::Yes };
+                let one_way = if kind == Fault::Cut { OneWay::No } else { OneWay::Yes };
                 self.push(at, Action::Cut(a, b, one_way));
                 self.heal(at, Action::Heal(a, b, one_way));
             }
-            Kind::Isolate => {
+            Fault::Isolate => {
                 self.push(at, Action::Isolate(leader_or_one));
                 self.heal(at, Action::HealAll);
             }
-            Kind::Partition => {
+            Fault::Partition => {
                 let groups = self.groups();
                 self.push(at, Action::Partition(groups));
                 self.heal(at, Action::HealAll);
             }
-            Kind::Topology => {
-                let hub = self.member();
-                let topology = [Topology::QuorumLoss(hub), Topology::Constrained(hub), Topology::Chained]
-                    [self.rng.below(3) as usize];
+            Fault::QuorumLoss | Fault::Constrained | Fault::Chained | Fault::Bridge => {
+                let topology = self.topology(kind);
                 self.push(at, Action::Topology(topology));
                 self.heal(at, Action::HealAll);
             }
-            Kind::Weather | Kind::Latency => self.weather(at, kind),
-            Kind::ClockRate => {
+            Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::Latency => self.weather(at, kind),
+            Fault::ClockRate => {
                 let rate = Factor(self.rng.between(300_000, 3_000_000));
                 self.push(at, Action::Clock(one, ClockFault::Rate(rate)));
             }
-            Kind::ClockJump => {
+            Fault::ClockJump => {
                 let jump = Span(self.span(4));
                 self.push(at, Action::Clock(one, ClockFault::Jump(jump)));
             }
-            Kind::Storm => self.storm(at),
-            Kind::Drama(drama) => {
-                self.play(at, drama);
+            Fault::Storm => self.storm(at),
+            Fault::Duel | Fault::Relay | Fault::Figure8 | Fault::Deposed => {
+                self.tell(at, kind);
             }
-            Kind::Timeout => {
+            Fault::Timeout => {
                 let target = if self.rng.chance(1, 2) { one } else { Target::Follower };
                 self.push(at, Action::Timeout(target));
             }
-            Kind::Stall
-            | Kind::Tear
-            | Kind::LoseUnsynced
-            | Kind::FailSync
-            | Kind::Full
-            | Kind::Rot
-            | Kind::Wipe => {
+            Fault::MajorityDown | Fault::MajorityCutOff => {}
+            Fault::MajorityLies => {
+                self.push(at, Action::Disk(Target::All, DiskAction::Lie));
+                self.push(at + self.election, Action::Crash(Target::All));
+                self.push(at + self.election * 2, Action::Restart(Target::All));
+            }
+            Fault::Stall
+            | Fault::Tear
+            | Fault::LoseUnsynced
+            | Fault::FailSync
+            | Fault::Full
+            | Fault::Rot
+            | Fault::Wipe => {
                 self.harm_disk(at, kind, leader_or_one);
             }
         }
@@ -360,18 +316,33 @@ impl Faults {
         self.push(at + self.election, Action::Restart(Target::All));
     }
 
-    fn weather(&mut self, at: u64, kind: Kind) {
+    fn topology(&mut self, fault: Fault) -> Topology {
+        let hub = self.member();
+        match fault {
+            Fault::QuorumLoss => Topology::QuorumLoss(hub),
+            Fault::Constrained => Topology::Constrained(hub),
+            Fault::Bridge => Topology::Bridge(hub),
+            _ => Topology::Chained,
+        }
+    }
+
+    fn weather(&mut self, at: u64, fault: Fault) {
         let share = Share(self.rng.between(1_000, 200_000) as u32);
-        let (worse, better) = match self.rng.below(3) {
-            _ if kind == Kind::Latency => {
+        // Streams deliver in order and once.
+        let fault = match fault {
+            Fault::Duplicate | Fault::Reorder if !self.datagrams => Fault::Loss,
+            other => other,
+        };
+        let (worse, better) = match fault {
+            Fault::Latency => {
                 let slow = Delay::Uniform(
                     Span(self.election / 20),
                     Span(self.election * self.rng.between(1, 4) / 2),
                 );
                 (NetworkChange::Latency(slow), NetworkChange::Latency(self.fair))
             }
-            1 if self.datagrams => (NetworkChange::Duplicate(share), NetworkChange::Duplicate(Share(0))),
-            2 if self.datagrams => (NetworkChange::Reorder(share), NetworkChange::Reorder(Share(0))),
+            Fault::Duplicate => (NetworkChange::Duplicate(share), NetworkChange::Duplicate(Share(0))),
+            Fault::Reorder => (NetworkChange::Reorder(share), NetworkChange::Reorder(Share(0))),
             _ => (NetworkChange::Loss(share), NetworkChange::Loss(Share(0))),
         };
         self.push(at, Action::Network(worse));
@@ -379,32 +350,46 @@ impl Faults {
         self.push(later, Action::Network(better));
     }
 
-    fn harm_disk(&mut self, at: u64, kind: Kind, target: Target) {
+    /// What is to hold from the end of all other faults to the end of the run.
+    fn lasting(&mut self, fault: Fault) -> Option<Vec<Action>> {
+        let majority: Vec<Target> =
+            self.cast().into_iter().take(usize::from(self.nodes / 2 + 1)).map(Target::Node).collect();
+        Some(match fault {
+            Fault::QuorumLoss | Fault::Constrained | Fault::Chained | Fault::Bridge => {
+                vec![Action::Topology(self.topology(fault))]
+            }
+            Fault::MajorityDown => majority.into_iter().map(Action::Crash).collect(),
+            Fault::MajorityCutOff => majority.into_iter().map(Action::Isolate).collect(),
+            _ => return None,
+        })
+    }
+
+    fn harm_disk(&mut self, at: u64, kind: Fault, target: Target) {
         let victim = match self.victims.len() as u64 {
             0 => None,
             n => Some(Target::Node(self.victims[self.rng.below(n) as usize])),
         };
         match kind {
-            Kind::Stall => {
+            Fault::Stall => {
                 let stall = Span(self.span(3));
                 self.push(at, Action::Disk(target, DiskAction::Stall(stall)));
             }
-            Kind::Tear | Kind::LoseUnsynced => {
-                let armed = if kind == Kind::Tear { DiskAction::Tear } else { DiskAction::LoseUnsynced };
+            Fault::Tear | Fault::LoseUnsynced => {
+                let armed = if kind == Fault::Tear { DiskAction::Tear } else { DiskAction::LoseUnsynced };
                 self.push(at, Action::Disk(target, armed));
                 self.crash(at, target);
             }
-            Kind::FailSync => {
+            Fault::FailSync => {
                 self.push(at, Action::Disk(target, DiskAction::Fail));
                 let later = at + self.span(6);
                 self.push(later, Action::Restart(Target::All));
             }
-            Kind::Full => {
+            Fault::Full => {
                 self.push(at, Action::Disk(target, DiskAction::Full));
                 let later = at + self.span(8);
                 self.push(later, Action::Disk(Target::All, DiskAction::Clear));
             }
-            Kind::Rot => {
+            Fault::Rot => {
                 if let Some(victim) = victim {
                     self.push(at, Action::Disk(victim, DiskAction::Rot));
                     self.crash(at, victim);

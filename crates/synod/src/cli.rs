@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use synod_server::parse_duration;
-use synod_sim::Shard;
+use synod_sim::{Fault, Shard};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
 pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
@@ -67,6 +67,9 @@ pub enum Command {
     /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
     #[command(after_help = BENCH_EXAMPLE)]
     Bench(Bench),
+    /// Make a failing run small, and tell in plain words what happens in it
+    #[command(after_help = SHRINK_EXAMPLE)]
+    Shrink(Shrink),
     /// Measure how long writes pause when the leader dies, hangs or is cut off, on a cluster of its own
     Failover(Failover),
 }
@@ -111,6 +114,20 @@ Examples:
   synod sim --protocol raft --nodes 5 --seeds 10000            ten thousand of them, each judged
   synod sim --script election.synod --json                     a script of your own
   synod sim --nodes 5 --seed 7 --swarm --print-script          what that run would do, as a script";
+
+const MATRIX_EXAMPLE: &str = "\
+Examples:
+  synod sim matrix                                             all faults, 100 seeds each
+  synod sim matrix --seeds 1000 --out matrix.md                more of them, as a table for a document
+  synod sim matrix --faults crash-leader,majority-down --json  two rows, for a program";
+
+const SHRINK_EXAMPLE: &str = "\
+Examples:
+  synod shrink --nodes 3 --seed 17 --swarm --html story.html   the run that `synod sim` reported
+  synod shrink --script failing.synod --out small.synod        a script of your own
+
+A failing run is made small: fewer nodes, faults, commands and less time, as long as the same
+promise is broken. Then it is told in plain words.";
 
 const BENCH_EXAMPLE: &str = "\
 Examples:
@@ -225,22 +242,12 @@ pub struct Lab {
 
 /// Options of `synod sim`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Sim {
-    /// The consensus protocol
-    #[arg(long, default_value = "raft")]
-    pub protocol: String,
-    /// How many nodes, 1 to 15
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=15))]
-    pub nodes: u64,
-    /// The seed of everything random
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// How much virtual time, such as 60s or 1500ms [default: 60s, and 10s under faults]
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
-    pub span: Option<Duration>,
-    /// Draw faults from the seed: crashes, partitions, bad disks, drifting clocks
-    #[arg(long)]
-    pub swarm: bool,
+    #[command(subcommand)]
+    pub command: Option<SimCommand>,
+    #[command(flatten)]
+    pub run: Run,
     /// Run a campaign: this many seeds from --seed on, each under faults of its own
     #[arg(long, value_name = "COUNT")]
     pub seeds: Option<u64>,
@@ -253,9 +260,6 @@ pub struct Sim {
     /// Threads of a campaign [default: one a core]
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Run this script instead of the options above
-    #[arg(long, value_name = "FILE")]
-    pub script: Option<PathBuf>,
     /// Print the script that would run, and stop
     #[arg(long)]
     pub print_script: bool,
@@ -268,6 +272,80 @@ pub struct Sim {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `synod sim` does beside running.
+#[derive(Subcommand, Debug)]
+pub enum SimCommand {
+    /// Every protocol under every fault: a campaign in each cell, within the budget and beyond it
+    #[command(after_help = MATRIX_EXAMPLE)]
+    Matrix(Matrix),
+}
+
+/// Which run.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The consensus protocol
+    #[arg(long, default_value = "raft")]
+    pub protocol: String,
+    /// How many nodes, 1 to 15
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=15))]
+    pub nodes: u64,
+    /// The seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How much virtual time, such as 60s or 1500ms [default: 60s, and 10s under faults]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub span: Option<Duration>,
+    /// Draw faults from the seed: crashes, partitions, bad disks, drifting clocks; or one kind only,
+    /// as in --swarm=crash-leader
+    #[arg(long, value_name = "FAULT", num_args = 0..=1, require_equals = true)]
+    pub swarm: Option<Option<Fault>>,
+    /// Run this script instead of the options above
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+}
+
+/// Options of `synod sim matrix`.
+#[derive(Args, Debug)]
+pub struct Matrix {
+    /// The protocols, a column each [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub protocols: Vec<String>,
+    /// The faults, a row each [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub faults: Vec<Fault>,
+    /// How many nodes, 3 to 15
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..=15))]
+    pub nodes: u64,
+    /// Seeds in each cell
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+    /// How much virtual time each run takes
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration, default_value = "6s")]
+    pub span: Duration,
+    /// Threads [default: one a core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Write the table here, in Markdown
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print the cells as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `synod shrink`.
+#[derive(Args, Debug)]
+pub struct Shrink {
+    #[command(flatten)]
+    pub run: Run,
+    /// Write the small script here
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write the story here: words and diagram, one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Options of `synod replay`.

@@ -10,8 +10,10 @@ mod demo;
 mod failover;
 mod kv;
 mod lab;
+mod matrix;
 mod members;
 mod serve;
+mod shrink;
 mod sim;
 mod supervisor;
 
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Sim(options) => sim::run(&options),
+        Command::Shrink(options) => shrink::run(&options),
         Command::Replay(options) => lab::replay(&options),
         Command::Put(options) => kv::put(&options),
         Command::Get(options) => kv::get(&options),

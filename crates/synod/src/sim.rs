@@ -1,6 +1,6 @@
 //! `synod sim`: one run, or a campaign of many.
 
-use crate::cli::Sim;
+use crate::cli::{Run, Sim, SimCommand};
 use crate::{Done, Failure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -26,39 +26,50 @@ const KEYS: u32 = 8;
 const PROGRESS_ELECTIONS: u32 = 20;
 
 pub fn run(options: &Sim) -> Done {
-    if !PROTOCOLS.contains(&options.protocol.as_str()) {
-        let known = PROTOCOLS.join(", ");
-        return Err(Failure::Usage(format!(
-            "there is no protocol `{}` here: use one of {known}",
-            options.protocol
-        )));
+    if let Some(SimCommand::Matrix(matrix)) = &options.command {
+        return crate::matrix::run(matrix);
     }
+    known(&options.run.protocol)?;
     match options.seeds {
         Some(count) => campaign(options, count),
         None => one(options),
     }
 }
 
-fn span(options: &Sim, usual: Duration) -> Span {
+/// Refuses a protocol that there is not.
+pub fn known(protocol: &str) -> Done {
+    if !PROTOCOLS.contains(&protocol) {
+        let known = PROTOCOLS.join(", ");
+        return Err(Failure::Usage(format!("there is no protocol `{protocol}` here: use one of {known}")));
+    }
+    Ok(())
+}
+
+fn span(options: &Run, usual: Duration) -> Span {
     Span(u64::try_from(options.span.unwrap_or(usual).as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn swarm_of(options: &Sim) -> Swarm {
-    Swarm { protocol: options.protocol.clone(), nodes: nodes(options), until: span(options, UNDER_FAULTS) }
+fn swarm_of(options: &Run) -> Swarm {
+    Swarm {
+        protocol: options.protocol.clone(),
+        nodes: nodes(options),
+        until: span(options, UNDER_FAULTS),
+        only: options.swarm.flatten(),
+    }
 }
 
-fn nodes(options: &Sim) -> u8 {
+fn nodes(options: &Run) -> u8 {
     u8::try_from(options.nodes).expect("the command line allows no more than the simulator does")
 }
 
 /// What the options ask to run.
-fn script(options: &Sim) -> Result<Script, Failure> {
+pub fn script(options: &Run) -> Result<Script, Failure> {
     if let Some(path) = &options.script {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::Usage(format!("cannot read {}: {e}", path.display())))?;
         return text.parse().map_err(|e| Failure::Usage(format!("{}: {e}", path.display())));
     }
-    if options.swarm {
+    if options.swarm.is_some() {
         return Ok(swarm(options.seed, &swarm_of(options)));
     }
     let quiet = Script {
@@ -75,7 +86,7 @@ fn script(options: &Sim) -> Result<Script, Failure> {
 }
 
 fn one(options: &Sim) -> Done {
-    let script = script(options)?;
+    let script = script(&options.run)?;
     if options.print_script {
         print!("{script}");
         return Ok(());
@@ -115,11 +126,11 @@ fn one(options: &Sim) -> Done {
     if outcome.passed() { Ok(()) } else { Err(Failure::No("a promise was broken".into())) }
 }
 
-fn simulate(script: &Script, sink: &mut dyn Sink) -> Result<Outcome, Failure> {
+pub fn simulate(script: &Script, sink: &mut dyn Sink) -> Result<Outcome, Failure> {
     synod_sim::run(script, sink).map_err(|e| Failure::Usage(e.to_string()))
 }
 
-fn save(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Done {
+pub fn save(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Done {
     let saved = File::create(path).and_then(|file| {
         let mut file = BufWriter::new(file);
         write(&mut file)?;
@@ -134,7 +145,7 @@ fn campaign(options: &Sim, count: u64) -> Done {
         shard: options.shard,
         threads: options.threads.unwrap_or_else(cores),
         stop_at_first: !options.keep_going,
-        ..Campaign::new(swarm_of(options), options.seed..options.seed.saturating_add(count))
+        ..Campaign::new(swarm_of(&options.run), options.run.seed..options.run.seed.saturating_add(count))
     };
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let style = "{bar:30} {pos}/{len} seeds, {per_sec}, {msg}, {eta} left";
@@ -182,7 +193,7 @@ fn print_campaign(report: &CampaignReport) {
     }
 }
 
-fn address(outcome: &Outcome) -> String {
+pub fn address(outcome: &Outcome) -> String {
     page_address(&outcome.script.to_string(), &outcome.hash_text())
 }
 

@@ -2,40 +2,26 @@
 //! thrown at random, almost never do. Each is a story with random times and parts; most tellings
 //! come to nothing, and a few hit the moment that a rule is there for.
 
-use super::Faults;
+use super::{Fault, Faults};
 use crate::script::{Action, ClockFault, DiskAction, Member, OneWay, Target};
 use crate::units::{Factor, Span};
 
-/// A story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drama {
-    /// Two members campaign at once, and voters crash and come back between the two requests.
-    Duel,
-    /// Leaders come and go before their entries reach a majority.
-    Relay,
-    /// Figure 3.7 of Ongaro's dissertation: an old entry reaches a majority under a new leader,
-    /// whose own entries do not.
-    Figure8,
-    /// A leader that nobody hears any more, with a slow clock, and clients who still ask it.
-    Deposed,
-}
-
 impl Faults {
     /// The same story over and over.
-    pub(super) fn repeat(&mut self, drama: Drama) {
+    pub(super) fn repeat(&mut self, story: Fault) {
         let mut at = self.election * 2;
         while at < self.end {
-            at = self.play(at, drama) + self.rng.between(self.election / 4, self.election * 3);
+            at = self.tell(at, story) + self.rng.between(self.election / 4, self.election * 3);
         }
     }
 
     /// Tells a story from `at` on. Returns when it ends.
-    pub(super) fn play(&mut self, at: u64, drama: Drama) -> u64 {
-        match drama {
-            Drama::Duel if self.nodes >= 3 => self.duel(at),
-            Drama::Figure8 if self.nodes >= 5 => self.figure_8(at),
-            Drama::Deposed => self.deposed(at),
-            Drama::Duel | Drama::Figure8 | Drama::Relay => self.relay(at),
+    pub(super) fn tell(&mut self, at: u64, story: Fault) -> u64 {
+        match story {
+            Fault::Duel if self.nodes >= 3 => self.duel(at),
+            Fault::Figure8 if self.nodes >= 5 => self.figure_8(at),
+            Fault::Deposed => self.deposed(at),
+            _ => self.relay(at),
         }
     }
 
@@ -52,9 +38,26 @@ impl Faults {
         let behind = self.rng.below(election / 20);
         self.push(start + behind, Action::Timeout(Target::Node(second)));
         let mut back = start;
+        if let [third, faithful, wanted] = cast[..]
+            && self.rng.chance(1, 3)
+        {
+            // A third member sounds the wanted voter out between the two requests; the faithful one
+            // hears only the second.
+            self.push(start, Action::Cut(first, faithful, OneWay::No));
+            let stall = self.rng.between(election / 8, election / 3);
+            self.push(start, Action::Disk(Target::Node(wanted), DiskAction::Stall(Span(stall))));
+            self.push(start + stall, Action::Cut(first, wanted, OneWay::Yes));
+            let asked = start + stall + self.rng.below(election / 8) - election / 16;
+            self.push(asked, Action::Timeout(Target::Node(third)));
+            back = asked;
+            cast.clear();
+        }
         for voter in cast {
             let one = Target::Node(voter);
-            match self.rng.below(6) {
+            // Its vote leaves when the disk goes on, and nothing that the first one sends as a leader
+            // comes back.
+            let stall = self.rng.between(election / 8, election / 3);
+            match self.rng.below(8) {
                 // It hears from one side only.
                 0 => self.push(start, Action::Cut(first, voter, OneWay::No)),
                 // It campaigns itself.
@@ -64,14 +67,17 @@ impl Faults {
                     self.push(then, Action::Cut(first, voter, OneWay::No));
                 }
                 choice => {
-                    let crash = start + self.rng.between(election / 20, election / 2);
-                    if choice == 2 {
+                    self.push(start, Action::Disk(one, DiskAction::Stall(Span(stall))));
+                    let after = if choice <= 4 {
                         // What it has not synced is lost with it.
-                        self.push(start, Action::Disk(one, DiskAction::Stall(Span(election))));
                         self.push(start, Action::Disk(one, DiskAction::LoseUnsynced));
-                    }
-                    self.push(crash, Action::Crash(one));
-                    let restart = crash + self.rng.between(1, election / 20);
+                        self.rng.between(election / 16, stall)
+                    } else {
+                        self.push(start + stall, Action::Cut(first, voter, OneWay::Yes));
+                        stall + self.rng.between(election / 50, election / 8)
+                    };
+                    self.push(start + after, Action::Crash(one));
+                    let restart = start + after + self.rng.between(1, election / 20);
                     self.push(restart, Action::Restart(one));
                     self.push(restart, Action::Disk(one, DiskAction::Clear));
                     self.push(restart, Action::Clock(one, ClockFault::Jump(Span(election))));
@@ -79,7 +85,7 @@ impl Faults {
                 }
             }
         }
-        let stall = back - start + self.rng.between(election / 50, election / 2);
+        let stall = back - start + self.rng.between(election / 50, election / 4);
         self.push(start, Action::Disk(Target::Node(second), DiskAction::Stall(Span(stall))));
         self.all_well(back + election * 2)
     }
@@ -191,7 +197,7 @@ impl Faults {
     }
 
     /// All members in random order.
-    fn cast(&mut self) -> Vec<Member> {
+    pub(super) fn cast(&mut self) -> Vec<Member> {
         let mut members: Vec<Member> = (1..=self.nodes).map(Member).collect();
         for i in (1..members.len()).rev() {
             let j = self.rng.below(i as u64 + 1) as usize;
