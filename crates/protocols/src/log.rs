@@ -344,7 +344,9 @@ pub enum LogAnswer<R> {
         records: Vec<R>,
     },
     /// The host's state is now, durably, one that was fetched from a peer; it covers the log up to
-    /// this point, which is after the last entry that was delivered.
+    /// this point, which is after the last entry that was delivered. Where the host's own state
+    /// covers what was asked already (the log below it was lost), nothing is fetched, and this is
+    /// the point of that state, made durable.
     Snapshot {
         /// What it covers.
         point: SnapshotPoint,

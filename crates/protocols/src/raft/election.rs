@@ -145,10 +145,9 @@ impl Raft {
         if !granted {
             return self.observe_term(term, out);
         }
-        if self.part == Part::PreCandidate && term == self.hard.term.next() && self.count_vote(from) {
-            if self.may_campaign() {
-                self.become_candidate(false, out);
-            }
+        let asked = self.part == Part::PreCandidate && term == self.hard.term.next();
+        if asked && self.may_campaign() && self.count_vote(from) {
+            self.become_candidate(false, out);
         }
     }
 

@@ -19,12 +19,34 @@
 //! never saw it, so only entries of the leader's own term are committed by counting, and earlier
 //! ones with them (section 3.6.2, figure 3.7).
 //!
+//! Members change while the cluster serves. A change of voters goes through a *joint*
+//! configuration, in which a quorum is a majority of the old and of the new voters, so that no two
+//! configurations that follow each other have quorums without a common member; a configuration is
+//! in effect when it is in the log. The argument is in `change.rs`.
+//!
 //! # Source
 //!
 //! Diego Ongaro, *Consensus: Bridging Theory and Practice*, dissertation, Stanford 2014. Chapter 3
-//! is the protocol; 6.4 reads through a confirmed commit index; 9.6 pre-vote; 10.2.1 writing to the
-//! leader's disk in parallel with replication; 10.2.2 batching and pipelining; 6.2 the leader that
-//! steps down when it no longer hears from a majority.
+//! is the protocol; 3.10 the transfer of leadership; chapter 4 changes of members, of which 4.3,
+//! joint consensus, is the one taken, with learners from 4.2.1; chapter 5 snapshots; 6.2 the
+//! leader that steps down when it no longer hears from a majority; 6.4 reads through a confirmed
+//! commit index or a lease; 9.6 pre-vote; 10.2.1 writing to the leader's disk in parallel with
+//! replication; 10.2.2 batching and pipelining. Repair of damaged logs follows the idea of Alagappan
+//! and others, *Protocol-Aware Recovery for Consensus-Based Storage*, FAST 2018, in a simpler form.
+//!
+//! # The files
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `election` | pre-vote, votes, stepping down, the election timer and priorities |
+//! | `replication`, `progress` | the leader's view of its peers, the follower's check, commit |
+//! | `membership`, `change` | configurations and quorums; changing them |
+//! | `snapshot` | where the log begins, on both sides |
+//! | `read`, `lease` | linearizable reads, by a round of messages or by a lease |
+//! | `transfer` | handing leadership over |
+//! | `recovery`, `repair` | from records to a server; what to do about lost ones |
+//! | `log`, `disk`, `delivery` | the log in memory, on its way to the disk, and to the host |
+//! | `message`, `record` | the formats |
 //!
 //! # Where this departs from the text
 //!
@@ -36,35 +58,44 @@
 //! - Pre-vote and check-quorum are always on. A voter which heard from a leader within the election
 //!   timeout ignores requests for votes of higher terms, but not once its connection to that leader
 //!   is lost: that is what makes failover after a crash quick. It costs no safety, since votes do
-//!   not depend on time, and no disruption, since a quorum has to have lost the leader. Lease reads
-//!   must not be built on this rule without taking that exception out.
+//!   not depend on time, and no disruption, since a quorum has to have lost the leader. With leases
+//!   votes do depend on time, and the exception is off.
 //! - A leader whose disk stalls steps down: its early AppendEntries would otherwise keep it in
 //!   office while it can commit only with the others' disks.
 //! - A commit index is pushed to followers at once and not with the next heartbeat.
 //! - A restarted voter grants nothing for one election timeout, because it forgot which leader it
-//!   heard last.
+//!   heard last, and what it promised it.
+//! - Snapshots do not travel in InstallSnapshot: it is a small offer, upon which the follower's
+//!   host fetches the state from the leader's host.
+//! - All changes of voters take the two steps of joint consensus, those of one voter too; learners
+//!   that shall vote are promoted by whoever leads when they have caught up.
+//! - A removed leader does not only step down when the change is committed, it hands over.
+//! - After a transfer was tried a leader rests no read on a lease for the rest of its term, because
+//!   the request to campaign may be late.
 //!
 //! # What it tolerates
 //!
 //! Messages may be lost, duplicated, reordered and delayed without bound. Connections, if the host
 //! has any, only make it faster: their loss resets what was in flight. Peers are taken to be honest
-//! but possibly broken: impossible messages are ignored and counted.
+//! but possibly broken: impossible messages are ignored and counted. Clocks matter for safety only
+//! where leases are configured, and then only their rates.
 //!
 //! # What it leaves out
 //!
-//! Snapshots to peers (InstallSnapshot) and cutting the log, changes of membership and leadership
-//! transfer: requests for them are refused as [`Refusal::Unsupported`], and a peer that needs
-//! entries from before the log's base waits. A member that joined is a learner for its first life
-//! only, since no entry says so yet: until there are changes of membership, it must not be among
-//! the founding members. Lease reads. Repair of a damaged disk: a damaged member abstains
-//! altogether, since it may have forgotten a vote or an acknowledgement.
-//!
-//! What no version of Raft can do: where the only member that reaches a quorum lacks entries that
-//! the others of that quorum hold, nobody can be elected before more connections heal (the
-//! constrained election of *OmniPaxos*, EuroSys 2023), because a candidate never fetches entries.
+//! - Where the only member that reaches a quorum lacks entries that the others of that quorum
+//!   hold, nobody can be elected before more connections heal (the constrained election of
+//!   *OmniPaxos*, EuroSys 2023), because a candidate never fetches entries.
+//! - A member whose disk may have lost a vote abstains for ever, and has to be replaced. One that
+//!   lost entries fetches everything after its host's state again, what it could still read too;
+//!   and where a majority is damaged at once nobody can be elected, even if their remains together
+//!   hold everything.
+//! - A member that is removed while it cannot be reached never learns of it from the others: its
+//!   requests are ignored. Its owner tells it.
+//! - Weights of voters, witnesses, and reads from learners under a lease.
 
 mod change;
 mod delivery;
+mod disk;
 mod election;
 mod lease;
 mod log;
@@ -90,7 +121,6 @@ use crate::log::{
 };
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
-use crate::wire::Wire;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -518,10 +548,7 @@ impl Raft {
             out.event_early(LogEvent::Role { role, epoch: term.epoch(), leader });
         }
         assert!(
-            (self.delivered <= self.commit
-                || self.hard.repairing
-                || self.hard.uncertain
-                || self.commit == self.log.last())
+            (self.delivered <= self.commit || self.hard.repairing)
                 && self.commit <= self.log.last()
                 && self.stored <= self.log.last(),
             "the log's marks are in order"
@@ -536,61 +563,6 @@ impl Raft {
         self.commit = index;
         // Those whom only an older configuration lists are told of this before they are forgotten.
         self.progress_stale |= self.membership.commit_to(index);
-    }
-
-    /// Appends at the end of the log, in memory and to the disk, and arranges to learn when the
-    /// disk has it.
-    fn append(&mut self, entries: Vec<Entry>, out: &mut Effects<Self>) {
-        let first = self.log.last().next();
-        for entry in &entries {
-            self.uncommitted_bytes += entry.cost();
-            self.log.push(entry.clone());
-            if let Payload::Membership(bytes) = &entry.payload {
-                let configuration = Configuration::from_bytes(bytes.clone());
-                let configuration = configuration.expect("what is appended was checked");
-                self.membership.push(self.log.last(), configuration);
-                self.note_membership();
-            }
-        }
-        out.record(Record::Entries { first, entries });
-        self.send_to_self(Message::Stored { term: self.hard.term, index: self.log.last() }, out);
-    }
-
-    /// Everything that this server appended in `term` up to `index` is on its disk. In one term
-    /// only that term's leader determines what is appended, and never takes it back; so if the
-    /// term is still the same, the log up to `index` is what the disk holds. If it is not, the
-    /// next entry stored will tell.
-    fn on_stored(&mut self, term: Term, index: Index, out: &mut Effects<Self>) {
-        // (A leader that does take back its own entries is broken; what it took back is not ours.)
-        if term != self.hard.term || index <= self.stored || index > self.log.last() {
-            return;
-        }
-        self.stored = index;
-        if self.part == Part::Leader {
-            self.maybe_commit(out);
-        }
-    }
-
-    fn send_to_self(&mut self, message: Message, out: &mut Effects<Self>) {
-        match self.to_self.back_mut() {
-            Some((sent, count)) if *sent == self.now => *count += 1,
-            _ => self.to_self.push_back((self.now, 1)),
-        }
-        out.send(self.config.id, message);
-    }
-
-    fn note_answer_to_self(&mut self) {
-        if let Some((_, count)) = self.to_self.front_mut() {
-            *count -= 1;
-            if *count == 0 {
-                self.to_self.pop_front();
-            }
-        }
-    }
-
-    /// Whether a message to itself has been waiting for the disk for an election timeout.
-    fn is_disk_stalled(&self) -> bool {
-        self.to_self.front().is_some_and(|(sent, _)| self.now >= *sent + self.config.timing.election)
     }
 
     fn refuse(&self, ticket: Ticket, why: Refusal, out: &mut Effects<Self>) {

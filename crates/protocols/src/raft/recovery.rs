@@ -159,8 +159,15 @@ impl Raft {
             // What was applied was on this disk, so the log has lost it.
             verdict = Verdict::LogLost;
         }
-        if self.hard.term < self.log.last_term() {
+        if self.hard.term < self.log.last_term() && self.log.last() > self.log.base() {
+            // Entries are recorded together with their term.
             verdict = Verdict::Uncertain;
+        }
+        let base_term = self.log.term_at(self.log.base()).unwrap_or_default();
+        if self.hard.term < base_term {
+            // A state was fetched and made durable before the term of its leader was. Nobody was
+            // told of anything in that term, a vote least of all.
+            self.hard = HardState { term: base_term, voted_for: None, ..self.hard };
         }
         match verdict {
             Verdict::Whole => {}

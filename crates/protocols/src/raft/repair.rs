@@ -56,17 +56,17 @@ impl Raft {
         out.record(Record::Snapshot { index, term });
     }
 
-    /// The log matches that of the leader of this term up to `index`.
-    pub(super) fn note_repaired(&mut self, leader: NodeId, index: Index, out: &mut Effects<Self>) {
+    /// The leader of this term has spoken, and the log matches its log up to `index`, if anywhere.
+    pub(super) fn note_repaired(&mut self, leader: NodeId, index: Option<Index>, out: &mut Effects<Self>) {
         if !self.hard.repairing {
             return;
         }
         let term = self.hard.term;
         self.repair.matched = match self.repair.matched {
-            (of, matched) if of == term => (term, matched.max(index)),
-            _ => (term, index),
+            (of, matched) if of == term => (term, matched.max(index.unwrap_or_default())),
+            _ => (term, index.unwrap_or_default()),
         };
-        if self.repair.target.is_none_or(|(of, _)| of != term) {
+        if index.is_none() || self.repair.target.is_none_or(|(of, _)| of != term) {
             // Early: the question promises nothing.
             out.send_early(leader, Message::RequestLogEnd { nonce: self.repair.nonce });
         }
@@ -74,6 +74,10 @@ impl Raft {
 
     pub(super) fn on_request_log_end(&mut self, from: NodeId, nonce: u64, out: &mut Effects<Self>) {
         if self.part == Part::Leader {
+            if let Some(peer) = self.progress.iter_mut().find(|peer| peer.id == from) {
+                // It no longer holds what it acknowledged, and may reject what it once had.
+                peer.matched = Index::ZERO;
+            }
             let (term, last) = (self.hard.term, self.log.last());
             // Early: if the leader forgets some of it in a crash, it asked for too much.
             out.send_early(from, Message::LogEnd { nonce, term, last });
@@ -97,7 +101,12 @@ impl Raft {
         if self.hard.repairing
             && term == self.hard.term
             && self.repair.target.is_some_and(|(of, last)| of == term && last <= matched.min(self.stored))
+            // The host's state holds nothing that is not committed, and the leader's log all that is.
+            && self.delivered <= self.stored
         {
+            if self.delivered > self.commit {
+                self.commit_to(self.delivered);
+            }
             // Recorded with this step: a crash before that only repeats the end of the repair.
             self.hard.repairing = false;
             self.draw_election_wait();

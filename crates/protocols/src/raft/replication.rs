@@ -356,9 +356,14 @@ impl Raft {
         self.hear_from_leader(from, append.term, out);
         let (round, wants_reply) = (append.round, append.reply);
         let outcome = self.accept(append, out);
-        if let Some(Outcome::Matched { index }) = outcome {
-            self.note_repaired(from, index, out);
-        }
+        self.note_repaired(
+            from,
+            match outcome {
+                Some(Outcome::Matched { index }) => Some(index),
+                _ => None,
+            },
+            out,
+        );
         let reply = match outcome {
             None => return,
             Some(Outcome::Matched { .. }) if !wants_reply => return,

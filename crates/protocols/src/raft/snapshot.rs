@@ -96,9 +96,7 @@ impl Raft {
             }
             Outcome::Fetching
         };
-        if covered {
-            self.note_repaired(from, index, out);
-        }
+        self.note_repaired(from, covered.then_some(index), out);
         // Held: it may acknowledge what is not on disk yet.
         out.send(from, Message::AppendEntriesReply(AppendEntriesReply { term, round, outcome }));
     }
@@ -134,7 +132,7 @@ impl Raft {
         if let Some(leader) = self.leader
             && self.part != Part::Leader
         {
-            self.note_repaired(leader, index, out);
+            self.note_repaired(leader, Some(index), out);
             let outcome = Outcome::Matched { index };
             let reply = AppendEntriesReply { term: self.hard.term, round: 0, outcome };
             // Held: the record above comes first. That the leader's log holds `index`, too, needs

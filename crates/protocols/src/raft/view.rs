@@ -74,6 +74,7 @@ impl ReplicatedLog for Raft {
             ("voted for", name(self.hard.voted_for)),
             ("leader", name(self.leader)),
             ("log", format!("{}@{}", self.log.last(), self.log.last_term())),
+            ("log begins after", self.log.base().to_string()),
             ("on disk", self.stored.to_string()),
             ("committed", self.commit.to_string()),
         ];
@@ -89,8 +90,17 @@ impl ReplicatedLog for Raft {
                 lines.push(("peer", format!("{id}: matched {matched}, next {next}, {how}")));
             }
             lines.push(("round", self.reads.round.to_string()));
+            if let Some(until) = self.leased_until() {
+                lines.push(("lease ends", in_ms(until, now)));
+            }
         } else if self.may_campaign() {
             lines.push(("election timeout", in_ms(self.election_deadline, now)));
+        }
+        if self.membership.current().is_joint() {
+            lines.push(("members", "joint: a quorum needs a majority of the old and of the new".to_string()));
+        }
+        if let Some(transfer) = &self.transfer {
+            lines.push(("handing over to", transfer.heir.to_string()));
         }
         if matches!(self.part, Part::PreCandidate | Part::Candidate) {
             let granted: Vec<_> = self.granted.iter().map(ToString::to_string).collect();

@@ -4,7 +4,7 @@
 use crate::cluster::{Cluster, Settings, Start};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
-use synod_protocols::log::{ReplicatedLog, Role};
+use synod_protocols::log::{MembershipChange, ReplicatedLog, Role};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 
@@ -15,6 +15,8 @@ struct Budget {
     proposals: u8,
     crashes: u8,
     losses: u8,
+    /// Changes of members.
+    changes: u8,
     /// Whether disks sync when the explorer says so.
     slow_disks: bool,
     depth: u8,
@@ -27,6 +29,8 @@ enum Action {
     Lose(NodeId, NodeId),
     Timeout(NodeId),
     Propose(NodeId),
+    /// Asks the first to let the second go.
+    Remove(NodeId, NodeId),
     Sync(NodeId),
     Crash(NodeId),
     Restart(NodeId),
@@ -88,8 +92,8 @@ fn digest<P: ReplicatedLog>(state: &State<P>) -> u64 {
     let mut digest = synod_protocols::Fingerprint::new();
     state.cluster.fingerprint().hash(&mut digest);
     // Breadth first, so that a state is met with the largest depth left first.
-    let Budget { timeouts, proposals, crashes, losses, .. } = state.left;
-    (timeouts, proposals, crashes, losses).hash(&mut digest);
+    let Budget { timeouts, proposals, crashes, losses, changes, .. } = state.left;
+    (timeouts, proposals, crashes, losses, changes).hash(&mut digest);
     digest.finish()
 }
 
@@ -118,6 +122,9 @@ fn actions<P: ReplicatedLog>(state: &State<P>) -> Vec<Action> {
         if left.proposals > 0 && process.status().role == Role::Leader {
             actions.push(Action::Propose(to));
         }
+        if left.changes > 0 && process.status().role == Role::Leader {
+            actions.extend(cluster.ids().map(|whom| Action::Remove(to, whom)));
+        }
         if left.crashes > 0 {
             actions.push(Action::Crash(to));
         }
@@ -140,6 +147,10 @@ fn act<P: ReplicatedLog>(state: &mut State<P>, action: Action) {
         Action::Propose(id) => {
             left.proposals -= 1;
             cluster.propose(id, vec![Bytes::from_static(b"x")]);
+        }
+        Action::Remove(id, whom) => {
+            left.changes -= 1;
+            cluster.change(id, MembershipChange::Remove(whom));
         }
         Action::Sync(id) => cluster.sync(id, 1),
         Action::Crash(id) => {
@@ -170,6 +181,7 @@ fn one_election_and_one_command() {
         proposals: 1,
         crashes: 0,
         losses: 0,
+        changes: 0,
         slow_disks: false,
         depth: 60,
         states: 40_000,
@@ -186,6 +198,7 @@ fn two_candidates_and_a_loss() {
         proposals: 0,
         crashes: 0,
         losses: 1,
+        changes: 0,
         slow_disks: false,
         depth: 60,
         states: 40_000,
@@ -200,6 +213,7 @@ fn a_crash_between_any_two_syncs() {
         proposals: 1,
         crashes: 1,
         losses: 0,
+        changes: 0,
         slow_disks: true,
         depth: 60,
         states: 40_000,
@@ -207,4 +221,39 @@ fn a_crash_between_any_two_syncs() {
     let found = explore::<Raft>(2, budget);
     report("raft, 2 members, 2 timeouts, 1 command, 1 crash, slow disks", &found);
     assert!(found.committed > 0, "{found:?}");
+}
+
+/// A change of members that meets two elections.
+#[test]
+fn a_change_of_members_between_elections() {
+    let budget = Budget {
+        timeouts: 2,
+        proposals: 0,
+        crashes: 0,
+        losses: 0,
+        changes: 1,
+        slow_disks: false,
+        depth: 60,
+        states: 15_000,
+    };
+    let found = explore::<Raft>(2, budget);
+    report("raft, 2 members, 2 timeouts, 1 removal", &found);
+    assert!(found.committed > 0, "{found:?}");
+    report("raft, 3 members, 1 timeout, 1 removal", &explore::<Raft>(3, Budget { timeouts: 1, ..budget }));
+}
+
+/// A removal while steps are lost in a crash.
+#[test]
+fn a_change_of_members_and_a_crash_between_syncs() {
+    let budget = Budget {
+        timeouts: 2,
+        proposals: 0,
+        crashes: 1,
+        losses: 0,
+        changes: 1,
+        slow_disks: true,
+        depth: 60,
+        states: 15_000,
+    };
+    report("raft, 2 members, 2 timeouts, 1 removal, 1 crash, slow disks", &explore::<Raft>(2, budget));
 }

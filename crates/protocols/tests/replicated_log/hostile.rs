@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use synod_protocols::log::{
-    Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Payload, ReplicatedLog,
-    Ticket,
+    Epoch, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, MembershipChange,
+    Payload, ReplicatedLog, SnapshotPoint, Ticket,
 };
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, Message, Outcome, Raft, RequestVote, TERM_MAX, Term,
+    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, TERM_MAX,
+    Term,
 };
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Effects, Input, Process, Recovery, Rng, StorageFault};
@@ -43,7 +44,7 @@ fn harass(seed: u64) -> u64 {
                 None => Input::Timeout,
             },
             8 => trouble(&mut rng, from),
-            _ => request(&mut rng, delivered),
+            _ => request(&mut rng, delivered, &terms),
         };
         if rng.chance(1, 3) {
             now = Time(now.0 + rng.below(60_000_000));
@@ -107,7 +108,10 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
         4 | 5 => {
             let entry = |rng: &mut Rng| Entry {
                 term: Term(term.0.saturating_sub(rng.below(2))),
-                payload: Payload::Noop,
+                payload: match rng.below(10) {
+                    0 => Payload::Membership(members(rng)),
+                    _ => Payload::Noop,
+                },
             };
             let count = rng.below(4);
             let prev_index = index(rng);
@@ -123,19 +127,37 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
             })
         }
         6 => {
-            let outcome = match rng.below(3) {
+            let outcome = match rng.below(4) {
+                3 => Outcome::Fetching,
                 0 => Outcome::Matched { index: index(rng) },
                 1 => Outcome::Rejected { prev_index: index(rng), hint_index: index(rng), hint_term: term },
                 _ => Outcome::Stale,
             };
             Message::AppendEntriesReply(AppendEntriesReply { term, round: number(rng, 2), outcome })
         }
-        _ => match rng.below(3) {
+        _ => match rng.below(7) {
+            3 => {
+                let (index, index_term) = (index(rng), Term(number(rng, near)));
+                Message::InstallSnapshot(InstallSnapshot { term, index, index_term, round: number(rng, 2) })
+            }
+            4 => Message::TimeoutNow { term },
+            5 => Message::RequestLogEnd { nonce: rng.below(3) },
+            6 => Message::LogEnd { nonce: rng.below(3), term, last: index(rng) },
             0 => Message::ReadIndex { batch: rng.below(3) },
             1 => Message::ReadIndexReply { batch: rng.below(3), index: Some(index(rng)) },
             _ => Message::Stored { term, index: index(rng) },
         },
     }
+}
+
+/// A configuration, in its encoding or nearly so.
+fn members(rng: &mut Rng) -> bytes::Bytes {
+    let mut bytes = vec![4, 3, 1, 1, 0, 2, 1, 0, 3, 1 + rng.below(5) as u8, 0];
+    if rng.chance(1, 3) {
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] = rng.next() as u8;
+    }
+    bytes.into()
 }
 
 fn trouble(rng: &mut Rng, peer: NodeId) -> Input<Raft> {
@@ -148,9 +170,26 @@ fn trouble(rng: &mut Rng, peer: NodeId) -> Input<Raft> {
     }
 }
 
-fn request(rng: &mut Rng, delivered: Index) -> Input<Raft> {
+fn change(rng: &mut Rng) -> MembershipChange {
+    let id = NodeId(rng.below(7));
+    match rng.below(4) {
+        0 => MembershipChange::Add { id, context: bytes::Bytes::new(), promote: rng.chance(1, 2) },
+        1 => MembershipChange::Promote(id),
+        2 => MembershipChange::Remove(id),
+        _ => MembershipChange::Replace((0..6).map(NodeId).filter(|_| rng.chance(1, 2)).collect()),
+    }
+}
+
+fn request(rng: &mut Rng, delivered: Index, terms: &[Epoch]) -> Input<Raft> {
     let ticket = Ticket(rng.next());
-    Input::Request(match rng.below(3) {
+    Input::Request(match rng.below(6) {
+        3 => LogRequest::TransferLeadership { ticket, to: rng.chance(1, 2).then_some(NodeId(rng.below(5))) },
+        4 => LogRequest::ChangeMembership { ticket, change: change(rng) },
+        5 => {
+            // What the host says of its own state is true.
+            let epoch = terms.last().copied().unwrap_or_default();
+            LogRequest::Compact { point: SnapshotPoint { index: delivered, epoch, ..Default::default() } }
+        }
         0 => LogRequest::Propose { ticket, commands: vec![bytes::Bytes::from_static(b"command"); 2] },
         1 => LogRequest::Read { ticket },
         _ => LogRequest::Applied { index: delivered },

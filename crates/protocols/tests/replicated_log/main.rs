@@ -11,6 +11,7 @@ mod host;
 mod hostile;
 mod oracle;
 mod random;
+mod recovery;
 mod script;
 mod scripts;
 mod wire;

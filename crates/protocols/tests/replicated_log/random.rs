@@ -145,9 +145,9 @@ fn drive<P: ReplicatedLog>(cluster: &mut Cluster<P>, seed: u64, total: &mut Tota
         breaks: [0, 5][rng.below(2) as usize],
         cut: [0, 3][rng.below(2) as usize],
         timers: [0, 0, 20, 40][rng.below(4) as usize],
-        compact: [0, 10, 30][rng.below(3) as usize],
-        change: [0, 0, 20][rng.below(3) as usize],
-        transfer: [0, 0, 5][rng.below(3) as usize],
+        compact: [0, 20, 60][rng.below(3) as usize],
+        change: [0, 20, 60][rng.below(3) as usize],
+        transfer: [0, 5, 20][rng.below(3) as usize],
         damage: [0, 0, 0, 100][rng.below(4) as usize],
     };
     let size = cluster.nodes.len();
