@@ -511,8 +511,9 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             }
             Notice::Damaged(what) => {
                 self.log(&format!(
-                    "{what}. What is lost is fetched from the other members, and until then this one does not vote. A \
-                     disk that loses what it was given should be replaced"
+                    "{what}. This member does not vote before it has fetched what is lost from the others. If it goes \
+                     on abstaining, because its vote may be lost too, replace it: add a new member and remove this one. \
+                     A disk that loses what it was given should be replaced in any case"
                 ));
                 core.events.note(now, "records of the log are damaged");
                 Ok(())

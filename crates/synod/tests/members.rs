@@ -60,8 +60,11 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
         command.args(["serve", "--segment-size", "64KiB", "--election-timeout", "400ms", "--name", name]);
         command.arg("--data-dir").arg(data.join("data"));
-        self.founders.iter().for_each(|member| drop(command.args(["--member", member])));
-        self.joined.iter().for_each(|member| drop(command.args(["--join", member])));
+        for (option, members) in [("--member", &self.founders), ("--join", &self.joined)] {
+            for member in members {
+                command.args([option, member]);
+            }
+        }
         let child = command.stdin(Stdio::null()).stderr(log).spawn().expect("it starts");
         self.running.insert(name.to_owned(), child);
     }

@@ -19,6 +19,9 @@ use synod_protocols::{NodeId, Time};
 const VIEWS_MAX: usize = 4;
 /// A view that nobody has asked for so long is closed.
 const VIEW_IDLE: Duration = Duration::from_secs(10);
+/// Peers that begin to fetch within this time of each other share a view. An older one would only
+/// have to be followed by more of the log, which waits for it.
+const VIEW_SHARED: Duration = Duration::from_secs(2);
 /// Damaged parts in a row after which the whole is fetched anew.
 const DAMAGED_MAX: u32 = 3;
 
@@ -28,6 +31,7 @@ struct Served<V> {
     index: Index,
     manifest: Bytes,
     view: V,
+    opened: Time,
     used: Time,
 }
 
@@ -114,7 +118,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
 
     /// A view that covers `index`: one that is open, or a new one.
     fn view_of(&mut self, now: Time, index: Index, out: &mut Outbox<P, S>) -> Option<usize> {
-        if let Some(at) = self.serving.views.iter().position(|view| view.index >= index) {
+        let shared = |view: &Served<S::View>| view.index >= index && view.opened + VIEW_SHARED > now;
+        if let Some(at) = self.serving.views.iter().position(shared) {
             return Some(at);
         }
         if self.committed.applied < index || self.serving.views.len() == VIEWS_MAX {
@@ -138,6 +143,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             index: self.committed.applied,
             manifest: manifest.encode(),
             view,
+            opened: now,
             used: now,
         });
         Some(self.serving.views.len() - 1)
