@@ -160,7 +160,8 @@ impl Cluster {
         let (acknowledged, failed) = writer.stop();
         assert!(acknowledged > 20, "only {acknowledged} writes");
         assert_eq!(failed, 0, "writes failed, of {acknowledged}");
-        for endpoint in self.clients.lock().expect("no panic").iter() {
+        let endpoints = self.clients.lock().expect("no panic").clone();
+        for endpoint in &endpoints {
             self.eventually("everything is everywhere", |cluster| {
                 let get = ["get", "--serializable", "--prefix", "w/", "--json", "--endpoints", endpoint];
                 let (code, out, _) = cluster.synod(&get);
