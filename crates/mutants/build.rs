@@ -1,4 +1,5 @@
-//! Generates one copy of the Raft sources for each file in `bugs/`, with that file's patch applied.
+//! Generates one copy of the Raft sources for each file in `bugs/`, and one of another protocol's for
+//! each file in the folder of its name, with that file's patch applied.
 //! A patch that no longer applies stops the build: the bug would otherwise be tested no more.
 //!
 //! A bug's file has this form, with one or more changes:
@@ -17,17 +18,30 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// Protocols with a folder of bugs; those of Raft are in `bugs/` itself.
+const PROTOCOLS: [&str; 3] = ["multi_paxos", "viewstamped", "zab"];
+
 fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
-    let raft = here.join("../protocols/src/raft");
-    println!("cargo::rerun-if-changed={}", raft.display());
     println!("cargo::rerun-if-changed={}", here.join("bugs").display());
+    let sources = here.join("../protocols/src");
+    let mut modules = generate(&sources.join("raft"), &here.join("bugs"), &out);
+    for protocol in PROTOCOLS {
+        let bugs = here.join("bugs").join(protocol);
+        let copies = generate(&sources.join(protocol), &bugs, &out.join(protocol));
+        modules += &format!("/// The bugs of `{protocol}`.\npub mod {protocol} {{\n{copies}}}\n");
+    }
+    fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");
+}
 
-    let originals: BTreeMap<String, String> = files(&raft);
+/// One copy of the sources for each bug. Returns the modules and the list of them.
+fn generate(sources: &Path, bugs: &Path, out: &Path) -> String {
+    println!("cargo::rerun-if-changed={}", sources.display());
+    let originals: BTreeMap<String, String> = files(sources);
     let mut modules = String::new();
     let mut list = String::new();
-    for (file, text) in files(&here.join("bugs")) {
+    for (file, text) in files(bugs) {
         let bug = file.strip_suffix(".txt").unwrap_or_else(|| panic!("bugs/{file} must end in .txt"));
         let (about, sources) = patched(&file, &text, &originals);
         let folder = out.join(bug);
@@ -44,14 +58,15 @@ fn main() {
     modules += &format!(
         "/// Every planted bug, by name, and what the mistake is.\npub const BUGS: [(&str, &str); {count}] = [\n{list}];\n"
     );
-    fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");
+    modules
 }
 
 fn files(folder: &Path) -> BTreeMap<String, String> {
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     entries
-        .map(|entry| {
-            let path = entry.expect("a folder's entry").path();
+        .map(|entry| entry.expect("a folder's entry").path())
+        .filter(|path| path.is_file())
+        .map(|path| {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             (name, fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
         })
@@ -74,7 +89,8 @@ fn patched(
             .unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
         let (find, change) = change.split_once("\n====\n").unwrap_or_else(|| panic!("bugs/{bug}: no ===="));
         let (replace, after) = change.split_once("\n>>>>").unwrap_or_else(|| panic!("bugs/{bug}: no >>>>"));
-        let source = sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: raft has no {file}"));
+        let source =
+            sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: there is no {file} to patch"));
         let times = source.matches(find).count();
         assert!(
             times == 1,

@@ -24,8 +24,12 @@
 //! | [`contract`] | [`Process`], [`Input`], [`Effects`], [`Recovery`]: the one trait and its vocabulary |
 //! | [`log`] | the fixed vocabulary of a replicated log, which the consensus protocols share |
 //! | [`wire`] | the bounded binary encoding of messages and records |
-//! | [`types`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
+//! | [`types`], [`ballot`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
+//! | [`paxos`] | Paxos for one value: the place to begin |
 //! | [`raft`] | Raft |
+//! | [`multi_paxos`] | Multi-Paxos |
+//! | [`viewstamped`] | Viewstamped Replication |
+//! | [`zab`] | Zab |
 //!
 //! # What is deliberately absent
 //!
@@ -37,13 +41,19 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod ballot;
+pub mod catalogue;
 pub mod contract;
 pub mod fingerprint;
 pub mod log;
+pub mod multi_paxos;
+pub mod paxos;
 pub mod raft;
 pub mod rng;
 pub mod types;
+pub mod viewstamped;
 pub mod wire;
+pub mod zab;
 
 pub use contract::{Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault};
 pub use fingerprint::Fingerprint;

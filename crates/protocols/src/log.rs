@@ -378,6 +378,10 @@ pub trait ReplicatedLog:
     /// Its name on command lines and in data directories, such as `raft`.
     const NAME: &'static str;
 
+    /// Whether a position and an epoch determine not only the entry but all entries before it. Where
+    /// each position is agreed on by itself, that holds only for what is committed.
+    const LOG_MATCHING: bool = true;
+
     /// A configuration from what all protocols have in common.
     fn config(common: LogConfig) -> Self::Config;
 

@@ -1,7 +1,7 @@
 //! A campaign of swarm scripts: `cargo run --release -p synod-sim --example swarm -- 1000 60s`.
 //!
-//! Arguments: how many seeds (1000), how much virtual time each (10s), how many members (5), and
-//! the first seed (0).
+//! Arguments: how many seeds (1000), how much virtual time each (10s), how many members (5), the
+//! first seed (0), and the protocol (raft).
 
 use std::time::Instant;
 use synod_sim::{Campaign, Span, Swarm};
@@ -13,8 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         args.next().map_or(Some(Span::secs(10)), |text| Span::parse(&text)).ok_or("a length such as 60s")?;
     let nodes: u8 = args.next().map_or(Ok(5), |text| text.parse())?;
     let first: u64 = args.next().map_or(Ok(0), |text| text.parse())?;
+    let protocol = args.next().unwrap_or_else(|| "raft".into());
     let began = Instant::now();
-    let campaign = Campaign::new(Swarm { nodes, until, ..Swarm::default() }, first..first + seeds);
+    let campaign = Campaign::new(Swarm { protocol, nodes, until, ..Swarm::default() }, first..first + seeds);
     let report = campaign.run(&|_| true)?;
     let took = began.elapsed().as_secs_f64();
     for failure in &report.failures {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::raft::Raft;
+use synod_protocols::with_replicated_log;
 
 /// Failures that a report keeps at most; the rest are counted.
 pub const FAILURES_MAX: usize = 100;
@@ -71,10 +71,8 @@ impl Campaign {
     /// # Errors
     /// [`UnknownProtocol`].
     pub fn run(&self, watch: &(dyn Fn(Progress) -> bool + Sync)) -> Result<CampaignReport, UnknownProtocol> {
-        match self.swarm.protocol.as_str() {
-            Raft::NAME => Ok(self.run_with::<Raft>(watch)),
-            other => Err(UnknownProtocol(other.to_owned())),
-        }
+        let name = self.swarm.protocol.as_str();
+        with_replicated_log!(name, P => self.run_with::<P>(watch)).ok_or_else(|| UnknownProtocol(name.into()))
     }
 
     /// As [`Campaign::run`], on a protocol of the caller's choice.

@@ -233,7 +233,7 @@ impl Checkers {
         }
         for (index, epoch, digest) in fresh.into_iter().rev() {
             let log = &mut self.members[at].log;
-            let previous = if index > 1 { log[index as usize - 2] } else { 0 };
+            let previous = if index > 1 && P::LOG_MATCHING { log[index as usize - 2] } else { 0 };
             match log.get_mut(index as usize - 1) {
                 Some(old) => *old = epoch,
                 None => log.push(epoch),

@@ -69,11 +69,12 @@ pub use units::{Factor, Share, Span};
 pub use world::MARKS_MAX;
 
 use std::fmt;
+use synod_protocols::catalogue::REPLICATED_LOGS;
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::raft::Raft;
+use synod_protocols::with_replicated_log;
 
 /// The protocols that [`run`] knows.
-pub const PROTOCOLS: &[&str] = &[Raft::NAME];
+pub const PROTOCOLS: &[&str] = REPLICATED_LOGS;
 
 /// A script names a protocol that there is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +93,8 @@ impl std::error::Error for UnknownProtocol {}
 /// # Errors
 /// [`UnknownProtocol`]. Broken promises are no errors: they are in the outcome.
 pub fn run(script: &Script, sink: &mut dyn Sink) -> Result<Outcome, UnknownProtocol> {
-    match script.protocol.as_str() {
-        Raft::NAME => Ok(run_with::<Raft>(script, sink)),
-        other => Err(UnknownProtocol(other.to_owned())),
-    }
+    let name = script.protocol.as_str();
+    with_replicated_log!(name, P => run_with::<P>(script, sink)).ok_or_else(|| UnknownProtocol(name.into()))
 }
 
 /// Runs a script on a protocol of the caller's choice, whatever the script names: one of its own, or

@@ -8,6 +8,7 @@ use crate::script::{
 use crate::units::{Factor, Share, Span};
 use std::fmt;
 use std::str::FromStr;
+use synod_protocols::catalogue::replicated_log;
 
 /// The smallest log segment that a script may ask for, in bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
@@ -151,7 +152,10 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn read_into(&mut self, script: &mut Script, keyword: &str) -> Parsed<()> {
         match keyword {
-            "protocol" => script.protocol = self.word("a protocol", "protocol raft")?.to_owned(),
+            "protocol" => {
+                let name = self.word("a protocol", "protocol raft")?;
+                script.protocol = replicated_log(name).unwrap_or(name).to_owned();
+            }
             "nodes" => {
                 if !script.actions.is_empty() {
                     return Err("`nodes` must come before the first `at` line".into());

@@ -13,7 +13,7 @@ use std::hash::Hasher;
 use synod_node::tape::{self, TapeError};
 use synod_protocols::contract::Describe;
 use synod_protocols::log::{LogEvent, ReplicatedLog, Role};
-use synod_protocols::raft::Raft;
+use synod_protocols::with_replicated_log;
 use synod_protocols::{Effects, Fingerprint, Input, NodeId, Time};
 
 /// Why a recording cannot be shown.
@@ -66,10 +66,8 @@ pub struct Replayed {
 /// A recording that cannot be read, or that cannot be shown here.
 pub fn replay(recording: Bytes, sink: &mut dyn Sink) -> Result<Replayed, ReplayError> {
     let protocol = tape::Reader::open(recording.clone())?.life().protocol.clone();
-    match protocol.as_str() {
-        Raft::NAME => replay_on::<Raft>(recording, sink),
-        _ => Err(ReplayError::Protocol(protocol)),
-    }
+    with_replicated_log!(&protocol, P => replay_on::<P>(recording, sink))
+        .unwrap_or(Err(ReplayError::Protocol(protocol)))
 }
 
 fn replay_on<P: ReplicatedLog>(recording: Bytes, sink: &mut dyn Sink) -> Result<Replayed, ReplayError> {

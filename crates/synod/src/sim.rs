@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use synod_protocols::catalogue::replicated_log;
 use synod_sim::script::{Mix, Progress as Promise, Workload};
 use synod_sim::{
     Campaign, CampaignReport, Counts, NoTrace, Outcome, PROTOCOLS, Script, Sink, Span, Swarm, Trace, swarm,
@@ -38,7 +39,7 @@ pub fn run(options: &Sim) -> Done {
 
 /// Refuses a protocol that there is not.
 pub fn known(protocol: &str) -> Done {
-    if !PROTOCOLS.contains(&protocol) {
+    if replicated_log(protocol).is_none() {
         let known = PROTOCOLS.join(", ");
         return Err(Failure::Usage(format!("there is no protocol `{protocol}` here: use one of {known}")));
     }

@@ -7,8 +7,7 @@ use synod_protocols::log::{
     Payload, ReplicatedLog, SnapshotPoint, Ticket,
 };
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, TERM_MAX,
-    Term,
+    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, Term,
 };
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Effects, Input, Process, Recovery, Rng, StorageFault};
@@ -17,27 +16,31 @@ const SELF: NodeId = NodeId(1);
 
 #[test]
 fn hostile_messages_do_no_harm() {
-    let mut ignored = 0;
-    for seed in 0..60 {
-        ignored += harass(seed);
-    }
+    harass_many::<Raft>(message);
+}
+
+/// Draws a message that may be anything.
+pub type Hostile<P> = fn(&mut Rng, &P) -> <P as Process>::Message;
+
+pub fn harass_many<P: ReplicatedLog>(message: Hostile<P>) {
+    let ignored: u64 = (0..60).map(|seed| harass::<P>(seed, message)).sum();
     assert!(ignored > 1_000, "nothing was found to be hostile: {ignored}");
 }
 
-fn harass(seed: u64) -> u64 {
+fn harass<P: ReplicatedLog>(seed: u64, message: Hostile<P>) -> u64 {
     let mut rng = Rng::new(seed);
     let mut now = Time::ZERO;
-    let mut out = Effects::<Raft>::new();
+    let mut out = Effects::<P>::new();
     let limits = LogLimits { tail_bytes_max: 500, message_bytes_max: 200, ..LogLimits::default() };
     let common = LogConfig { limits, ..LogConfig::new(SELF, (1..=3).map(NodeId).collect(), seed) };
-    let mut raft = Raft::recover(Raft::config(common), Recovery::First, LogBase::default(), now, &mut out);
+    let mut process = P::recover(P::config(common), Recovery::First, LogBase::default(), now, &mut out);
     let mut to_self = VecDeque::new();
     let mut delivered = Index::ZERO;
     let mut terms = Vec::new();
     for _ in 0..3_000 {
         let from = NodeId(2 + rng.below(3));
         let input = match rng.below(10) {
-            0..6 => Input::Message { from, message: message(&mut rng, &raft) },
+            0..6 => Input::Message { from, message: message(&mut rng, &process) },
             6 => Input::Timeout,
             7 => match to_self.pop_front() {
                 Some(message) => Input::Message { from: SELF, message },
@@ -49,7 +52,7 @@ fn harass(seed: u64) -> u64 {
         if rng.chance(1, 3) {
             now = Time(now.0 + rng.below(60_000_000));
         }
-        raft.step(now, input, &mut out);
+        process.step(now, input, &mut out);
         let own = out.sends.drain(..).filter(|send| send.to == SELF).map(|send| send.message);
         to_self.extend(own);
         for emit in out.events.drain(..) {
@@ -62,23 +65,23 @@ fn harass(seed: u64) -> u64 {
         }
         let _: Vec<LogAsk> = out.asks.drain(..).collect();
         out.clear();
-        let _ = (raft.deadline(), raft.describe(now));
-        let status = raft.status();
+        let _ = (process.deadline(), process.describe(now));
+        let status = process.status();
         assert!(status.committed <= status.last && status.durable <= status.last);
         for index in (status.first_in_memory.0..=delivered.0).map(Index) {
-            let held = raft.entry(index).map(|(epoch, _)| epoch);
+            let held = process.entry(index).map(|(epoch, _)| epoch);
             assert_eq!(held, Some(terms[index.0 as usize - 1]), "{index} was committed and then replaced");
         }
     }
-    raft.status().ignored
+    process.status().ignored
 }
 
 /// A number near what the server knows, or far from everything.
-fn number(rng: &mut Rng, near: u64) -> u64 {
+pub fn number(rng: &mut Rng, near: u64) -> u64 {
     match rng.below(8) {
         0..5 => (near + rng.below(4)).saturating_sub(2),
         5 => rng.below(4),
-        6 => TERM_MAX.0,
+        6 => u64::MAX >> 1,
         _ => u64::MAX - rng.below(2),
     }
 }
@@ -160,12 +163,12 @@ fn members(rng: &mut Rng) -> bytes::Bytes {
     bytes.into()
 }
 
-fn trouble(rng: &mut Rng, peer: NodeId) -> Input<Raft> {
+fn trouble<P: ReplicatedLog>(rng: &mut Rng, peer: NodeId) -> Input<P> {
     match rng.below(6) {
         0 => Input::LinkUp { peer, session: LinkSession(rng.next()) },
         1 => Input::LinkDown { peer },
         2 => Input::StorageFault(StorageFault::Full),
-        3 | 4 => Input::StorageFault(StorageFault::Cleared),
+        3..6 => Input::StorageFault(StorageFault::Cleared),
         _ => Input::Answer(LogAnswer::Entries { from: Index(rng.below(5)), records: Vec::new() }),
     }
 }
@@ -180,7 +183,7 @@ fn change(rng: &mut Rng) -> MembershipChange {
     }
 }
 
-fn request(rng: &mut Rng, delivered: Index, terms: &[Epoch]) -> Input<Raft> {
+fn request<P: ReplicatedLog>(rng: &mut Rng, delivered: Index, terms: &[Epoch]) -> Input<P> {
     let ticket = Ticket(rng.next());
     Input::Request(match rng.below(6) {
         3 => LogRequest::TransferLeadership { ticket, to: rng.chance(1, 2).then_some(NodeId(rng.below(5))) },

@@ -25,6 +25,11 @@ impl Oracle {
         Index(self.committed.len() as u64)
     }
 
+    /// How many of the epochs that were led are not after `epoch`.
+    pub fn count_epochs(&self, epoch: Epoch) -> usize {
+        self.leaders.range(..=epoch).count()
+    }
+
     /// How many epochs were led.
     pub fn leaders(&self) -> u64 {
         self.leaders.len() as u64
@@ -50,11 +55,12 @@ impl Oracle {
         self.reads.insert(ticket, self.committed());
     }
 
-    /// Log matching: an index and an epoch determine the entry and all before it.
+    /// Log matching: an index and an epoch determine the entry and, in most protocols, all before it.
     pub fn check_appended<P: ReplicatedLog>(&mut self, id: NodeId, process: &P, first: Index, last: Index) {
         for index in (first.0..=last.0).map(Index) {
             let Some((epoch, payload)) = process.entry(index) else { continue };
             let before = match index.previous() {
+                _ if !P::LOG_MATCHING => Epoch(0),
                 Index::ZERO => Epoch(0),
                 previous => match process.entry(previous) {
                     Some((epoch, _)) => epoch,

@@ -5,6 +5,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
+//! | `count epochs` | from here on epochs are shown as how many of those that were led are not after them |
 //! | `start 3` | a cluster of three members, n1 to n3, which are up and wait |
 //! | `limit window_messages 2` | before `start`: sets a bound (also `message_bytes`, `window_bytes`, `uncommitted_bytes`, `tail_bytes`, `reads`, `members`) |
 //! | `lease 1000`, `priority n2 5`, `drift n2 -500` | before `start`: leases with a drift bound in parts per million; a priority; a clock that runs so much faster |
@@ -37,12 +38,13 @@
 //! | `expect …` | see [`Runner::expect`] |
 
 use crate::cluster::{Answer, Cluster, Settings, Start};
+use crate::subjects::show_epoch;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use synod_protocols::log::{
-    ChangeRefusal, CommittedEntry, Index, Lease, Member, MemberPart, MembershipChange, Payload, Refusal,
-    ReplicatedLog, Role, Ticket,
+    ChangeRefusal, CommittedEntry, Epoch, Index, Lease, Member, MemberPart, MembershipChange, Payload,
+    Refusal, ReplicatedLog, Role, Ticket,
 };
 use synod_protocols::types::NodeId;
 use synod_protocols::{Describe, StorageFault};
@@ -53,6 +55,7 @@ pub fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {
         cluster: None,
         settings: Settings { seed: 1, ..Settings::default() },
         names: BTreeMap::new(),
+        count_epochs: false,
     };
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -76,6 +79,7 @@ struct Runner<P: ReplicatedLog> {
     cluster: Option<Cluster<P>>,
     settings: Settings,
     names: BTreeMap<String, Ticket>,
+    count_epochs: bool,
 }
 
 type Outcome = Result<(), String>;
@@ -93,6 +97,7 @@ impl<P: ReplicatedLog> Runner<P> {
 
     fn command(&mut self, words: &[&str]) -> Outcome {
         match words {
+            ["count", "epochs"] => self.count_epochs = true,
             ["limit", name, value] => return self.limit(name, number(value)?),
             ["start", size] => {
                 let mut cluster = Cluster::new(number(size)?, self.settings.clone());
@@ -300,7 +305,7 @@ impl<P: ReplicatedLog> Runner<P> {
 
     /// | expectation | what must hold |
     /// |---|---|
-    /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term) |
+    /// | `n1 leader` (or any role), `n1 leader epoch 2` | n1's role, and its epoch (Raft: term, Viewstamped Replication: view) |
     /// | `n1 epoch 2`, `n1 follows n2`, `n1 follows nobody`, `n1 voted n2` | |
     /// | `n1 committed 3`, `n1 durable 3`, `n1 last 3`, `n1 base 3`, `n1 in memory 3`, `n1 ignored 1` | `LogStatus` |
     /// | `n1 log -@1 a@1 b@2` | its log from its base on; `-` is a no-op, `members` a configuration |
@@ -355,12 +360,13 @@ impl<P: ReplicatedLog> Runner<P> {
         same(found, rest.join(" "))
     }
 
-    fn expect_member(&mut self, id: NodeId, rest: &[&str]) -> Outcome {
-        let now = self.cluster().local(id);
-        let node_ = self.cluster().node(id);
+    fn expect_member(&self, id: NodeId, rest: &[&str]) -> Outcome {
+        let cluster = self.cluster.as_ref().expect("a script starts a cluster first");
+        let node_ = cluster.node(id);
+        let now = cluster.local(id);
         match rest {
             ["applied", entries @ ..] => {
-                return same(show_applied(&node_.delivered), entries.join(" "));
+                return same(self.show_applied(id), entries.join(" "));
             }
             ["asks", what @ ..] => return same(show_asks(&node_.asks), what.join(" ")),
             ["told", members @ ..] => {
@@ -371,7 +377,7 @@ impl<P: ReplicatedLog> Runner<P> {
                 let found: Vec<_> = node_.disk.records().iter().map(name).collect();
                 return same(found.join(", "), names.join(" "));
             }
-            ["unsynced", count] => return same(self.cluster().unsynced(id).to_string(), count.to_string()),
+            ["unsynced", count] => return same(cluster.unsynced(id).to_string(), count.to_string()),
             _ => {}
         }
         let process = node_.process.as_ref().ok_or_else(|| format!("{id} is down"))?;
@@ -386,7 +392,7 @@ impl<P: ReplicatedLog> Runner<P> {
         }
         let nobody = |id: Option<NodeId>| id.map_or("nobody".to_string(), |id| id.to_string());
         let (found, wanted) = match rest {
-            ["log", entries @ ..] => (show_log(process), entries.join(" ")),
+            ["log", entries @ ..] => (self.show_log(process), entries.join(" ")),
             ["members", members @ ..] => (show_members(&process.members()), members.join(" ")),
             ["context", whom, context @ ..] => {
                 let whom = node(whom)?;
@@ -400,16 +406,46 @@ impl<P: ReplicatedLog> Runner<P> {
             ["last", n] => (status.last.to_string(), n.to_string()),
             ["in", "memory", n] => (status.first_in_memory.to_string(), n.to_string()),
             ["ignored", n] => (status.ignored.to_string(), n.to_string()),
-            ["epoch", n] => (status.epoch.0.to_string(), n.to_string()),
+            ["epoch", n] => (self.show_epoch(status.epoch), n.to_string()),
             ["follows", leader] => (nobody(status.leader), leader.to_string()),
             ["voted", whom] => (nobody(status.voted_for), whom.to_string()),
             [role] => (show_role(status.role), role.to_string()),
-            [role, "epoch", n] => {
-                (format!("{} epoch {}", show_role(status.role), status.epoch.0), format!("{role} epoch {n}"))
-            }
+            [role, "epoch", n] => (
+                format!("{} epoch {}", show_role(status.role), self.show_epoch(status.epoch)),
+                format!("{role} epoch {n}"),
+            ),
             _ => return Err("there is no such expectation".into()),
         };
         same(found, wanted)
+    }
+}
+
+/// How things are shown.
+impl<P: ReplicatedLog> Runner<P> {
+    fn show_epoch(&self, epoch: Epoch) -> String {
+        match (&self.cluster, self.count_epochs) {
+            (Some(cluster), true) => cluster.oracle.count_epochs(epoch).to_string(),
+            _ => show_epoch::<P>(epoch),
+        }
+    }
+
+    fn show_applied(&self, id: NodeId) -> String {
+        let cluster = self.cluster.as_ref().expect("a script starts a cluster first");
+        let show = |entry: &CommittedEntry| {
+            format!("{}@{}", show_payload(&entry.payload), self.show_epoch(entry.epoch))
+        };
+        let entries: Vec<_> = cluster.node(id).delivered.iter().map(show).collect();
+        if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
+    }
+
+    fn show_log(&self, process: &P) -> String {
+        let show = |index| match process.entry(Index(index)) {
+            Some((epoch, payload)) => format!("{}@{}", show_payload(payload), self.show_epoch(epoch)),
+            None => "?".into(),
+        };
+        let status = process.status();
+        let entries: Vec<_> = (status.base.0 + 1..=status.last.0).map(show).collect();
+        if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
     }
 }
 
@@ -478,21 +514,6 @@ fn show_payload(payload: &Payload) -> String {
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Payload::Membership(_) => "members".into(),
     }
-}
-
-fn show_applied(entries: &[CommittedEntry]) -> String {
-    let show = |entry: &CommittedEntry| format!("{}@{}", show_payload(&entry.payload), entry.epoch.0);
-    if entries.is_empty() { "nothing".into() } else { entries.iter().map(show).collect::<Vec<_>>().join(" ") }
-}
-
-fn show_log<P: ReplicatedLog>(process: &P) -> String {
-    let show = |index| match process.entry(Index(index)) {
-        Some((epoch, payload)) => format!("{}@{}", show_payload(payload), epoch.0),
-        None => "?".into(),
-    };
-    let status = process.status();
-    let entries: Vec<_> = (status.base.0 + 1..=status.last.0).map(show).collect();
-    if entries.is_empty() { "nothing".into() } else { entries.join(" ") }
 }
 
 fn show_asks(asks: &VecDeque<synod_protocols::log::LogAsk>) -> String {

@@ -5,12 +5,40 @@ use crate::script;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use synod_protocols::log::ReplicatedLog;
+use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
+use synod_protocols::viewstamped::Viewstamped;
+use synod_protocols::zab::Zab;
 
 type Run = fn(&str) -> Result<u64, String>;
 
-/// Every replicated log, by name.
-const PROTOCOLS: [(&str, Run); 1] = [(Raft::NAME, run::<Raft>)];
+/// Every replicated log, by what its scripts' names begin with.
+const PROTOCOLS: [(&str, Run); 4] =
+    [("raft", run::<Raft>), ("paxos", run::<MultiPaxos>), ("vr", run::<Viewstamped>), ("zab", run::<Zab>)];
+
+/// Scripts that do not hold for a protocol: what it cannot do yet, and the one in which a Paxos
+/// acceptor would have to forget what it has accepted.
+const NOT_FOR: [(&str, &str); 19] = [
+    ("paxos", "log-snapshot-crash-before-its-record"),
+    ("paxos", "log-add-and-promote"),
+    ("paxos", "log-add-learner"),
+    ("paxos", "log-change-refused"),
+    ("paxos", "log-change-would-lose-the-quorum"),
+    ("paxos", "log-join-by-snapshot"),
+    ("paxos", "log-joining-member-restarts"),
+    ("paxos", "log-leader-removes-itself"),
+    ("paxos", "log-remove"),
+    ("paxos", "log-replace"),
+    ("vr", "log-add-and-promote"),
+    ("vr", "log-add-learner"),
+    ("vr", "log-change-refused"),
+    ("vr", "log-change-would-lose-the-quorum"),
+    ("vr", "log-join-by-snapshot"),
+    ("vr", "log-joining-member-restarts"),
+    ("vr", "log-leader-removes-itself"),
+    ("vr", "log-remove"),
+    ("vr", "log-replace"),
+];
 
 #[test]
 fn every_script_holds() {
@@ -25,11 +53,15 @@ fn every_script_holds() {
         let name = path.file_stem().expect("a name").to_string_lossy();
         let text = std::fs::read_to_string(path).expect("readable");
         assert!(text.starts_with("# "), "{name}: the first line says what the script shows");
-        let protocol = name.split_once('-').map_or("", |(protocol, _)| protocol);
-        let runs: Vec<_> =
-            PROTOCOLS.iter().filter(|(name, _)| protocol == "log" || protocol == *name).collect();
+        let kind = name.split_once('-').map_or("", |(kind, _)| kind);
+        let runs: Vec<_> = PROTOCOLS.iter().filter(|(name, _)| kind == "log" || kind == *name).collect();
         assert!(!runs.is_empty(), "{name}: which protocol is this for?");
         for (protocol, run) in runs {
+            if NOT_FOR.contains(&(*protocol, &name)) {
+                continue;
+            }
+            // Protocols number their epochs differently: the neutral scripts count those led.
+            let text = if kind == "log" { format!("count epochs\n{text}") } else { text.clone() };
             ran += 1;
             if let Err(error) = run(&text) {
                 failed += 1;
@@ -38,7 +70,7 @@ fn every_script_holds() {
         }
     }
     println!("{ran} scripts, {failed} failed");
-    assert!(ran >= 25 && failed == 0, "{failed} of {ran} scripts failed");
+    assert!(ran >= 60 && failed == 0, "{failed} of {ran} scripts failed");
 }
 
 fn run<P: ReplicatedLog>(text: &str) -> Result<u64, String> {

@@ -1,0 +1,265 @@
+//! What a member and its host do for each other: delivery, values read back from the log on disk,
+//! and snapshots.
+
+use super::message::{Accepted, Message};
+use super::record::{Pvalue, Record};
+use super::{MultiPaxos, Part, Standing};
+use crate::contract::Effects;
+use crate::log::{CommittedEntry, Index, LogAnswer, LogAsk, LogEvent, SnapshotPoint};
+use crate::types::Time;
+use alloc::vec::Vec;
+
+/// Values asked of the host for one purpose: one question at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostRead {
+    Idle,
+    Waiting {
+        from: Index,
+    },
+    /// The host could not read them.
+    Failed {
+        retry: Time,
+    },
+}
+
+impl HostRead {
+    /// Whether the question may be asked now; then it counts as asked.
+    fn begin(&mut self, from: Index) -> bool {
+        let idle = *self == HostRead::Idle;
+        if idle {
+            *self = HostRead::Waiting { from };
+        }
+        idle
+    }
+
+    /// Whether this was asked; then it counts as answered, or as failed until `retry`.
+    fn take(&mut self, from: Index, failed: bool, retry: Time) -> bool {
+        let asked = *self == HostRead::Waiting { from };
+        if asked {
+            *self = if failed { HostRead::Failed { retry } } else { HostRead::Idle };
+        }
+        asked
+    }
+
+    /// From where on values were asked, if there was no answer yet.
+    pub(super) fn waiting(&self) -> Option<Index> {
+        match self {
+            HostRead::Waiting { from } => Some(*from),
+            HostRead::Idle | HostRead::Failed { .. } => None,
+        }
+    }
+
+    /// When a question that was answered with nothing may be asked again.
+    pub(super) fn retry(&self) -> Option<Time> {
+        match self {
+            HostRead::Failed { retry } => Some(*retry),
+            HostRead::Idle | HostRead::Waiting { .. } => None,
+        }
+    }
+}
+
+/// Delivery.
+impl MultiPaxos {
+    /// Delivers chosen values which are on this member's disk.
+    pub(super) fn deliver(&mut self, out: &mut Effects<Self>) {
+        let ready = self.chosen.min(self.stored);
+        if self.delivered >= ready || self.standing == Standing::Abstaining {
+            return;
+        }
+        let from = self.delivered.next();
+        let first_in_memory = self.log.first_in_memory();
+        if from < first_in_memory {
+            // After a restart: these are on disk only.
+            let to = ready.min(first_in_memory.previous());
+            let bytes_max = self.config.limits.message_bytes_max;
+            if self.redelivery.begin(from) {
+                out.ask(LogAsk::Entries { from, to, bytes_max });
+            }
+            return;
+        }
+        let entries = committed(from, self.log.range(from, ready));
+        self.delivered = ready;
+        // Early: it names only values that a quorum's disks and this one hold.
+        out.event_early(LogEvent::Committed { entries });
+    }
+
+    /// Delivers values that the host has read back.
+    fn redeliver(&mut self, from: Index, pvalues: &[Pvalue], out: &mut Effects<Self>) {
+        let ready = self.chosen.min(self.stored);
+        if from != self.delivered.next() {
+            return;
+        }
+        let count = (ready.0 - self.delivered.0).min(pvalues.len() as u64) as usize;
+        if count > 0 {
+            self.delivered = Index(self.delivered.0 + count as u64);
+            let entries = committed(from, pvalues[..count].iter());
+            // Early: it names only values that a quorum's disks and this one hold.
+            out.event_early(LogEvent::Committed { entries });
+        }
+    }
+}
+
+fn committed<'a>(from: Index, pvalues: impl Iterator<Item = &'a Pvalue>) -> Vec<CommittedEntry> {
+    let entry = |(index, pvalue): (_, &Pvalue)| CommittedEntry {
+        index,
+        epoch: pvalue.value.origin.epoch(),
+        payload: pvalue.value.payload.clone(),
+    };
+    (from.0..).map(Index).zip(pvalues).map(entry).collect()
+}
+
+/// Questions and answers.
+impl MultiPaxos {
+    pub(super) fn on_answer(&mut self, answer: LogAnswer<Record>, out: &mut Effects<Self>) {
+        let (from, records) = match answer {
+            LogAnswer::Entries { from, records } => (from, records),
+            LogAnswer::Snapshot { point } => return self.on_snapshot(point, out),
+        };
+        let pvalues = self.pvalues_of(from, records);
+        let retry = self.now + self.config.timing.heartbeat;
+        let redelivery = self.redelivery.take(from, pvalues.is_empty(), retry);
+        let catch_up = self.catch_up.take(from, pvalues.is_empty(), retry);
+        if redelivery {
+            self.redeliver(from, &pvalues, out);
+        }
+        if catch_up && !pvalues.is_empty() {
+            self.send_from_host(from, pvalues, out);
+        }
+        if !redelivery && !catch_up {
+            self.ignored += 1;
+        }
+    }
+
+    /// The values at `from` and after it which an answer holds, as far as they are this log's: a
+    /// record may begin earlier, and parts of it may have been replaced by later ones. A slot
+    /// is accepted anew only under a higher ballot, so the ballot tells.
+    fn pvalues_of(&self, from: Index, records: Vec<Record>) -> Vec<Pvalue> {
+        let mut next = from;
+        let mut found = Vec::new();
+        for record in records {
+            let Record::Accepted { first, pvalues, .. } = record else { continue };
+            for (slot, pvalue) in (first.0..).map(Index).zip(pvalues) {
+                if slot == next && self.log.ballot_at(slot) == Some(pvalue.ballot) {
+                    found.push(pvalue);
+                    next = next.next();
+                }
+            }
+        }
+        found
+    }
+
+    /// Asks the host for values that a lagging peer or a proposer lacks and memory no longer
+    /// holds; the peer that lags most goes first, and others at the same place share the answer.
+    pub(super) fn ask_for_catch_up(&mut self, out: &mut Effects<Self>) {
+        let limits = self.config.limits;
+        let first_in_memory = self.log.first_in_memory();
+        let from = match (self.part, self.promise_wanted) {
+            (Part::Leader, _) if self.catch_up_wanted => {
+                let waiting =
+                    self.progress.iter().filter(|peer| peer.waits_for_host(&limits, first_in_memory));
+                let from = waiting.map(|peer| peer.next).min();
+                self.catch_up_wanted = from.is_some();
+                from
+            }
+            (Part::Follower, Some((to, first))) if first <= self.log.base() => {
+                // It was cut meanwhile: all that is left is the state.
+                self.promise_wanted = None;
+                self.send_promise(to, first, Vec::new(), out);
+                None
+            }
+            (Part::Follower, Some((_, first))) => Some(first),
+            _ => None,
+        };
+        if let Some(from) = from
+            && self.catch_up.begin(from)
+        {
+            let to = first_in_memory.previous();
+            out.ask(LogAsk::Entries { from, to, bytes_max: limits.message_bytes_max });
+        }
+    }
+
+    /// Sends values that the host has read back to those who wait for them.
+    fn send_from_host(&mut self, from: Index, mut pvalues: Vec<Pvalue>, out: &mut Effects<Self>) {
+        let limits = self.config.limits;
+        let mut bytes = 0;
+        let fits = |pvalue: &&Pvalue| {
+            bytes += pvalue.value.cost();
+            bytes <= limits.message_bytes_max
+        };
+        let count = pvalues.iter().take_while(fits).count().max(1);
+        pvalues.truncate(count);
+        if let Some((to, first)) = self.promise_wanted
+            && first == from
+        {
+            self.promise_wanted = None;
+            return self.send_promise(to, first, pvalues, out);
+        }
+        if self.part != Part::Leader {
+            return;
+        }
+        let cost = pvalues.iter().map(|pvalue| pvalue.value.cost()).sum();
+        for i in 0..self.progress.len() {
+            let peer = &self.progress[i];
+            if peer.next == from && peer.waits_for_host(&limits, self.log.first_in_memory()) {
+                self.send_pipelined(i, pvalues.clone(), cost, out);
+                self.replicate(i, out);
+            }
+        }
+    }
+
+    pub(super) fn retry_host_reads(&mut self) {
+        for read in [&mut self.redelivery, &mut self.catch_up] {
+            if read.retry().is_some_and(|at| self.now >= at) {
+                *read = HostRead::Idle;
+            }
+        }
+    }
+}
+
+/// Snapshots.
+impl MultiPaxos {
+    /// The host's state covers the log up to `point`: what is before it is dropped.
+    pub(super) fn on_compact(&mut self, point: SnapshotPoint, out: &mut Effects<Self>) {
+        if point.index <= self.log.base() || point.index > self.delivered {
+            self.ignored += u64::from(point.index > self.delivered);
+            return;
+        }
+        self.applied = self.applied.max(point.index);
+        self.begin_after(point);
+        if self.part == Part::Leader {
+            for i in 0..self.progress.len() {
+                self.replicate(i, out);
+            }
+        }
+    }
+
+    /// The host's state is a peer's now. What this acceptor has accepted after the point it keeps:
+    /// that it was accepted may be what makes it chosen.
+    fn on_snapshot(&mut self, point: SnapshotPoint, out: &mut Effects<Self>) {
+        if point.index <= self.delivered || self.standing == Standing::Abstaining {
+            self.ignored += 1;
+            return;
+        }
+        self.chosen = self.chosen.max(point.index);
+        (self.delivered, self.applied) = (point.index, point.index);
+        self.begin_after(point);
+        self.upto = self.upto.max(self.chosen);
+        self.stored = self.stored.max(self.log.base());
+        if let Some(leader) = self.leader.filter(|leader| *leader != self.config.id) {
+            let accepted = Accepted { ballot: self.promised, upto: self.upto, read_round: 0, gap: true };
+            out.send(leader, Message::Accepted(accepted));
+        }
+        self.proceed(out);
+    }
+
+    fn begin_after(&mut self, point: SnapshotPoint) {
+        self.log.compact(point);
+        self.count_open_bytes();
+        let base = self.log.base();
+        for read in [&mut self.redelivery, &mut self.catch_up] {
+            if read.waiting().is_some_and(|from| from <= base) {
+                *read = HostRead::Idle;
+            }
+        }
+    }
+}

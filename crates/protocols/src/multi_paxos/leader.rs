@@ -1,0 +1,232 @@
+//! Phase 2: the leader proposes, counts who has accepted, and says what is chosen.
+
+use super::log::values_of;
+use super::message::{Accept, Accepted, Message};
+use super::progress::Sending;
+use super::record::{Pvalue, Value};
+use super::{MultiPaxos, Part};
+use crate::contract::Effects;
+use crate::log::{Index, Payload};
+use crate::types::NodeId;
+use alloc::vec::Vec;
+
+/// Sending.
+impl MultiPaxos {
+    /// A new leader proposes what phase 1 has found, and a no-op. `known`: who has promised, and
+    /// what each knows to be chosen, which is from where on it needs values.
+    pub(super) fn begin_phase2(
+        &mut self,
+        known: Vec<(NodeId, Index)>,
+        values: Vec<Value>,
+        out: &mut Effects<Self>,
+    ) {
+        let open = self.chosen.next();
+        for peer in &mut self.progress {
+            let promised = known.iter().find(|(id, _)| *id == peer.id).map(|(_, chosen)| *chosen);
+            let next = promised.map_or(open, Index::next).max(self.log.base().next());
+            peer.reset(promised, next, self.now);
+        }
+        self.catch_up_wanted = false;
+        self.accept(values, out);
+        self.replicate_to_all(out);
+    }
+
+    /// Leadership is lost.
+    pub(super) fn end_phase2(&mut self, out: &mut Effects<Self>) {
+        self.refuse_reads(out);
+        for peer in &mut self.progress {
+            peer.reset(None, Index(1), crate::types::Time::ZERO);
+        }
+        self.catch_up_wanted = false;
+    }
+
+    /// Proposes each at a slot of its own, after all that were proposed.
+    pub(super) fn propose(&mut self, payloads: impl Iterator<Item = Payload>, out: &mut Effects<Self>) {
+        let origin = self.promised;
+        self.accept(payloads.map(|payload| Value { origin, payload }).collect(), out);
+        self.replicate_to_all(out);
+    }
+
+    fn replicate_to_all(&mut self, out: &mut Effects<Self>) {
+        for i in 0..self.progress.len() {
+            self.replicate(i, out);
+        }
+    }
+
+    /// Sends a peer what it lacks, as far as its window allows.
+    pub(super) fn replicate(&mut self, i: usize, out: &mut Effects<Self>) {
+        loop {
+            let base = self.log.base();
+            let peer = &mut self.progress[i];
+            if peer.next <= base {
+                // What it lacks is no longer in the log. Early: it says what this member's durable
+                // state covers.
+                peer.probe(base.next(), true);
+                let (to, ballot) = (peer.id, self.promised);
+                return out.send_early(to, Message::Compacted { ballot, base });
+            }
+            let next = peer.next;
+            match peer.sending {
+                Sending::Probe { waiting: true } => return,
+                Sending::Probe { waiting: false } => {
+                    peer.sending = Sending::Probe { waiting: true };
+                    let pvalues = if next >= self.log.first_in_memory() {
+                        self.log.batch(next, self.config.limits.message_bytes_max).0
+                    } else {
+                        Vec::new()
+                    };
+                    return self.send_accept(i, values_of(pvalues), true, out);
+                }
+                Sending::Pipeline if next > self.log.last() => return,
+                Sending::Pipeline if next < self.log.first_in_memory() => {
+                    self.catch_up_wanted = true;
+                    return;
+                }
+                Sending::Pipeline => {
+                    let room = peer.room(&self.config.limits);
+                    let cost = self.log.get(next).map_or(0, |pvalue| pvalue.value.cost());
+                    if !peer.takes(cost, room) {
+                        return;
+                    }
+                    let (pvalues, cost) = self.log.batch(next, room);
+                    self.send_pipelined(i, pvalues, cost, out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn send_pipelined(
+        &mut self,
+        i: usize,
+        pvalues: Vec<Pvalue>,
+        cost: usize,
+        out: &mut Effects<Self>,
+    ) {
+        let last = Index(self.progress[i].next.0 + pvalues.len() as u64 - 1);
+        self.send_accept(i, values_of(pvalues), true, out);
+        self.progress[i].sent(last, cost);
+    }
+
+    /// Sends the values at `next` and after it.
+    fn send_accept(&mut self, i: usize, values: Vec<Value>, reply: bool, out: &mut Effects<Self>) {
+        let peer = &mut self.progress[i];
+        peer.chosen_sent = self.chosen;
+        let accept = Accept {
+            ballot: self.promised,
+            first: peer.next,
+            chosen: self.chosen,
+            read_round: self.reads.round,
+            reply,
+            values,
+        };
+        // Early, before this member's own disk has the values: a proposer that crashes and forgets
+        // them never proposes under this ballot again, because its promise of it was durable
+        // before anybody else's was asked for; so nothing else is ever proposed at these slots
+        // under it. It does not count itself among the quorum before its disk has them.
+        out.send_early(peer.id, Message::Accept(accept));
+    }
+
+    /// An Accept without values after the last one sent: the answer says that all arrived, or that
+    /// some were lost. For a peer that is probed it repeats the probe.
+    pub(super) fn send_heartbeats(&mut self, out: &mut Effects<Self>) {
+        self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        for i in 0..self.progress.len() {
+            self.send_accept(i, Vec::new(), true, out);
+        }
+        self.repeat_hand_over(out);
+    }
+
+    /// A peer that has everything which is chosen learns so at once, unless something else has
+    /// told it.
+    fn maybe_push_chosen(&mut self, i: usize, out: &mut Effects<Self>) {
+        let peer = &self.progress[i];
+        if peer.sending == Sending::Pipeline
+            && peer.chosen_sent < self.chosen
+            && peer.accepted >= self.chosen
+            && peer.next > self.log.last()
+        {
+            self.send_accept(i, Vec::new(), false, out);
+        }
+    }
+}
+
+/// Answers.
+impl MultiPaxos {
+    pub(super) fn on_accepted(&mut self, from: NodeId, accepted: Accepted, out: &mut Effects<Self>) {
+        if self.part != Part::Leader || accepted.ballot != self.promised {
+            return;
+        }
+        let Some(i) = self.progress.iter().position(|peer| peer.id == from) else {
+            self.ignored += 1;
+            return;
+        };
+        if accepted.upto > self.log.last() || accepted.read_round > self.reads.round {
+            self.ignored += 1;
+            return;
+        }
+        let peer = &mut self.progress[i];
+        peer.heard = self.now;
+        peer.read_round = peer.read_round.max(accepted.read_round);
+        if accepted.gap {
+            self.on_gap(i, accepted.upto);
+        } else if peer.acknowledge(accepted.upto) && accepted.upto > self.chosen {
+            self.maybe_choose(out);
+        }
+        self.maybe_confirm_round(out);
+        self.replicate(i, out);
+        self.maybe_push_chosen(i, out);
+        self.maybe_hand_over(out);
+    }
+
+    /// Something was lost before the message that the peer answers, or the peer has restarted and
+    /// no longer knows how far it had come.
+    fn on_gap(&mut self, i: usize, upto: Index) {
+        let peer = &mut self.progress[i];
+        // If it is what is sent next anyway, the answer is about an earlier message.
+        let stale = matches!(peer.sending, Sending::Probe { .. }) && peer.next == upto.next();
+        if !stale {
+            peer.probe(upto.next(), false);
+        }
+    }
+
+    /// What a quorum has accepted under this ballot is chosen; so is everything before it, because
+    /// who has accepted a slot has accepted all before it, or knows them to be chosen.
+    pub(super) fn maybe_choose(&mut self, out: &mut Effects<Self>) {
+        let accepted = self.progress.iter().map(|peer| peer.accepted).chain([self.stored]);
+        let Some(chosen) = self.membership.reached(accepted) else { return };
+        if chosen <= self.chosen {
+            return;
+        }
+        self.learn(chosen);
+        for i in 0..self.progress.len() {
+            self.maybe_push_chosen(i, out);
+        }
+        self.maybe_begin_round(out);
+    }
+
+    /// A connection begins with what is known: everything that was in flight may be lost.
+    pub(super) fn on_link_up(&mut self, peer: NodeId, out: &mut Effects<Self>) {
+        if self.part == Part::Preparing && self.membership.is_voter(peer) && peer != self.config.id {
+            return self.send_prepare(peer, out);
+        }
+        if self.part == Part::Leader
+            && let Some(i) = self.progress.iter().position(|progress| progress.id == peer)
+        {
+            let next = self.progress[i].accepted.max(self.log.base()).next();
+            self.progress[i].probe(next, false);
+            self.replicate(i, out);
+        }
+    }
+
+    /// Nothing is sent to the peer beyond heartbeats before it answers again.
+    pub(super) fn on_link_down(&mut self, peer: NodeId) {
+        if self.part == Part::Leader {
+            let base = self.log.base();
+            if let Some(progress) = self.progress.iter_mut().find(|progress| progress.id == peer) {
+                progress.probe(progress.accepted.max(base).next(), true);
+            }
+        } else if self.part == Part::Follower && self.promised.id == peer {
+            self.hasten_election();
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a leader knows about a peer, and how much it may send to it.
+
+use crate::log::{Index, LogLimits};
+use crate::types::{NodeId, Time};
+use alloc::collections::VecDeque;
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Progress {
+    pub(super) id: NodeId,
+    /// The peer has accepted every slot up to here under this ballot, or knows it to be chosen;
+    /// and its disk holds them. It only rises.
+    pub(super) accepted: Index,
+    /// The first slot to send; after the base of the log.
+    pub(super) next: Index,
+    pub(super) sending: Sending,
+    /// The messages of values that were not answered: the last slot of each and its cost.
+    in_flight: VecDeque<(Index, usize)>,
+    in_flight_bytes: usize,
+    /// What it was last told to be chosen, as far as nothing sent since is known to be lost.
+    pub(super) chosen_sent: Index,
+    /// The latest round of confirming the ballot that it answered.
+    pub(super) read_round: u64,
+    /// When it last answered under this ballot.
+    pub(super) heard: Time,
+    /// The batch of the peer's reads that the round under way confirms, and the one for the next.
+    pub(super) read_current: Option<u64>,
+    pub(super) read_next: Option<u64>,
+}
+
+/// How a leader sends to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sending {
+    /// It is not known from where on the peer needs values, or whether what was sent arrived: one
+    /// message at a time. `waiting`: it was sent, and is not repeated before the next heartbeat.
+    Probe { waiting: bool },
+    /// The peer takes what begins at `next`: messages follow each other without waiting.
+    Pipeline,
+}
+
+impl Progress {
+    pub(super) fn new(id: NodeId) -> Progress {
+        Progress {
+            id,
+            accepted: Index::ZERO,
+            next: Index(1),
+            sending: Sending::Probe { waiting: false },
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            chosen_sent: Index::ZERO,
+            read_round: 0,
+            heard: Time::ZERO,
+            read_current: None,
+            read_next: None,
+        }
+    }
+
+    /// A new ballot begins. A peer that has promised it said how much it knows to be chosen.
+    pub(super) fn reset(&mut self, known: Option<Index>, next: Index, now: Time) {
+        self.accepted = known.unwrap_or(Index::ZERO);
+        self.read_round = 0;
+        self.heard = now;
+        (self.read_current, self.read_next) = (None, None);
+        self.probe(next, false);
+        if known.is_some() {
+            self.sending = Sending::Pipeline;
+        }
+    }
+
+    /// Whatever was in flight is taken to be lost.
+    pub(super) fn probe(&mut self, next: Index, waiting: bool) {
+        self.next = next;
+        self.sending = Sending::Probe { waiting };
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.chosen_sent = Index::ZERO;
+    }
+
+    /// It has accepted everything up to `upto`, and the last message began where it could take it.
+    /// Returns whether that is news.
+    pub(super) fn acknowledge(&mut self, upto: Index) -> bool {
+        let news = upto > self.accepted;
+        self.accepted = self.accepted.max(upto);
+        while let Some((last, cost)) = self.in_flight.front().copied()
+            && last <= upto
+        {
+            self.in_flight.pop_front();
+            self.in_flight_bytes -= cost;
+        }
+        if let Sending::Probe { .. } = self.sending {
+            self.sending = Sending::Pipeline;
+            self.next = upto.next();
+        }
+        self.next = self.next.max(upto.next());
+        news
+    }
+
+    pub(super) fn sent(&mut self, last: Index, cost: usize) {
+        self.in_flight.push_back((last, cost));
+        self.in_flight_bytes += cost;
+        self.next = last.next();
+    }
+
+    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
+    pub(super) fn room(&self, limits: &LogLimits) -> usize {
+        if self.in_flight.is_empty() {
+            return limits.message_bytes_max.max(1);
+        }
+        if self.in_flight.len() >= limits.window_messages_max {
+            return 0;
+        }
+        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
+    }
+
+    /// Whether the next value, which costs `cost`, fits into `room`.
+    pub(super) fn takes(&self, cost: usize, room: usize) -> bool {
+        room > 0 && (cost <= room || self.in_flight.is_empty())
+    }
+
+    /// Whether it can take a whole message of values which the host has to read back first.
+    pub(super) fn waits_for_host(&self, limits: &LogLimits, first_in_memory: Index) -> bool {
+        self.sending == Sending::Pipeline
+            && self.next < first_in_memory
+            && self.room(limits) >= limits.message_bytes_max.max(1)
+    }
+}

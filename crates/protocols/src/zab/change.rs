@@ -1,0 +1,214 @@
+//! Changes of the members while serving.
+//!
+//! As in ZooKeeper 3.5 (Shraer, Reed, Malkhi and Junqueira, USENIX ATC'12) the change is a proposal
+//! which needs a quorum of the old *and* of the new members. It is in effect from its place in the
+//! history on, committed or not, as a joint configuration. ZooKeeper then activates the new one
+//! with the COMMIT; here a second proposal does that, so that the history alone says who counts,
+//! also to a member that was not there to hear the COMMIT.
+//!
+//! # Why it is safe
+//!
+//! Neighbouring configurations have intersecting quorums, and a change begins only when the last
+//! one is complete and committed. A prospective leader goes by the last configuration in the
+//! newest history of its quorum, not in its own: where taking that history shows it another
+//! configuration, it needs the promises of a quorum of that one too before it goes on. So it meets
+//! somebody who holds the next change, if one was committed, and the one after that, and so on.
+//!
+//! A change of observers touches no quorum, and is one proposal.
+
+use super::membership::Configuration;
+use super::record::Entry;
+use super::{Learner, Part, Phase, Zab};
+use crate::contract::Effects;
+use crate::log::{ChangeRefusal, Index, LogEvent, MemberPart, MembershipChange, Payload, Refusal, Ticket};
+use crate::types::NodeId;
+use crate::wire::Wire;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// What to do about a request for a change.
+enum Plan {
+    /// This is the next configuration.
+    Append(Configuration),
+    /// It is so already.
+    Nothing,
+    Refuse(ChangeRefusal),
+}
+
+impl Zab {
+    pub(super) fn on_change(&mut self, ticket: Ticket, change: MembershipChange, out: &mut Effects<Self>) {
+        if self.abstaining || self.storage_full {
+            return self.refuse(ticket, Refusal::Storage, out);
+        }
+        if self.part != Part::Leading(Phase::Broadcast) {
+            return self.refuse(ticket, Refusal::NotLeader { leader: self.leader_known() }, out);
+        }
+        let current = self.membership.current();
+        let under_way = current.is_joint() || self.membership.current_index() > self.commit;
+        if self.change.is_some() || self.transfer.is_some() || under_way {
+            return self.refuse(ticket, Refusal::Change(ChangeRefusal::InProgress), out);
+        }
+        match self.plan(change) {
+            Plan::Append(next) => {
+                self.change = Some(ticket);
+                self.propose_configuration(&next, out);
+            }
+            // Early: it tells what is so.
+            Plan::Nothing => out.event_early(LogEvent::Done { ticket }),
+            Plan::Refuse(why) => self.refuse(ticket, Refusal::Change(why), out),
+        }
+    }
+
+    fn plan(&self, change: MembershipChange) -> Plan {
+        let current = self.membership.current();
+        let voters: Vec<NodeId> = current.voters().collect();
+        match change {
+            MembershipChange::Add { id, context, promote } => {
+                if current.part(id).is_some() {
+                    return Plan::Refuse(ChangeRefusal::AlreadyMember(id));
+                }
+                if id <= current.highest() {
+                    return Plan::Refuse(ChangeRefusal::IdUsed { highest: current.highest() });
+                }
+                if current.members().len() >= self.config.limits.members_max {
+                    return Plan::Refuse(ChangeRefusal::Size);
+                }
+                Plan::Append(current.with_learner(id, context, promote))
+            }
+            MembershipChange::Promote(id) => match current.part(id) {
+                None => Plan::Refuse(ChangeRefusal::Unknown(id)),
+                Some(MemberPart::Learner { .. }) => {
+                    self.plan_voters(voters.into_iter().chain([id]).collect())
+                }
+                Some(_) => Plan::Refuse(ChangeRefusal::AlreadyMember(id)),
+            },
+            MembershipChange::Remove(id) => match current.part(id) {
+                None => Plan::Refuse(ChangeRefusal::Unknown(id)),
+                Some(MemberPart::Learner { .. }) => Plan::Append(current.without(id)),
+                Some(_) => self.plan_voters(voters.into_iter().filter(|voter| *voter != id).collect()),
+            },
+            MembershipChange::Replace(voters) => self.plan_voters(voters),
+        }
+    }
+
+    /// The way to these voters, if there is one.
+    fn plan_voters(&self, mut voters: Vec<NodeId>) -> Plan {
+        let current = self.membership.current();
+        voters.sort_unstable();
+        voters.dedup();
+        if voters.is_empty() {
+            return Plan::Refuse(ChangeRefusal::Size);
+        }
+        for id in &voters {
+            match current.part(*id) {
+                None => return Plan::Refuse(ChangeRefusal::Unknown(*id)),
+                Some(MemberPart::Learner { .. }) if !self.is_caught_up(*id) => {
+                    return Plan::Refuse(ChangeRefusal::NotCaughtUp(*id));
+                }
+                Some(_) => {}
+            }
+        }
+        let joint = current.joint(&voters);
+        if !joint.is_joint() {
+            return Plan::Nothing;
+        }
+        if !joint.settled().has_quorum(|id| self.is_reachable(id)) {
+            return Plan::Refuse(ChangeRefusal::WouldLoseQuorum);
+        }
+        Plan::Append(joint)
+    }
+
+    /// Takes the next step of a change when the last one is committed.
+    pub(super) fn maybe_advance_change(&mut self, out: &mut Effects<Self>) {
+        let current = self.membership.current();
+        let idle = self.part != Part::Leading(Phase::Broadcast);
+        if idle || self.membership.current_index() > self.commit {
+            return;
+        }
+        if current.is_joint() {
+            let next = current.settled();
+            return self.propose_configuration(&next, out);
+        }
+        if let Some(ticket) = self.change.take() {
+            // Early: it speaks of what a quorum's disks hold.
+            out.event_early(LogEvent::Done { ticket });
+        }
+        let current = self.membership.current();
+        if current.part(self.config.id).is_none() {
+            // Its last act was to commit that it is no member.
+            let heir = self.best_heir();
+            return self.abdicate_to(heir, self.round + 1, out);
+        }
+        let ready: Vec<NodeId> = current.to_promote().filter(|id| self.is_caught_up(*id)).collect();
+        if ready.is_empty() || self.transfer.is_some() || self.storage_full {
+            return;
+        }
+        if let Plan::Append(next) = self.plan_voters(current.voters().chain(ready).collect()) {
+            self.propose_configuration(&next, out);
+        }
+    }
+
+    fn propose_configuration(&mut self, next: &Configuration, out: &mut Effects<Self>) {
+        let payload = Payload::Membership(next.to_bytes());
+        self.append(vec![Entry { epoch: self.epochs.accepted, payload }], out);
+        self.replicate_all(out);
+    }
+
+    /// Leadership is lost. The change may still happen.
+    pub(super) fn abandon_change(&mut self, out: &mut Effects<Self>) {
+        if let Some(ticket) = self.change.take() {
+            self.refuse(ticket, Refusal::LeadershipLost, out);
+        }
+    }
+
+    /// Whether a learner has everything that was committed when it was last asked.
+    fn is_caught_up(&self, id: NodeId) -> bool {
+        let least = self.commit_pinged.max(self.membership.current_index());
+        self.is_reachable(id) && self.learner(id).is_some_and(|i| self.learners[i].matched >= least)
+    }
+}
+
+/// The configuration in effect.
+impl Zab {
+    /// Whether it counts in quorums and may lead.
+    pub(super) fn is_participant(&self) -> bool {
+        !self.abstaining && !self.has_forgotten() && self.membership.current().is_voter(self.config.id)
+    }
+
+    /// Whether it may have promised, under its id, what its disk does not say: the disk is that of
+    /// a joining member, but the id is a founder's.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.abstaining || self.epochs.joined && self.config.members.contains(&self.config.id)
+    }
+
+    /// Takes note of an entry that has come to stand at `index`.
+    pub(super) fn note_membership(&mut self, entry: &Entry, index: Index) {
+        if let Payload::Membership(bytes) = &entry.payload
+            && let Ok(configuration) = Configuration::from_bytes(bytes.clone())
+        {
+            self.membership.push(index, configuration);
+            self.members_changed = true;
+        }
+    }
+
+    /// Gets to know whoever is a member now, forgets whoever is none any more, and tells the host.
+    pub(super) fn sync_learners(&mut self, out: &mut Effects<Self>) {
+        self.members_changed = false;
+        let own = self.config.id;
+        let everybody: Vec<NodeId> =
+            self.membership.everybody().into_iter().filter(|id| *id != own).collect();
+        self.learners.retain(|learner| everybody.contains(&learner.id));
+        for id in everybody {
+            if let Err(i) = self.learners.binary_search_by_key(&id, |learner| learner.id) {
+                let mut learner = Learner::new(id);
+                learner.reset(self.now);
+                self.learners.insert(i, learner);
+                if let Part::Leading(_) = self.part {
+                    self.send_notification(id, out);
+                }
+            }
+        }
+        // Early: it tells what this life knows, and may be taken back.
+        out.event_early(LogEvent::Members { members: self.membership.current().members().to_vec() });
+    }
+}

@@ -1,0 +1,153 @@
+//! What a leader knows about one of its learners: followers and observers.
+
+use super::record::Zxid;
+use crate::log::{Epoch, Index, LogLimits};
+use crate::types::{NodeId, Time};
+use alloc::collections::VecDeque;
+
+/// ZooKeeper's LearnerHandler.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Learner {
+    pub(super) id: NodeId,
+    /// Whether it asked to follow this leader.
+    pub(super) following: bool,
+    /// Whether it said that it only learns.
+    pub(super) observer: bool,
+    /// The currentEpoch and the end of its history, if it has promised this leader's epoch.
+    pub(super) promised: Option<(Epoch, Zxid)>,
+    /// Its disk holds the leader's history up to here.
+    pub(super) matched: Index,
+    /// The first entry to send.
+    pub(super) next: Index,
+    pub(super) sending: Sending,
+    /// The messages of entries that were not acknowledged: the last entry of each and its cost.
+    in_flight: VecDeque<(Index, usize)>,
+    in_flight_bytes: usize,
+    /// The last committed position sent, as far as nothing sent since is known to be lost.
+    pub(super) commit_sent: Index,
+    /// Whether it was told UPTODATE.
+    pub(super) up_to_date: bool,
+    /// The latest round of confirming leadership that it answered.
+    pub(super) round: u64,
+    /// When it last answered.
+    pub(super) heard: Time,
+    /// The batch of its reads that the round under way confirms, and the one for the next.
+    pub(super) read_current: Option<u64>,
+    pub(super) read_next: Option<u64>,
+}
+
+/// How a leader sends to a learner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sending {
+    /// It has not promised the epoch.
+    Nothing,
+    /// DIFF or TRUNC was sent, and the answer will tell whether its history agrees up to `to`.
+    /// Repeated with every heartbeat.
+    Probe {
+        /// The end of its history.
+        last: Zxid,
+        /// Where its history is believed to agree.
+        to: Zxid,
+    },
+    /// SNAP was sent. Repeated with every heartbeat.
+    Snapshot,
+    /// The histories agree up to `next`: messages follow each other without waiting.
+    Stream,
+}
+
+impl Learner {
+    pub(super) fn new(id: NodeId) -> Learner {
+        Learner {
+            id,
+            following: false,
+            observer: false,
+            promised: None,
+            matched: Index::ZERO,
+            next: Index(1),
+            sending: Sending::Nothing,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            commit_sent: Index::ZERO,
+            up_to_date: false,
+            round: 0,
+            heard: Time::ZERO,
+            read_current: None,
+            read_next: None,
+        }
+    }
+
+    /// An epoch begins or ends: nothing is known.
+    pub(super) fn reset(&mut self, now: Time) {
+        *self = Learner { heard: now, ..Learner::new(self.id) };
+    }
+
+    /// It asks to follow, perhaps after a crash: everything but the reads begins anew.
+    pub(super) fn begin_session(&mut self, observer: bool, now: Time) {
+        let (read_current, read_next) = (self.read_current, self.read_next);
+        *self = Learner {
+            following: true,
+            observer,
+            heard: now,
+            read_current,
+            read_next,
+            ..Learner::new(self.id)
+        };
+    }
+
+    /// Whatever was in flight is taken to be lost.
+    pub(super) fn send_as(&mut self, sending: Sending, next: Index) {
+        self.sending = sending;
+        self.next = next;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.commit_sent = Index::ZERO;
+    }
+
+    /// Its disk holds the leader's history up to `index`. Returns whether that is news.
+    pub(super) fn acknowledge(&mut self, index: Index) -> bool {
+        let news = index > self.matched;
+        self.matched = self.matched.max(index);
+        while let Some((last, cost)) = self.in_flight.front().copied()
+            && last <= self.matched
+        {
+            self.in_flight.pop_front();
+            self.in_flight_bytes -= cost;
+        }
+        if let Sending::Probe { .. } = self.sending {
+            self.send_as(Sending::Stream, self.matched.next());
+        }
+        if self.sending == Sending::Stream {
+            self.next = self.next.max(self.matched.next());
+        }
+        news
+    }
+
+    pub(super) fn note_sent(&mut self, last: Index, cost: usize) {
+        self.in_flight.push_back((last, cost));
+        self.in_flight_bytes += cost;
+        self.next = last.next();
+    }
+
+    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
+    pub(super) fn room(&self, limits: &LogLimits) -> usize {
+        if self.in_flight.is_empty() {
+            return limits.message_bytes_max.max(1);
+        }
+        if self.in_flight.len() >= limits.window_messages_max {
+            return 0;
+        }
+        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
+    }
+
+    /// Whether the next entry, which costs `cost`, fits into `room`.
+    pub(super) fn takes(&self, cost: usize, room: usize) -> bool {
+        room > 0 && (cost <= room || self.in_flight.is_empty())
+    }
+
+    /// Whether it can take a whole message of entries which the host has to read back first.
+    pub(super) fn waits_for_host(&self, limits: &LogLimits, first_in_memory: Index) -> bool {
+        self.sending == Sending::Stream
+            && self.next < first_in_memory
+            && self.room(limits) >= limits.message_bytes_max.max(1)
+    }
+}

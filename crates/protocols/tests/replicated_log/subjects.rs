@@ -1,0 +1,13 @@
+//! In what the protocols differ to an outsider.
+
+use synod_protocols::ballot::ID_BOUND;
+use synod_protocols::log::{Epoch, ReplicatedLog};
+use synod_protocols::multi_paxos::MultiPaxos;
+
+/// An epoch in the field's own way of writing it.
+pub fn show_epoch<P: ReplicatedLog>(epoch: Epoch) -> String {
+    match P::NAME == MultiPaxos::NAME && epoch.0 > 0 {
+        true => format!("{}.{}", epoch.0 / ID_BOUND, epoch.0 % ID_BOUND),
+        false => epoch.0.to_string(),
+    }
+}
