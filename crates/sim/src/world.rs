@@ -16,7 +16,7 @@ use std::hash::Hasher;
 use synod_check::linearizable::{self, Limits};
 use synod_check::model::KeyValue;
 use synod_node::{DiskCommand, Input, Notice, Outbox, PeerMessage};
-use synod_protocols::log::{ReplicatedLog, Role};
+use synod_protocols::log::{ReplicatedLog, Role, Ticket};
 use synod_protocols::{Describe, Fingerprint, LinkSession, NodeId, Wire};
 
 /// Marks that an outcome keeps at most.
@@ -131,6 +131,13 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             Due::Arrival { slot } => self.on_arrival(slot),
             Due::Timer { member } => self.on_timer(member),
             Due::Disk { member, life, slot } => self.on_disk(member, life, slot),
+            Due::Persisted { member, life, ticket } => {
+                let at = &self.members[usize::from(member)];
+                if at.life == life && at.is_up() {
+                    self.note_digest(13, member.into(), ticket);
+                    self.feed(member, Input::Persisted { ticket: Ticket(ticket), result: Ok(()) });
+                }
+            }
             Due::LinkUp { from, to, generation } => {
                 if let Some(session) = self.network.on_link_up(from, to, generation) {
                     self.note_digest(1, from.into(), to.into());
@@ -176,6 +183,10 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             Ok(()) => {
                 let node = self.members[at].node.as_ref().expect("it was started");
                 let status = node.status();
+                if status.damaged {
+                    // It knows that it has lost something: the promise is that it does not act as if it had not.
+                    self.checkers.on_wipe(index);
+                }
                 self.checkers.on_start(self.now, index, node.process(), &status.log, status.applied);
                 let digest = node.machine().store().map().digest();
                 self.checkers.on_state(self.now, index, status.applied.0, digest);
@@ -259,6 +270,9 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         for command in outbox.disk.drain(..) {
             self.issue(index, command);
         }
+        for ticket in outbox.persists.drain(..) {
+            self.persist(index, ticket);
+        }
         for (to, message) in outbox.sends.drain(..) {
             self.send(index, to, message);
         }
@@ -277,7 +291,20 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 }
                 Notice::Fatal(why) => fatal = Some(why),
                 Notice::DiskFull => self.show(&Event::Disk { n: member(index), op: "full", bytes: 0 }),
-                Notice::Role { .. } | Notice::DiskCleared => {}
+                Notice::Installed { point, .. } => {
+                    self.checkers.on_installed(index, point.index.0);
+                    self.mark("snapshot", || format!("n{} has got a snapshot", index + 1));
+                }
+                Notice::Damaged(what) => {
+                    self.mark("fault", || format!("n{} finds damage", index + 1));
+                    self.show(&Event::Note { text: format!("n{}: {what}", index + 1) });
+                }
+                Notice::SnapshotRefused { from, why } => {
+                    self.show(&Event::Note {
+                        text: format!("n{} refuses a snapshot of {from}: {why}", index + 1),
+                    });
+                }
+                Notice::Role { .. } | Notice::DiskCleared | Notice::Members(_) => {}
             }
         }
         let node = self.members[at].node.as_ref().expect("it has just made a step");
@@ -427,7 +454,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
     fn issue(&mut self, index: u8, command: DiskCommand) {
         let bytes = match &command {
             DiskCommand::Append { bytes, sync, .. } => Some((bytes.len() as u64, *sync)),
-            DiskCommand::Read { .. } => None,
+            DiskCommand::Read { .. } | DiskCommand::Remove { .. } => None,
         };
         let mut records = Vec::new();
         let shows = self.shows;
@@ -459,6 +486,15 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             };
             self.show(&Event::Disk { n, op, bytes });
         }
+    }
+
+    /// Lets a state machine make durable what it holds, which takes about as long as ten syncs.
+    fn persist(&mut self, index: u8, ticket: Ticket) {
+        let at = &mut self.members[usize::from(index)];
+        at.persist_count += 1;
+        let mut rng = dice(self.script.seed, Place::Sync, index.into(), 1, at.persist_count);
+        let done = self.now.max(at.stalled_until) + 10 * draw(self.script.disk, &mut rng);
+        self.queue.push(done, Due::Persisted { member: index, life: at.life, ticket: ticket.0 });
     }
 
     fn on_disk(&mut self, index: u8, life: u32, slot: u32) {

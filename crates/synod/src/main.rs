@@ -12,6 +12,7 @@ mod failover;
 mod kv;
 mod lab;
 mod matrix;
+mod members;
 mod serve;
 mod shrink;
 mod sim;
@@ -83,6 +84,8 @@ fn main() -> ExitCode {
         Command::Get(options) => kv::get(&options),
         Command::Del(options) => kv::del(&options),
         Command::Status(options) => kv::status(&options),
+        Command::Member(command) => members::run(&command),
+        Command::Transfer(options) => members::transfer(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Failover(options) => failover::run(&options),
     };
