@@ -20,6 +20,7 @@ impl StateMachine for Machine {
     type Answer = ();
     type Response = ();
     type Error = Infallible;
+    type View = ();
 
     fn apply(&mut self, _: Index, _: Bytes) -> Result<(), Infallible> {
         Ok(())
@@ -27,10 +28,26 @@ impl StateMachine for Machine {
     fn query(&mut self, (): ()) -> Result<(), Infallible> {
         Ok(())
     }
-    fn metadata(&self) -> Result<Option<Bytes>, Infallible> {
+    fn metadata(&self) -> Result<Option<Stored>, Infallible> {
         Ok(None)
     }
-    fn commit(&mut self, _: Bytes) -> Result<(), Infallible> {
+    fn commit(&mut self, _: Stored) -> Result<(), Infallible> {
+        Ok(())
+    }
+    fn persist(&mut self, _: Ticket) -> Result<(), Infallible> {
+        Ok(())
+    }
+    fn view(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+    fn read(&self, (): &(), _: &Bytes, _: usize) -> Result<Part, Infallible> {
+        Ok(Part { bytes: Bytes::new(), next: None })
+    }
+    fn stage(&mut self, _: bool, _: Bytes) -> Result<Result<(), String>, Infallible> {
+        Ok(Ok(()))
+    }
+    fn unstage(&mut self) {}
+    fn install(&mut self, _: Stored) -> Result<(), Infallible> {
         Ok(())
     }
 }
@@ -80,6 +97,8 @@ impl Cluster {
                 bootstrap: Bootstrap::Found,
                 timing: Timing::default(),
                 log: LogLimits::default(),
+                priority: 1,
+                lease: None,
                 limits: NodeLimits::default(),
                 seed: id.0,
                 record: false,

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use std::fmt;
 use synod_protocols::log::Ticket;
 
-/// A file of the log. Later segments have larger numbers; there are no gaps.
+/// A file of the log. Later segments have larger numbers; there are no gaps, but that the first ones
+/// are removed once the state covers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
@@ -52,7 +53,8 @@ pub trait Disk {
     /// Makes everything written to the segment durable.
     fn sync(&mut self, segment: SegmentId) -> Result<(), DiskFault>;
 
-    /// Removes a segment; durable at some later time.
+    /// Removes a segment, if there is one; durable at some later time. Until then a crash may bring
+    /// it back.
     fn remove(&mut self, segment: SegmentId) -> Result<(), DiskFault>;
 }
 
@@ -85,6 +87,13 @@ pub enum DiskCommand {
         /// How much.
         len: usize,
     },
+    /// Remove a segment that the log no longer needs.
+    Remove {
+        /// Returned with the reply.
+        ticket: Ticket,
+        /// Which segment.
+        segment: SegmentId,
+    },
 }
 
 /// What came of a [`DiskCommand`].
@@ -104,6 +113,13 @@ pub enum DiskReply {
         /// The bytes, or why not.
         result: Result<Bytes, DiskFault>,
     },
+    /// Of a removal.
+    Removed {
+        /// As asked.
+        ticket: Ticket,
+        /// Removed, or why not.
+        result: Result<(), DiskFault>,
+    },
 }
 
 impl DiskCommand {
@@ -121,6 +137,9 @@ impl DiskCommand {
             }
             DiskCommand::Read { ticket, segment, offset, len } => {
                 DiskReply::Read { ticket, result: disk.read(segment, offset, len) }
+            }
+            DiskCommand::Remove { ticket, segment } => {
+                DiskReply::Removed { ticket, result: disk.remove(segment) }
             }
         }
     }

@@ -218,6 +218,11 @@ impl Outgoing {
         sent.ticket
     }
 
+    /// The first command of the stream, if there is one.
+    pub(crate) fn first_outstanding(&self) -> Option<u64> {
+        (!self.stream.is_empty()).then_some(self.first)
+    }
+
     /// Withdraws the commands that were never sent.
     pub(crate) fn withdraw(&mut self, mut tell: impl FnMut(Ticket)) {
         for queued in self.queue.drain(..) {

@@ -17,7 +17,7 @@ pub const FRAME_HEADER_BYTES: usize = 32;
 /// Frames start at multiples of this, in bytes, so that the ones after a bad one can be found.
 pub const FRAME_ALIGNMENT: usize = 16;
 /// The version of the format that this code reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// The longest name of a protocol that a header has room for, in bytes.
 pub const PROTOCOL_NAME_BYTES_MAX: usize = 16;
 
@@ -148,6 +148,9 @@ pub enum FrameKind {
     /// Nothing: written without a sync to tell how far the log is synced. It has the sequence
     /// number of the frame that will overwrite it, and does not count.
     Mark = 3,
+    /// What no position holds, said again, so that older segments can be dropped: the incarnation,
+    /// eight bytes, then one record of the protocol.
+    Restated = 4,
 }
 
 impl FrameKind {
@@ -156,6 +159,7 @@ impl FrameKind {
             1 => Some(FrameKind::Records),
             2 => Some(FrameKind::Started),
             3 => Some(FrameKind::Mark),
+            4 => Some(FrameKind::Restated),
             _ => None,
         }
     }
@@ -355,8 +359,8 @@ mod tests {
             hex(&header()),
             concat!(
                 "53594e4f444c4f47",
-                "01000000",
-                "441d9271",
+                "02000000",
+                "5319c7cb",
                 "c100000000000000",
                 "0300000000000000",
                 "0700000000000000",

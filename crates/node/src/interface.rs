@@ -1,5 +1,6 @@
 //! What a node and its host say to each other.
 
+use crate::changes::Change;
 use crate::disk::{DiskCommand, DiskFault, DiskReply};
 use crate::machine::StateMachine;
 use crate::peer::PeerMessage;
@@ -7,7 +8,8 @@ use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
 use synod_protocols::log::{
-    CommittedEntry, Epoch, Index, LogLimits, LogStatus, ReplicatedLog, Role, Ticket, Timing,
+    ChangeRefusal, CommittedEntry, Epoch, Index, Lease, LogLimits, LogStatus, Member, ReplicatedLog, Role,
+    SnapshotPoint, Ticket, Timing,
 };
 use synod_protocols::{Incarnation, LinkSession, NodeId};
 
@@ -41,6 +43,10 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// Bounds of the protocol.
     pub log: LogLimits,
+    /// How ready it is to lead, see [`LogConfig::priority`](synod_protocols::log::LogConfig::priority).
+    pub priority: u8,
+    /// Whether reads may rest on a lease; all members must agree.
+    pub lease: Option<Lease>,
     /// Bounds of the node.
     pub limits: NodeLimits,
     /// The seed of this life's randomness.
@@ -64,6 +70,8 @@ pub struct NodeLimits {
     pub segment_bytes: u64,
     /// Bytes of one disk write at the most; what is more waits for the next. Default 4 MiB.
     pub batch_bytes_max: usize,
+    /// About how many bytes of a snapshot go in one message. Default 256 KiB; a larger single item goes alone.
+    pub snapshot_part_bytes: usize,
 }
 
 impl Default for NodeLimits {
@@ -75,6 +83,7 @@ impl Default for NodeLimits {
             command_bytes_max: 4 << 20,
             segment_bytes: 64 << 20,
             batch_bytes_max: 4 << 20,
+            snapshot_part_bytes: 256 << 10,
         }
     }
 }
@@ -89,7 +98,7 @@ pub enum StartError {
     },
     /// The disk is empty though the member has lived before.
     Blank,
-    /// Records that may have been acknowledged are unreadable.
+    /// Records that may have been acknowledged are unreadable, and nothing is left to go on with.
     Damaged {
         /// Where and what.
         what: String,
@@ -149,6 +158,13 @@ pub enum Input<P: ReplicatedLog, S: StateMachine> {
     },
     /// The disk answers.
     Disk(DiskReply),
+    /// The state machine has made durable what [`Outbox::persists`] asked for, or cannot.
+    Persisted {
+        /// As asked.
+        ticket: Ticket,
+        /// Why not: the member stops.
+        result: Result<(), String>,
+    },
     /// The deadline has passed.
     Timeout,
 }
@@ -162,6 +178,11 @@ pub enum Request<Q> {
     Read(Q),
     /// A read from this member's own state: a prefix of the one order, possibly stale.
     LocalRead(Q),
+    /// Change the members, or who leads: passed on to the leader, and answered by
+    /// [`Outcome::Changed`] when it is complete.
+    Change(Change),
+    /// Who the members are, as this one has it: answered by [`Outcome::Changed`] at once.
+    Members,
 }
 
 /// What a client is told.
@@ -190,6 +211,13 @@ pub enum Outcome<S: StateMachine> {
         /// What the state machine said.
         answer: S::Answer,
     },
+    /// The change of members, or the transfer, is complete.
+    Changed {
+        /// Who was added; 0 if nobody was.
+        added: NodeId,
+        /// Who the members are, as the leader has it.
+        members: Vec<Member>,
+    },
     /// It was not done, or it is unknown whether it was.
     Failed(ClientError),
 }
@@ -205,9 +233,13 @@ pub enum ClientError {
     Storage,
     /// It was not done: larger than one entry may be.
     TooLarge,
-    /// A read: leadership could not be confirmed in time, nothing was read. A command: it was sent
-    /// to the leader and no answer came, **it may or may not take effect**.
+    /// A read: leadership could not be confirmed in time, nothing was read. A command or a change: it
+    /// was sent to the leader and no answer came, **it may or may not take effect**.
     Timeout,
+    /// It was not done: the protocol cannot do it.
+    Unsupported,
+    /// It was not done: the change of members, or the transfer, is not one that can be made.
+    Change(ChangeRefusal),
 }
 
 /// Something worth knowing to a checker, a page or a log.
@@ -224,6 +256,25 @@ pub enum Notice {
     },
     /// Entries were committed and applied.
     Committed(Vec<CommittedEntry>),
+    /// Who the members are, now: whom to keep connections with. It may be taken back.
+    Members(Vec<Member>),
+    /// The state is now one that was fetched from a peer.
+    Installed {
+        /// From whom.
+        from: NodeId,
+        /// What it covers.
+        point: SnapshotPoint,
+    },
+    /// A snapshot, or a part of it, was not accepted, and is fetched again.
+    SnapshotRefused {
+        /// Whose.
+        from: NodeId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Records that may have been acknowledged are unreadable: where, and how that is known. The
+    /// protocol mends what it can, and abstains until then.
+    Damaged(String),
     /// The disk has no room; clients are refused until it has.
     DiskFull,
     /// The disk has room again.
@@ -237,6 +288,9 @@ pub enum Notice {
 pub struct Outbox<P: ReplicatedLog, S: StateMachine> {
     /// For the disk, in order. Every command is answered by [`Input::Disk`].
     pub disk: Vec<DiskCommand>,
+    /// The state machine was told to make durable what it holds, under these tickets; each is
+    /// answered by [`Input::Persisted`].
+    pub persists: Vec<Ticket>,
     /// For peers, in order for each peer. Messages to a peer without a connection are dropped.
     pub sends: Vec<(NodeId, PeerMessage<P::Message>)>,
     /// For clients.
@@ -251,6 +305,7 @@ impl<P: ReplicatedLog, S: StateMachine> Default for Outbox<P, S> {
     fn default() -> Self {
         Outbox {
             disk: Vec::new(),
+            persists: Vec::new(),
             sends: Vec::new(),
             replies: Vec::new(),
             notices: Vec::new(),
@@ -268,6 +323,8 @@ pub struct NodeStatus {
     pub applied: Index,
     /// This life.
     pub incarnation: Incarnation,
+    /// Whether records that may have been acknowledged were unreadable when this life began.
+    pub damaged: bool,
     /// Client requests waiting.
     pub requests: usize,
     /// Syncs of the log in this life.

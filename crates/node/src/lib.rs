@@ -24,28 +24,32 @@
 //! disk write if none is in flight; then carry out the outbox. That is all of group commit.
 
 mod asks;
+mod changes;
 pub mod disk;
 mod forward;
 pub mod frame;
 mod interface;
 pub mod kv;
 pub mod machine;
+pub mod metadata;
 pub mod node;
 pub mod peer;
 mod positions;
 mod reads;
 pub mod recovery;
 mod release;
+mod segments;
 pub mod sessions;
 mod start;
 pub mod tape;
 mod writer;
 
+pub use changes::Change;
 pub use disk::{Disk, DiskCommand, DiskFault, DiskReply, SegmentId};
 pub use kv::KvMachine;
-pub use machine::StateMachine;
+pub use machine::{Part, StateMachine, Stored};
 pub use node::{
     Bootstrap, ClientError, ClusterId, Input, Node, NodeConfig, NodeLimits, NodeStatus, Notice, Outbox,
     Outcome, Reply, Request, StartError,
 };
-pub use peer::PeerMessage;
+pub use peer::{PeerMessage, SnapshotId, SnapshotPart, SnapshotRequest};

@@ -4,7 +4,10 @@
 //! the `Writer`, what must wait for them to `Held`, the rest leaves. Nothing in this module
 //! knows which protocol it drives.
 
+mod admin;
+mod compaction;
 mod requests;
+mod snapshots;
 mod storage;
 
 use crate::asks::{Ask, Asks};
@@ -12,19 +15,23 @@ use crate::disk::{Disk, DiskReply};
 use crate::forward::Outgoing;
 use crate::frame::LogIdentity;
 pub use crate::interface::*;
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, Stored};
+use crate::metadata::{LogStart, Metadata};
 use crate::peer::PeerMessage;
-use crate::reads::Reads;
+use crate::reads::{Read, Reads};
 use crate::release::Held;
-use crate::sessions::{self, Metadata, Verdict};
+use crate::sessions::{self, Verdict};
 use crate::start::{Recovered, recover};
 use crate::tape::Tape;
 use crate::writer::Writer;
+use admin::Changes;
 use bytes::Bytes;
+use compaction::Compaction;
+use snapshots::{Fetch, Serving};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use synod_protocols::log::{
-    CommittedEntry, Epoch, Index, LogAsk, LogEvent, LogRequest, Payload, ReplicatedLog, Role, Ticket,
+    CommittedEntry, Epoch, Index, LogAsk, LogEvent, Payload, ReplicatedLog, Role, Ticket,
 };
 use synod_protocols::{Effects, Incarnation, Input as Step, NodeId, Time};
 
@@ -58,9 +65,20 @@ struct Proposal {
     forwarded: Vec<(NodeId, Incarnation, u64)>,
 }
 
+/// A read that was answered under a lease.
+struct Leased<S: StateMachine> {
+    read: Read<S::Query>,
+    valid_until: Time,
+    index: Index,
+    answer: S::Answer,
+}
+
 /// A member of a cluster.
 pub struct Node<P: ReplicatedLog, S: StateMachine> {
     id: NodeId,
+    identity: LogIdentity,
+    /// The founding members.
+    founders: Vec<NodeId>,
     limits: NodeLimits,
     /// How long to wait after a refusal.
     back_off: Duration,
@@ -69,8 +87,18 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     process: P,
     machine: S,
     metadata: Metadata,
+    /// Where the log begins.
+    start: LogStart,
     /// What the machine's last commit covers.
     stored: Index,
+    /// The metadata of that commit: what a view of the machine covers.
+    committed: Metadata,
+    /// The last entry that the protocol has delivered, held back or not.
+    delivered: Index,
+    /// Under way, if any.
+    compaction: Option<Compaction>,
+    serving: Serving<S::View>,
+    fetch: Option<Fetch>,
 
     writer: Writer,
     held: Held<P>,
@@ -85,6 +113,9 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     started: u64,
     outgoing: Outgoing,
     reads: Reads<S::Query>,
+    /// Answers to reads under a lease, which leave if the lease still holds when the batch ends.
+    leased: Vec<Leased<S>>,
+    changes: Changes,
     inbox: Vec<Forwarded>,
     /// The latest proposals, oldest first.
     proposals: VecDeque<Proposal>,
@@ -107,6 +138,8 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     /// The append in flight is tried again at this time, because the disk was full.
     full_until: Option<Time>,
     disk_full: bool,
+    /// Records were lost when this life began.
+    damaged: bool,
 
     tape: Option<Tape>,
     stopped: bool,
@@ -126,29 +159,32 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         now: Time,
         out: &mut Outbox<P, S>,
     ) -> Result<Self, StartError> {
-        let metadata = stored_metadata(&machine)?;
-        let recovered = recover::<P, _>(&config, disk, &metadata, now)?;
-        let Recovered { process, effects, end, positions, last_position, incarnation, tape } = recovered;
+        let (metadata, start) = stored_metadata(&machine)?;
+        let recovered = recover::<P, _>(&config, disk, &metadata, &start, now)?;
+        let Recovered { process, effects, end, index, incarnation, tape, losses } = recovered;
+        let damaged = !losses.is_empty();
+        out.notices.extend(losses.into_iter().map(Notice::Damaged));
         let identity = LogIdentity { cluster: config.cluster, node: config.id, protocol: P::NAME };
         let limits = config.limits;
-        let mut writer = Writer::new(
-            identity,
-            limits.segment_bytes,
-            limits.batch_bytes_max,
-            end,
-            positions,
-            last_position,
-        );
+        let mut writer = Writer::new(identity, limits.segment_bytes, limits.batch_bytes_max, end, index);
         writer.push_started(incarnation);
         let mut node = Node {
             id: config.id,
+            identity,
+            founders: config.members,
             limits,
             back_off: config.timing.heartbeat,
             resend_after: config.timing.election * RESEND_ELECTIONS,
             process,
             machine,
             stored: metadata.applied,
+            committed: metadata.clone(),
+            delivered: metadata.applied,
             metadata,
+            start,
+            compaction: None,
+            serving: Serving::new(),
+            fetch: None,
             started: writer.last_sequence(),
             writer,
             held: Held::default(),
@@ -158,6 +194,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             incarnation,
             outgoing: Outgoing::new(config.id, incarnation),
             reads: Reads::new(),
+            leased: Vec::new(),
+            changes: Changes::default(),
             inbox: Vec::new(),
             proposals: VecDeque::new(),
             refused: BTreeMap::new(),
@@ -170,12 +208,16 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             mark_at: None,
             full_until: None,
             disk_full: false,
+            damaged,
             tape,
             stopped: false,
             steps: 0,
         };
         node.absorb(now, out);
         node.drive_returns(now, out);
+        if node.writer.segments().lacks_restated() {
+            node.writer.push_restated(incarnation, &node.process.restated());
+        }
         Ok(node)
     }
 
@@ -190,11 +232,14 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             Input::LinkDown { peer } => {
                 self.links.remove(&peer);
                 self.held.forget(peer);
+                self.expire_changes(now, Some(peer), out);
                 self.drive(now, Step::LinkDown { peer }, out);
             }
             Input::Client { ticket, request } => self.on_client(now, ticket, request, out),
             Input::Disk(DiskReply::Appended { ticket, result }) => self.on_appended(now, ticket, result, out),
             Input::Disk(DiskReply::Read { ticket, result }) => self.on_read(now, ticket, result, out),
+            Input::Disk(DiskReply::Removed { result, .. }) => self.on_removed(result, out),
+            Input::Persisted { ticket, result } => self.on_persisted(now, ticket, result, out),
             Input::Timeout => {
                 if self.process.deadline().is_some_and(|deadline| deadline <= now) {
                     self.drive(now, Step::Timeout, out);
@@ -204,10 +249,17 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     }
 
     /// Ends a batch of inputs: proposes what clients asked, commits the state machine, starts a
-    /// disk write if none is in flight.
+    /// disk write if none is in flight. With leases `now` must have been looked at after the last
+    /// step: it decides whether what the steps read may still be told.
     pub fn flush(&mut self, now: Time, out: &mut Outbox<P, S>) {
         if !self.stopped {
             self.end_waits(now);
+            self.end_leased(now, out);
+            self.expire_changes(now, None, out);
+            self.serving.expire(now);
+            if self.fetch.as_ref().is_some_and(|fetch| fetch.retry_at <= now) {
+                self.ask_for_part(now, out);
+            }
             let status = self.process.status();
             self.expire(now, status.leader, out);
             self.follow_leader(&status);
@@ -237,7 +289,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         let resend = if self.outgoing.is_outstanding() { self.resend_at } else { None };
         let clients = [self.outgoing.deadline(), self.reads.deadline(), sends, reads, resend];
         let own = [self.process.deadline(), self.mark_at, self.full_until];
-        clients.into_iter().chain(own).flatten().min()
+        let fetch = self.fetch.as_ref().map(|fetch| fetch.retry_at);
+        let others = [self.changes.deadline(), self.serving.deadline(), fetch];
+        clients.into_iter().chain(own).chain(others).flatten().min()
     }
 
     /// Where the member stands.
@@ -246,6 +300,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             log: self.process.status(),
             applied: self.metadata.applied,
             incarnation: self.incarnation,
+            damaged: self.damaged,
             requests: self.requests(),
             syncs: self.writer.syncs(),
             bytes_written: self.writer.bytes_written(),
@@ -313,6 +368,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             }
         }
         for emit in effects.events.drain(..) {
+            if let LogEvent::Committed { entries } = &emit.event {
+                self.delivered = entries.last().map_or(self.delivered, |last| last.index.max(self.delivered));
+            }
             if let Some(event) = self.held.emit(emit.event, emit.release, emitted, durable) {
                 self.on_event(now, event, out);
             }
@@ -320,7 +378,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         for ask in effects.asks.drain(..) {
             match ask {
                 LogAsk::Entries { from, to, bytes_max } => self.begin_ask(Ask { from, to, bytes_max }, out),
-                LogAsk::Snapshot { .. } => {}
+                LogAsk::Snapshot { from, index } => self.begin_fetch(now, from, index, out),
             }
         }
         self.effects = effects;
@@ -329,19 +387,25 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     fn on_event(&mut self, now: Time, event: LogEvent, out: &mut Outbox<P, S>) {
         match event {
             LogEvent::Committed { entries } => self.on_committed(now, entries, out),
-            LogEvent::ReadReady { ticket, index, .. } => {
-                self.reads.on_ready(ticket, index);
+            LogEvent::ReadReady { ticket, index, valid_until } => {
+                self.reads.on_ready(ticket, index, valid_until);
                 self.serve_reads(out);
             }
             LogEvent::Refused { ticket, why } => self.on_refused(now, ticket, why, out),
-            LogEvent::Done { .. } | LogEvent::Members { .. } => {}
+            LogEvent::Done { ticket } => self.on_done(ticket, out),
+            LogEvent::Members { members } => out.notices.push(Notice::Members(members)),
             LogEvent::Role { role, epoch, leader } => out.notices.push(Notice::Role { role, epoch, leader }),
         }
     }
 
     // The state machine.
 
-    fn on_committed(&mut self, now: Time, entries: Vec<CommittedEntry>, out: &mut Outbox<P, S>) {
+    fn on_committed(&mut self, now: Time, mut entries: Vec<CommittedEntry>, out: &mut Outbox<P, S>) {
+        // What waited for the disk while a snapshot that holds it was installed.
+        entries.drain(..entries.partition_point(|entry| entry.index <= self.metadata.applied));
+        if entries.is_empty() {
+            return;
+        }
         for entry in &entries {
             assert_eq!(
                 entry.index,
@@ -349,7 +413,15 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                 "committed entries follow on each other without a gap"
             );
             self.metadata.applied = entry.index;
-            let Payload::Command(envelope) = &entry.payload else { continue };
+            self.metadata.epoch = entry.epoch;
+            let envelope = match &entry.payload {
+                Payload::Noop => continue,
+                Payload::Membership(change) => {
+                    self.metadata.membership = change.clone();
+                    continue;
+                }
+                Payload::Command(envelope) => envelope,
+            };
             // What is no envelope was never proposed by a member; all members skip it alike.
             let Ok((sender, command)) = sessions::open(envelope.clone()) else { continue };
             if self.metadata.sessions.admit(sender) != Verdict::Apply {
@@ -374,19 +446,6 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         self.serve_reads(out);
     }
 
-    /// Stores what was applied since the last time.
-    fn store(&mut self, now: Time, out: &mut Outbox<P, S>) {
-        let index = self.metadata.applied;
-        if index == self.stored || self.stopped {
-            return;
-        }
-        if let Err(error) = self.machine.commit(self.metadata.encode()) {
-            return self.stop(format!("the state machine cannot store what it applied: {error}"), out);
-        }
-        self.stored = index;
-        self.drive(now, Step::Request(LogRequest::Applied { index }), out);
-    }
-
     fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket - 1)
@@ -401,16 +460,17 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     }
 }
 
-fn stored_metadata<S: StateMachine>(machine: &S) -> Result<Metadata, StartError> {
+fn stored_metadata<S: StateMachine>(machine: &S) -> Result<(Metadata, LogStart), StartError> {
     let stored = machine
         .metadata()
         .map_err(|error| StartError::Machine(format!("the state machine cannot be read: {error}")))?;
-    let Some(bytes) = stored else { return Ok(Metadata::default()) };
-    Metadata::decode(bytes).map_err(|why| {
+    let Some(Stored { replicated, own }) = stored else { return Ok(Default::default()) };
+    let decoded = Metadata::decode(replicated).and_then(|metadata| Ok((metadata, LogStart::decode(own)?)));
+    decoded.map_err(|why| {
         StartError::Machine(format!(
-            "what the state machine stored for the node cannot be understood: {why}. If a newer version of this \
-             program wrote it, start that one; otherwise empty the state machine's storage, which the log then fills \
-             again"
+            "what the state machine stored for the node cannot be understood: {why}. If another version of this \
+             program wrote it, start that one; otherwise, while the log is whole, empty the state machine's storage, \
+             which the log then fills again"
         ))
     })
 }

@@ -89,6 +89,13 @@ impl Positions {
         }
     }
 
+    /// Forgets what stands in the segments up to `last`, which are being removed.
+    pub(crate) fn forget_through(&mut self, last: SegmentId) {
+        while self.runs.front().is_some_and(|run| run.segment <= last) {
+            self.runs.pop_front();
+        }
+    }
+
     /// The runs to read for the records that hold `from..=to`, or a first part of them: as many as
     /// fit into about `bytes_max`, and always at least one. All are synced up to `durable`. They end
     /// where no later run replaces a part of them. None if they are not all synced yet.

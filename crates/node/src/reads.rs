@@ -15,6 +15,16 @@ pub(crate) struct Read<Q> {
     pub(crate) deadline: Time,
 }
 
+/// Reads that may be served.
+#[derive(Debug)]
+struct Ready<Q> {
+    /// What must have been applied.
+    index: Index,
+    /// For reads under a lease, when it ends.
+    valid_until: Option<Time>,
+    reads: Vec<Read<Q>>,
+}
+
 /// All reads that are not answered yet.
 #[derive(Debug)]
 pub(crate) struct Reads<Q> {
@@ -23,7 +33,7 @@ pub(crate) struct Reads<Q> {
     /// Asked, with the log's ticket.
     asked: VecDeque<(Ticket, Vec<Read<Q>>)>,
     /// May be served when this entry is applied.
-    ready: VecDeque<(Index, Vec<Read<Q>>)>,
+    ready: VecDeque<Ready<Q>>,
     waiting: usize,
 }
 
@@ -37,6 +47,14 @@ impl<Q> Reads<Q> {
     pub(crate) fn push(&mut self, read: Read<Q>) {
         self.waiting += 1;
         self.queue.push(read);
+    }
+
+    /// Takes back a read whose lease has ended. It is older than what is queued, so that deadlines
+    /// in the queue still never go back.
+    pub(crate) fn push_back(&mut self, read: Read<Q>) {
+        self.waiting += 1;
+        let at = self.queue.partition_point(|queued| queued.deadline <= read.deadline);
+        self.queue.insert(at, read);
     }
 
     /// Reads that are not answered yet.
@@ -54,10 +72,11 @@ impl<Q> Reads<Q> {
         self.asked.push_back((ticket, std::mem::take(&mut self.queue)));
     }
 
-    /// The log answered: they may be served when `index` is applied.
-    pub(crate) fn on_ready(&mut self, ticket: Ticket, index: Index) {
+    /// The log answered: they may be served when `index` is applied, and before the lease ends if
+    /// they are under one.
+    pub(crate) fn on_ready(&mut self, ticket: Ticket, index: Index, valid_until: Option<Time>) {
         if let Some(reads) = self.take_asked(ticket) {
-            self.ready.push_back((index, reads));
+            self.ready.push_back(Ready { index, valid_until, reads });
         }
     }
 
@@ -77,11 +96,11 @@ impl<Q> Reads<Q> {
     }
 
     /// Reads that may be served now that `applied` is applied.
-    pub(crate) fn next_served(&mut self, applied: Index) -> Option<Vec<Read<Q>>> {
-        let at = self.ready.iter().position(|(index, _)| *index <= applied)?;
-        let (_, reads) = self.ready.remove(at)?;
+    pub(crate) fn next_served(&mut self, applied: Index) -> Option<(Vec<Read<Q>>, Option<Time>)> {
+        let at = self.ready.iter().position(|ready| ready.index <= applied)?;
+        let Ready { valid_until, reads, .. } = self.ready.remove(at)?;
         self.waiting -= reads.len();
-        Some(reads)
+        Some((reads, valid_until))
     }
 
     /// Hands over the reads whose time is up.
@@ -90,20 +109,20 @@ impl<Q> Reads<Q> {
             return;
         }
         let asked = self.asked.iter_mut().map(|(_, reads)| reads);
-        let ready = self.ready.iter_mut().map(|(_, reads)| reads);
+        let ready = self.ready.iter_mut().map(|ready| &mut ready.reads);
         for reads in asked.chain(ready).chain([&mut self.queue]) {
             let expired = reads.iter().take_while(|read| read.deadline <= now).count();
             self.waiting -= expired;
             reads.drain(..expired).for_each(|read| tell(read.ticket));
         }
         self.asked.retain(|(_, reads)| !reads.is_empty());
-        self.ready.retain(|(_, reads)| !reads.is_empty());
+        self.ready.retain(|ready| !ready.reads.is_empty());
     }
 
     /// When the next read's time is up. Within one batch deadlines never go back.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let asked = self.asked.iter().map(|(_, reads)| reads);
-        let ready = self.ready.iter().map(|(_, reads)| reads);
+        let ready = self.ready.iter().map(|ready| &ready.reads);
         asked.chain(ready).chain([&self.queue]).filter_map(|reads| Some(reads.first()?.deadline)).min()
     }
 

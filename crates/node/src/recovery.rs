@@ -3,7 +3,8 @@
 //! Frames are read in order. At the first place that holds no valid frame, everything behind it is
 //! searched for evidence that the frame which should stand there had been synced: a later frame
 //! whose `synced` says so, or a later segment, which is only created when everything before it is.
-//! With evidence the log is *damaged*. Without it, what stands there is a write that a crash
+//! With evidence the log is *damaged*: reading goes on at the next whole frame, and the protocol is told
+//! that something is missing there. Without it, what stands there is a write that a crash
 //! interrupted and that nobody was ever told of: the log ends there, and the garbage behind it is
 //! overwritten with zeros, so that it can never be mistaken for something later.
 //!
@@ -13,8 +14,8 @@
 
 use crate::disk::{Disk, SegmentId};
 use crate::frame::{
-    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, Frame, FrameKind, HeaderError, LogIdentity, Parsed, Place,
-    SEGMENT_HEADER_BYTES, decode_segment_header, has_frame_magic, parse_frame, peek_frame_header,
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, HeaderError, LogIdentity, Parsed,
+    Place, SEGMENT_HEADER_BYTES, decode_segment_header, has_frame_magic, parse_frame, peek_frame_header,
 };
 use crate::node::StartError;
 use bytes::Bytes;
@@ -38,6 +39,24 @@ pub struct ScannedFrame {
     pub len: usize,
 }
 
+/// Frames that were synced and are not there any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where, and what proves that there was something.
+    pub what: String,
+    /// How many frames at the most.
+    pub frames: u64,
+}
+
+/// What a scan finds next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// A frame.
+    Frame(ScannedFrame),
+    /// Damage.
+    Lost(Loss),
+}
+
 /// Where a log ends, so that it can be continued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnd {
@@ -53,6 +72,7 @@ pub struct Scanner<'d, D> {
     disk: &'d mut D,
     identity: LogIdentity,
     segments: Vec<(SegmentId, u64)>,
+    leftovers: Vec<SegmentId>,
     /// Which of `segments` is being read.
     at: usize,
     offset: u64,
@@ -62,31 +82,29 @@ pub struct Scanner<'d, D> {
     /// The end of a whole mark at `offset`, if there is one: it is left standing, because it
     /// covers the last frame until the next one does.
     mark_end: Option<u64>,
+    /// Damage that was found and not reported yet.
+    loss: Option<Loss>,
     ended: bool,
 }
 
 impl<'d, D: Disk> Scanner<'d, D> {
-    /// Begins at the first segment.
+    /// Begins at the segment `first`. Ones before it are what an interrupted removal left.
     ///
     /// # Errors
-    /// [`StartError::Disk`]; [`StartError::Damaged`] where segments are missing;
+    /// [`StartError::Disk`]; [`StartError::Damaged`] where nothing is left to go on with;
     /// [`StartError::Foreign`] where the log is somebody else's.
-    pub fn open(disk: &'d mut D, identity: LogIdentity) -> Result<Self, StartError> {
-        let segments = disk.segments().map_err(StartError::Disk)?;
-        for (i, (segment, _)) in segments.iter().enumerate() {
-            let expected = i as u64 + 1;
-            if segment.0 != expected {
-                return Err(StartError::Damaged {
-                    what: format!(
-                        "segment {expected} of the log is missing, though segment {} is there. {REMEDY}",
-                        segment.0
-                    ),
-                });
-            }
+    pub fn open(disk: &'d mut D, identity: LogIdentity, first: SegmentId) -> Result<Self, StartError> {
+        let mut leftovers = disk.segments().map_err(StartError::Disk)?;
+        let segments = leftovers.split_off(leftovers.partition_point(|(segment, _)| *segment < first));
+        if segments.is_empty() && !leftovers.is_empty() {
+            return Err(StartError::Damaged {
+                what: format!("segment {} of the log is missing, and all after it. {REMEDY}", first.0),
+            });
         }
         let mut scanner = Scanner {
             disk,
             identity,
+            leftovers: leftovers.into_iter().map(|(segment, _)| segment).collect(),
             segments,
             at: 0,
             offset: 0,
@@ -94,24 +112,50 @@ impl<'d, D: Disk> Scanner<'d, D> {
             chunk: Bytes::new(),
             chunk_offset: 0,
             mark_end: None,
+            loss: None,
             ended: false,
         };
-        if scanner.segments.is_empty() {
+        let Some((there, _)) = scanner.segments.first().copied() else {
             scanner.ended = true;
-        } else if scanner.first_sequence_of(0)?.is_none() {
-            scanner.end("the segment's header is unreadable")?;
+            return Ok(scanner);
+        };
+        let sequence = scanner.first_sequence_of(0)?;
+        if there > first {
+            let why = format!(
+                "segment {} of the log is missing, though segment {} is there. (Of a log that was cut the state says \
+                 where it begins: was the state's storage emptied?)",
+                first.0, there.0
+            );
+            scanner.lose(why)?;
+        } else if let Some(sequence) = sequence {
+            if first > SegmentId(1) {
+                // What came before is gone, and was synced.
+                scanner.next_sequence = sequence;
+            }
+            scanner.leave_to(0, sequence, "the log begins elsewhere")?;
         } else {
-            scanner.enter(0)?;
+            scanner.end("the segment's header is unreadable")?;
         }
         Ok(scanner)
     }
 
-    /// The next frame, marks left out; none at the end of the log.
+    /// The segments before the first that is read.
+    pub fn leftovers(&self) -> &[SegmentId] {
+        &self.leftovers
+    }
+
+    /// What comes next, marks left out; none at the end of the log.
     ///
     /// # Errors
     /// As [`Scanner::open`].
-    pub fn next_frame(&mut self) -> Result<Option<ScannedFrame>, StartError> {
-        while !self.ended {
+    pub fn next_frame(&mut self) -> Result<Option<Scanned>, StartError> {
+        loop {
+            if let Some(loss) = self.loss.take() {
+                return Ok(Some(Scanned::Lost(loss)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
             let (segment, len) = self.segments[self.at];
             match self.frame_at(self.offset)? {
                 Parsed::Frame(frame) if frame.sequence == self.next_sequence => {
@@ -130,14 +174,13 @@ impl<'d, D: Disk> Scanner<'d, D> {
                     self.offset += found.len as u64;
                     assert!(self.offset <= len, "a frame was read beyond its segment");
                     self.next_sequence += 1;
-                    return Ok(Some(found));
+                    return Ok(Some(Scanned::Frame(found)));
                 }
                 Parsed::Frame(_) => self.leave("a frame is out of sequence")?,
                 Parsed::Short(_) => self.leave("a frame is cut off by the end of the segment")?,
                 Parsed::Bad(why) => self.leave(why)?,
             }
         }
-        Ok(None)
     }
 
     /// Clears what is behind the end. To be called when [`Scanner::next_frame`] gave none.
@@ -163,65 +206,89 @@ impl<'d, D: Disk> Scanner<'d, D> {
         Ok(LogEnd { open, next_sequence })
     }
 
-    /// Goes on to the next segment if it continues here, and otherwise ends the log.
+    /// Goes on to the next segment if it continues here, and otherwise ends the log or skips damage.
     fn leave(&mut self, why: &'static str) -> Result<(), StartError> {
         if self.at + 1 < self.segments.len()
-            && self.first_sequence_of(self.at + 1)? == Some(self.next_sequence)
+            && let Some(first) = self.first_sequence_of(self.at + 1)?
+            && first == self.next_sequence
         {
-            return self.enter(self.at + 1);
+            return self.leave_to(self.at + 1, first, why);
         }
         self.end(why)
     }
 
-    fn enter(&mut self, at: usize) -> Result<(), StartError> {
-        let first = self.first_sequence_of(at)?.expect("only readable segments are entered");
+    /// Goes on to a segment whose header says with which frame it begins.
+    fn leave_to(&mut self, at: usize, first: u64, why: &'static str) -> Result<(), StartError> {
         self.at = at;
         self.mark_end = None;
         self.offset = SEGMENT_HEADER_BYTES as u64;
         self.chunk = Bytes::new();
-        if first != self.next_sequence {
-            return Err(self.damaged(
-                at,
-                0,
-                &format!(
-                    "the segment starts with frame {first}, and frame {} was expected",
-                    self.next_sequence
-                ),
-            ));
+        if first == self.next_sequence {
+            return Ok(());
         }
-        Ok(())
+        let why = self.place_of_damage(0, &format!("{why}: it starts with frame {first}"));
+        self.lose(why)
     }
 
     /// Ends the log at the current place, unless something behind it proves that more was synced.
     fn end(&mut self, why: &'static str) -> Result<(), StartError> {
         for at in self.at..self.segments.len() {
+            let number = self.segments[at].0.0;
             if at > self.at {
                 let first = self.first_sequence_of(at)?.filter(|first| *first > self.next_sequence);
                 if let Some(first) = first {
-                    let witness =
-                        format!("{why}, and segment {} begins with frame {first}", self.segments[at].0.0);
-                    return Err(self.damaged(self.at, self.offset, &witness));
+                    let witness = format!("{why}, and segment {number} begins with frame {first}");
+                    return self.lose(self.place_of_damage(self.offset, &witness));
                 }
             }
+            let expected = self.next_sequence;
             let from = if at == self.at { self.offset } else { 0 };
-            if let Some((offset, header)) = self.find_witness(at, from)? {
+            let knows = |header: &FrameHeader| header.synced >= expected;
+            if let Some((offset, header)) = self.find_frame(at, from, knows)? {
                 let witness = format!(
-                    "{why}, and frame {} at offset {offset} of segment {} knows that frames up to {} were synced",
-                    header.sequence, self.segments[at].0.0, header.synced
+                    "{why}, and frame {} at offset {offset} of segment {number} knows that frames up to {} were synced",
+                    header.sequence, header.synced
                 );
-                return Err(self.damaged(self.at, self.offset, &witness));
+                return self.lose(self.place_of_damage(self.offset, &witness));
             }
         }
         self.ended = true;
         Ok(())
     }
 
-    /// A valid frame at or after `from` that was written when the frame expected now was synced.
-    fn find_witness(
+    /// Frames that were synced are lost here: reading goes on at the next one that is whole. What is
+    /// damaged stays as it is, so that the next start finds the same.
+    fn lose(&mut self, what: String) -> Result<(), StartError> {
+        let expected = self.next_sequence;
+        let mut offset = self.offset;
+        for at in self.at..self.segments.len() {
+            if at > self.at {
+                offset = 0;
+            }
+            let found = match self.first_sequence_of(at)?.filter(|_| offset == 0) {
+                Some(first) if first >= expected => Some((SEGMENT_HEADER_BYTES as u64, first)),
+                _ => self
+                    .find_frame(at, offset, |header| header.sequence >= expected)?
+                    .map(|(offset, header)| (offset, header.sequence)),
+            };
+            if let Some((offset, sequence)) = found {
+                (self.at, self.offset, self.next_sequence) = (at, offset, sequence);
+                self.mark_end = None;
+                self.chunk = Bytes::new();
+                self.loss = Some(Loss { what, frames: (sequence - expected).max(1) });
+                return Ok(());
+            }
+        }
+        Err(StartError::Damaged { what: format!("{what}. {REMEDY}") })
+    }
+
+    /// The first valid frame at or after `from` whose header is accepted.
+    fn find_frame(
         &mut self,
         at: usize,
         from: u64,
-    ) -> Result<Option<(u64, crate::frame::FrameHeader)>, StartError> {
+        accept: impl Fn(&FrameHeader) -> bool,
+    ) -> Result<Option<(u64, FrameHeader)>, StartError> {
         let (segment, len) = self.segments[at];
         let mut offset = from.next_multiple_of(FRAME_ALIGNMENT as u64);
         while offset < len {
@@ -239,7 +306,7 @@ impl<'d, D: Disk> Scanner<'d, D> {
                     let end = chunk.len().min(start + FRAME_HEADER_BYTES);
                     let Ok(header) = peek_frame_header(&chunk[start..end]) else { continue };
                     let place = offset + start as u64;
-                    if header.synced < self.next_sequence || header.frame_len() as u64 > len - place {
+                    if !accept(&header) || header.frame_len() as u64 > len - place {
                         continue;
                     }
                     let bytes = read(self.disk, segment, place, header.frame_len())?;
@@ -292,13 +359,11 @@ impl<'d, D: Disk> Scanner<'d, D> {
         Place { cluster: self.identity.cluster, node: self.identity.node, segment, offset }
     }
 
-    fn damaged(&self, at: usize, offset: u64, why: &str) -> StartError {
-        StartError::Damaged {
-            what: format!(
-                "the log is damaged in segment {} at offset {offset}, where frame {} should be: {why}. {REMEDY}",
-                self.segments[at].0.0, self.next_sequence
-            ),
-        }
+    fn place_of_damage(&self, offset: u64, why: &str) -> String {
+        format!(
+            "the log is damaged in segment {} at offset {offset}, where frame {} should be: {why}",
+            self.segments[self.at].0.0, self.next_sequence
+        )
     }
 }
 

@@ -8,12 +8,10 @@
 //! needs no expiry.
 
 use bytes::Bytes;
-use synod_protocols::log::Index;
-use synod_protocols::wire::put_varint;
+use synod_protocols::wire::{put_list, put_varint};
 use synod_protocols::{DecodeError, Incarnation, NodeId, Reader};
 
 const ENVELOPE_VERSION: u8 = 1;
-const METADATA_VERSION: u8 = 1;
 
 /// Who asked for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,45 +105,23 @@ impl Sessions {
         *last = sender.sequence;
         Verdict::Apply
     }
-}
 
-/// What the node stores with the state machine: how far it has applied the log, and the sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Metadata {
-    /// The last entry applied.
-    pub applied: Index,
-    /// The sessions as of that entry.
-    pub sessions: Sessions,
-}
+    /// More bytes than [`Sessions::encode`] writes.
+    pub(crate) fn encoded_len_max(&self) -> usize {
+        10 + 30 * self.lines.len()
+    }
 
-impl Metadata {
-    /// The encoding, which `docs/formats.md` documents.
-    pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(16 + 12 * self.sessions.lines.len());
-        out.push(METADATA_VERSION);
-        put_varint(&mut out, self.applied.0);
-        put_varint(&mut out, self.sessions.lines.len() as u64);
-        for (member, incarnation, last) in &self.sessions.lines {
-            put_varint(&mut out, member.0);
-            put_varint(&mut out, incarnation.0);
-            put_varint(&mut out, *last);
-        }
-        out.into()
+    /// Appends the encoding, a part of the metadata.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        put_list(out, &self.lines, |(member, incarnation, last), out| {
+            put_varint(out, member.0);
+            put_varint(out, incarnation.0);
+            put_varint(out, *last);
+        });
     }
 
     /// Reads it back.
-    ///
-    /// # Errors
-    /// Bytes that [`Metadata::encode`] did not write.
-    pub fn decode(bytes: Bytes) -> Result<Metadata, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        match reader.byte("the metadata's version")? {
-            METADATA_VERSION => {}
-            other => {
-                return Err(DecodeError::Invalid { what: "the metadata's version", value: u64::from(other) });
-            }
-        }
-        let applied = Index(reader.varint("the applied index")?);
+    pub(crate) fn decode(reader: &mut Reader) -> Result<Sessions, DecodeError> {
         let lines = reader.list("the sessions", |reader| {
             Ok((
                 NodeId(reader.varint("a session's member")?),
@@ -156,10 +132,7 @@ impl Metadata {
         if let Some(bad) = lines.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
             return Err(DecodeError::Invalid { what: "the order of the sessions", value: bad[1].0.0 });
         }
-        match reader.remaining() {
-            0 => Ok(Metadata { applied, sessions: Sessions { lines } }),
-            bytes => Err(DecodeError::Trailing { bytes }),
-        }
+        Ok(Sessions { lines })
     }
 }
 
@@ -193,26 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_envelopes_and_metadata_never_change() {
+    fn the_bytes_of_envelopes_never_change() {
         let envelope = seal(sender(3, 2, 300), b"put");
         assert_eq!(envelope, Bytes::from_static(b"\x01\x03\x02\xac\x02put"));
         assert_eq!(open(envelope), Ok((sender(3, 2, 300), Bytes::from_static(b"put"))));
-
-        let mut metadata = Metadata { applied: Index(200), ..Metadata::default() };
-        metadata.sessions.admit(sender(3, 2, 1));
-        metadata.sessions.admit(sender(1, 1, 1));
-        let bytes = metadata.encode();
-        assert_eq!(bytes, Bytes::from_static(b"\x01\xc8\x01\x02\x01\x01\x01\x03\x02\x01"));
-        assert_eq!(Metadata::decode(bytes), Ok(metadata));
-    }
-
-    #[test]
-    fn metadata_that_was_cut_short_is_refused() {
-        let mut metadata = Metadata { applied: Index(200), ..Metadata::default() };
-        metadata.sessions.admit(sender(3, 2, 1));
-        let bytes = metadata.encode();
-        for len in 0..bytes.len() {
-            assert!(Metadata::decode(bytes.slice(..len)).is_err(), "{len} bytes were taken for the whole");
-        }
     }
 }

@@ -4,12 +4,13 @@
 //! process is deterministic, that is all there is to know. The layout stands in `docs/formats.md`.
 //! A tape whose end was lost in a crash is read up to there.
 
+use crate::changes::{decode_membership_change, encode_membership_change};
+use crate::metadata::{decode_point, encode_point};
 use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
 use synod_protocols::log::{
-    Epoch, Index, Lease, LogAnswer, LogBase, LogConfig, LogLimits, LogRequest, MembershipChange,
-    ReplicatedLog, SnapshotPoint, Ticket, Timing,
+    Index, Lease, LogAnswer, LogBase, LogConfig, LogLimits, LogRequest, ReplicatedLog, Ticket, Timing,
 };
 use synod_protocols::wire::{put_bytes, put_list, put_varint};
 use synod_protocols::{
@@ -357,20 +358,6 @@ fn decode_life(input: &mut Cursor) -> Result<Life, DecodeError> {
     Ok(Life { protocol, config, base: LogBase { applied, snapshot }, kind, now })
 }
 
-fn encode_point(point: &SnapshotPoint, out: &mut Vec<u8>) {
-    put_varint(out, point.index.0);
-    put_varint(out, point.epoch.0);
-    put_bytes(out, &point.membership);
-}
-
-fn decode_point(input: &mut Cursor) -> Result<SnapshotPoint, DecodeError> {
-    Ok(SnapshotPoint {
-        index: Index(input.varint("the snapshot's index")?),
-        epoch: Epoch(input.varint("the snapshot's epoch")?),
-        membership: input.bytes("the snapshot's members")?,
-    })
-}
-
 fn encode_input<P: ReplicatedLog>(input: &Input<P>, out: &mut Vec<u8>) {
     match input {
         Input::Message { from, message } => {
@@ -455,47 +442,9 @@ fn encode_request(request: &LogRequest, out: &mut Vec<u8>) {
         LogRequest::ChangeMembership { ticket, change } => {
             out.push(5);
             put_varint(out, ticket.0);
-            encode_change(change, out);
+            encode_membership_change(change, out);
         }
     }
-}
-
-fn encode_change(change: &MembershipChange, out: &mut Vec<u8>) {
-    match change {
-        MembershipChange::Add { id, context, promote } => {
-            out.push(0);
-            put_varint(out, id.0);
-            put_bytes(out, context);
-            out.push(u8::from(*promote));
-        }
-        MembershipChange::Promote(id) => {
-            out.push(1);
-            put_varint(out, id.0);
-        }
-        MembershipChange::Remove(id) => {
-            out.push(2);
-            put_varint(out, id.0);
-        }
-        MembershipChange::Replace(voters) => {
-            out.push(3);
-            put_list(out, voters, |id, out| put_varint(out, id.0));
-        }
-    }
-}
-
-fn decode_change(input: &mut Cursor) -> Result<MembershipChange, DecodeError> {
-    let member = |input: &mut Cursor| Ok(NodeId(input.varint("a member")?));
-    Ok(match input.byte("a change's kind")? {
-        0 => MembershipChange::Add {
-            id: member(input)?,
-            context: input.bytes("a member's context")?,
-            promote: input.flag("whether to promote")?,
-        },
-        1 => MembershipChange::Promote(member(input)?),
-        2 => MembershipChange::Remove(member(input)?),
-        3 => MembershipChange::Replace(input.list("voters", member)?),
-        other => return Err(DecodeError::Invalid { what: "a change's kind", value: u64::from(other) }),
-    })
 }
 
 fn decode_request(input: &mut Cursor) -> Result<LogRequest, DecodeError> {
@@ -516,7 +465,7 @@ fn decode_request(input: &mut Cursor) -> Result<LogRequest, DecodeError> {
             let to = input.varint("the next leader")?;
             LogRequest::TransferLeadership { ticket, to: (to != 0).then_some(NodeId(to)) }
         }
-        5 => LogRequest::ChangeMembership { ticket, change: decode_change(input)? },
+        5 => LogRequest::ChangeMembership { ticket, change: decode_membership_change(input)? },
         other => return Err(DecodeError::Invalid { what: "a request's kind", value: u64::from(other) }),
     })
 }

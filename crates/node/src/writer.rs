@@ -11,11 +11,12 @@ use crate::frame::{
 };
 use crate::positions::{FrameAt, Positions};
 use crate::recovery::LogEnd;
+use crate::segments::Segments;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use synod_protocols::Incarnation;
 use synod_protocols::Wire;
-use synod_protocols::log::{Index, ReplicatedLog, Ticket};
+use synod_protocols::log::{Index, ReplicatedLog, SnapshotPoint, Ticket};
 
 /// A frame that has grown to this many bytes takes no further steps. One step may make a larger one.
 const FRAME_BYTES_TARGET: usize = 64 << 10;
@@ -57,6 +58,17 @@ struct InFlight {
     last_sequence: u64,
 }
 
+/// What is known of a log on disk.
+#[derive(Debug, Default)]
+pub(crate) struct LogIndex {
+    /// Where its positions are.
+    pub(crate) positions: Positions,
+    /// Its segments.
+    pub(crate) segments: Segments,
+    /// The last position that a record held.
+    pub(crate) last_position: Index,
+}
+
 /// The writing end of the log.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -76,20 +88,21 @@ pub(crate) struct Writer {
     /// Counts how often a record replaced positions that earlier ones held.
     replaced: u64,
     positions: Positions,
+    segments: Segments,
     syncs: u64,
     bytes_written: u64,
 }
 
 impl Writer {
-    /// Continues a log at `end`, whose positions are known.
+    /// Continues a log at `end`.
     pub(crate) fn new(
         identity: LogIdentity,
         segment_bytes: u64,
         batch_bytes_max: usize,
         end: LogEnd,
-        positions: Positions,
-        last_position: Index,
+        index: LogIndex,
     ) -> Writer {
+        let LogIndex { positions, segments, last_position } = index;
         Writer {
             identity,
             segment_bytes,
@@ -103,6 +116,7 @@ impl Writer {
             last_position,
             replaced: 0,
             positions,
+            segments,
             syncs: 0,
             bytes_written: 0,
         }
@@ -156,12 +170,36 @@ impl Writer {
     /// Appends the beginning of a life.
     pub(crate) fn push_started(&mut self, incarnation: Incarnation) {
         assert!(self.batches.is_empty(), "a life begins before its first record");
+        self.push_frame(FrameKind::Started, |body| body.extend_from_slice(&incarnation.0.to_le_bytes()));
+    }
+
+    /// Appends what no position holds. `record` must say it as of the last record appended.
+    pub(crate) fn push_restated(&mut self, incarnation: Incarnation, record: &impl Wire) {
+        self.push_frame(FrameKind::Restated, |body| {
+            body.extend_from_slice(&incarnation.0.to_le_bytes());
+            record.encode(body);
+        });
+    }
+
+    /// Appends a frame that takes no records.
+    fn push_frame(&mut self, kind: FrameKind, body: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(batch) = self.batches.back_mut() {
+            batch.open = false;
+        }
         let batch = self.batch_with_open_frame();
-        batch.bytes.extend_from_slice(&incarnation.0.to_le_bytes());
+        body(&mut batch.bytes);
         batch.open = false;
         let frame = batch.frames.last_mut().expect("a frame is open");
-        frame.kind = FrameKind::Started;
-        frame.body_len = 8;
+        frame.kind = kind;
+        frame.body_len = batch.bytes.len() - frame.start - FRAME_HEADER_BYTES;
+    }
+
+    /// Whether the next write will begin a segment that needs a frame which restates what no
+    /// position holds. Such a frame is appended behind all that waits, where it is true.
+    pub(crate) fn wants_restated(&self) -> bool {
+        let Some((_, offset, len)) = self.open else { return false };
+        let next = self.batches.front().filter(|_| self.in_flight.is_none());
+        next.is_some_and(|batch| len.saturating_sub(offset) < needed_bytes(batch.bytes.len()))
     }
 
     /// The last batch, with a frame at its end that takes records.
@@ -197,8 +235,7 @@ impl Writer {
         let Batch { mut bytes, frames, .. } = self.batches.pop_front()?;
         bytes.resize(bytes.len().next_multiple_of(FRAME_ALIGNMENT), 0);
         let frames_len = (bytes.len() - SEGMENT_HEADER_BYTES) as u64;
-        // Room for a mark is kept, so that the last frame of a segment can be covered by one.
-        let needed = frames_len + FRAME_HEADER_BYTES as u64;
+        let needed = needed_bytes(bytes.len());
         let first_sequence = frames.first().expect("a batch has a frame").sequence;
         let last_sequence = frames.last().expect("a batch has a frame").sequence;
         let (segment, offset, len, create) = match self.open {
@@ -227,7 +264,9 @@ impl Writer {
                 self.durable,
             );
             let sequence = frame.sequence;
-            self.positions.add(FrameAt { segment, offset: place.offset, len, sequence, span: frame.span });
+            let at = FrameAt { segment, offset: place.offset, len, sequence, span: frame.span };
+            self.segments.add(&at, frame.kind == FrameKind::Restated);
+            self.positions.add(at);
         }
         self.waiting_first =
             self.batches.iter().flat_map(|batch| &batch.frames).filter_map(|frame| Some(frame.span?.0)).min();
@@ -320,6 +359,25 @@ impl Writer {
         if runs.iter().any(|run| run.last >= waiting) { None } else { Some(runs) }
     }
 
+    /// Which segments there are.
+    pub(crate) fn segments(&mut self) -> &mut Segments {
+        &mut self.segments
+    }
+
+    /// The first segment that must stay, and the point to which the log is given up for it.
+    pub(crate) fn droppable(&self, limit: Index) -> Option<(SegmentId, SnapshotPoint)> {
+        self.segments.droppable(self.durable, limit)
+    }
+
+    /// Forgets the segments before `first`, and gives them, to be removed.
+    pub(crate) fn drop_before(&mut self, first: SegmentId) -> Vec<SegmentId> {
+        let dropped = self.segments.drop_before(first);
+        if let Some(last) = dropped.last() {
+            self.positions.forget_through(*last);
+        }
+        dropped
+    }
+
     /// Where a frame of this log stands.
     pub(crate) fn place(&self, segment: SegmentId, offset: u64) -> Place {
         Place { cluster: self.identity.cluster, node: self.identity.node, segment, offset }
@@ -334,6 +392,12 @@ impl Writer {
     pub(crate) fn bytes_written(&self) -> u64 {
         self.bytes_written
     }
+}
+
+/// The room in a segment without which a batch goes into a new one. Some is kept for a mark, so that
+/// the last frame of a segment can be covered by one.
+fn needed_bytes(batch_bytes: usize) -> u64 {
+    (batch_bytes.next_multiple_of(FRAME_ALIGNMENT) - SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64
 }
 
 fn widen(span: Option<(Index, Index)>, first: Index, last: Index) -> (Index, Index) {

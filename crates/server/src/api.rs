@@ -1,18 +1,21 @@
 //! The client API: etcd v3's services, as far as this version offers them. `docs/etcd-api.md` lists
 //! what is there, what is not, and where Synod differs.
 
+use crate::calls::Asked;
 use crate::clock;
 use crate::grpc::Responder;
 use crate::member::{Event, Member};
+use crate::members::addition;
 use bytes::Bytes;
 use prost::Message;
-use synod_node::Request;
 use synod_node::kv::Query;
-use synod_protocols::Time;
-use synod_protocols::log::ReplicatedLog;
+use synod_node::{Change, Request};
+use synod_protocols::log::{MemberPart, MembershipChange, ReplicatedLog};
+use synod_protocols::{NodeId, Time};
 use synod_store::proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentResponse, HashKvRequest, Member as MemberInfo, MemberListResponse,
-    RangeRequest, ResponseHeader, StatusResponse, TxnRequest, alarm_request::AlarmAction, request_op,
+    AlarmRequest, AlarmResponse, DefragmentResponse, HashKvRequest, MemberPromoteRequest,
+    MemberRemoveRequest, MoveLeaderRequest, RangeRequest, ResponseHeader, StatusResponse, TxnRequest,
+    alarm_request::AlarmAction, request_op,
 };
 use synod_store::{Code, Command, CommandKind, Limits, Refusal, Revision, validate, validate_range};
 
@@ -24,7 +27,8 @@ pub(crate) const VERSION: &str = concat!("3.4.0+synod.", env!("CARGO_PKG_VERSION
 pub(crate) enum Method {
     Range,
     Write(CommandKind),
-    MemberList,
+    Members(Asked),
+    MemberUpdate,
     Status,
     Alarm,
     Defragment,
@@ -32,11 +36,10 @@ pub(crate) enum Method {
 }
 
 /// What etcd offers and this version does not.
-const LATER: [(&str, &str); 6] = [
+const LATER: [(&str, &str); 5] = [
     ("/etcdserverpb.Watch/", "watches"),
     ("/etcdserverpb.Lease/", "leases"),
     ("/etcdserverpb.Auth/", "users and roles"),
-    ("/etcdserverpb.Cluster/", "changes of the members"),
     ("/v3lockpb.Lock/", "locks"),
     ("/v3electionpb.Election/", "elections"),
 ];
@@ -50,7 +53,12 @@ impl Method {
             "/etcdserverpb.KV/DeleteRange" => Method::Write(CommandKind::DeleteRange),
             "/etcdserverpb.KV/Txn" => Method::Write(CommandKind::Txn),
             "/etcdserverpb.KV/Compact" => Method::Write(CommandKind::Compact),
-            "/etcdserverpb.Cluster/MemberList" => Method::MemberList,
+            "/etcdserverpb.Cluster/MemberList" => Method::Members(Asked::MemberList),
+            "/etcdserverpb.Cluster/MemberAdd" => Method::Members(Asked::MemberAdd),
+            "/etcdserverpb.Cluster/MemberRemove" => Method::Members(Asked::MemberRemove),
+            "/etcdserverpb.Cluster/MemberPromote" => Method::Members(Asked::MemberPromote),
+            "/etcdserverpb.Cluster/MemberUpdate" => Method::MemberUpdate,
+            "/etcdserverpb.Maintenance/MoveLeader" => Method::Members(Asked::MoveLeader),
             "/etcdserverpb.Maintenance/Status" => Method::Status,
             "/etcdserverpb.Maintenance/Alarm" => Method::Alarm,
             "/etcdserverpb.Maintenance/Defragment" => Method::Defragment,
@@ -77,12 +85,21 @@ pub(crate) fn call<P: ReplicatedLog + 'static>(
     responder: Responder,
     deadline: Option<Time>,
 ) {
+    let mut kind = Asked::Data;
     let request = match method {
         Method::Range => range(member, message),
         Method::Write(kind) => write(member, kind, message),
         Method::HashKv => decode::<HashKvRequest>(message)
             .map(|hash| Request::LocalRead(Query::Hash(Revision(hash.revision)))),
-        Method::MemberList => return responder.answer(&member_list(member)),
+        Method::Members(asked) => {
+            kind = asked;
+            members(member, asked, message)
+        }
+        Method::MemberUpdate => Err(Refusal::new(
+            Code::Unimplemented,
+            "a member's addresses cannot be changed: remove it and add it again under another number, with an empty \
+             directory, or let it keep its address",
+        )),
         Method::Status => return responder.answer(&status(member)),
         Method::Defragment => return responder.answer(&DefragmentResponse { header: Some(header(member)) }),
         Method::Alarm => {
@@ -94,7 +111,7 @@ pub(crate) fn call<P: ReplicatedLog + 'static>(
     };
     match request {
         Ok(request) => {
-            let ticket = member.calls.borrow_mut().wait(clock::now(), responder, deadline);
+            let ticket = member.calls.borrow_mut().wait(clock::now(), kind, responder, deadline);
             member.tell(Event::Client { ticket, request });
         }
         Err(refusal) => {
@@ -158,23 +175,39 @@ fn header<P: ReplicatedLog + 'static>(member: &Member<P>) -> ResponseHeader {
     }
 }
 
-fn member_list<P: ReplicatedLog + 'static>(member: &Member<P>) -> MemberListResponse {
-    let info = |address: &crate::MemberAddress| MemberInfo {
-        id: crate::config::parse_name(&address.name).unwrap_or_default().0,
-        name: address.name.clone(),
-        peer_urls: vec![format!("http://{}", address.peers)],
-        client_urls: address.clients.iter().map(|clients| format!("http://{clients}")).collect(),
-        is_learner: false,
-    };
-    MemberListResponse {
-        header: Some(header(member)),
-        members: member.config.members.iter().map(info).collect(),
+/// A call about the members, as the node wants it.
+fn members<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    asked: Asked,
+    message: Bytes,
+) -> Result<Request<Query>, Refusal> {
+    let change = |change| Ok(Request::Change(Change::Members(change)));
+    match asked {
+        Asked::Data | Asked::MemberList => Ok(Request::Members),
+        Asked::MemberAdd => {
+            let core = member.core.borrow();
+            let present = member.member_infos(&core, &core.node.process().members());
+            Ok(Request::Change(addition(&decode(message)?, &present)?))
+        }
+        Asked::MemberRemove => {
+            change(MembershipChange::Remove(NodeId(decode::<MemberRemoveRequest>(message)?.id)))
+        }
+        Asked::MemberPromote => {
+            change(MembershipChange::Promote(NodeId(decode::<MemberPromoteRequest>(message)?.id)))
+        }
+        Asked::MoveLeader => {
+            let to = decode::<MoveLeaderRequest>(message)?.target_id;
+            Ok(Request::Change(Change::Transfer((to != 0).then_some(NodeId(to)))))
+        }
     }
 }
 
 fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> StatusResponse {
     let status = member.status();
     let (size, in_use) = member.core.borrow().node.machine().store().map().disk_bytes();
+    let members = member.core.borrow().node.process().members();
+    let is_learner =
+        members.iter().any(|found| found.id == member.id && matches!(found.part, MemberPart::Learner { .. }));
     let errors =
         if status.log.leader.is_none() { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() };
     StatusResponse {
@@ -187,7 +220,7 @@ fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> StatusResponse {
         raft_applied_index: status.applied.0,
         errors,
         db_size_in_use: i64::try_from(in_use).unwrap_or(i64::MAX),
-        is_learner: false,
+        is_learner,
     }
 }
 
@@ -213,7 +246,6 @@ mod tests {
         assert_eq!(Method::of("/etcdserverpb.KV/Put"), Ok(Method::Write(CommandKind::Put)));
         for (path, expected) in [
             ("/etcdserverpb.Watch/Watch", "watches are not offered"),
-            ("/etcdserverpb.Cluster/MemberAdd", "changes of the members are not offered"),
             ("/etcdserverpb.Maintenance/Snapshot", "/etcdserverpb.Maintenance/Snapshot is not offered"),
             ("/nonsense", "/nonsense is not offered"),
         ] {

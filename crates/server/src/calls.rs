@@ -3,13 +3,17 @@
 use crate::config::Config;
 use crate::grpc::{self, Responder};
 use crate::member::Machine;
+use crate::members::change_refusal;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use synod_node::kv::Answer;
 use synod_node::{ClientError, ClusterId, NodeStatus, Outcome, Reply};
-use synod_protocols::log::Ticket;
+use synod_protocols::log::{Member, Ticket};
 use synod_protocols::{NodeId, Time};
-use synod_store::proto::etcdserverpb::ResponseHeader;
+use synod_store::proto::etcdserverpb::{
+    Member as MemberInfo, MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
+    MoveLeaderResponse, ResponseHeader,
+};
 use synod_store::{Code, Refusal, Revision};
 
 /// Calls under way, by the ticket that the node returns with its answer.
@@ -34,7 +38,19 @@ pub(crate) struct Figures {
     pub(crate) failed: u64,
 }
 
+/// Which response an outcome becomes, where it does not say so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Data,
+    MemberList,
+    MemberAdd,
+    MemberRemove,
+    MemberPromote,
+    MoveLeader,
+}
+
 struct Call {
+    asked: Asked,
     responder: Responder,
     deadline: Option<Time>,
 }
@@ -53,14 +69,20 @@ impl Calls {
     }
 
     /// Keeps a call until its answer comes, or until `deadline`, its client's own.
-    pub(crate) fn wait(&mut self, now: Time, responder: Responder, deadline: Option<Time>) -> Ticket {
+    pub(crate) fn wait(
+        &mut self,
+        now: Time,
+        asked: Asked,
+        responder: Responder,
+        deadline: Option<Time>,
+    ) -> Ticket {
         self.last += 1;
         let ticket = Ticket(self.last);
         let deadline = deadline.filter(|deadline| *deadline < now + self.request_timeout);
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
         }
-        self.waiting.insert(ticket, Call { responder, deadline });
+        self.waiting.insert(ticket, Call { asked, responder, deadline });
         ticket
     }
 
@@ -86,7 +108,14 @@ impl Calls {
     }
 
     /// Answers a call. The node may answer one that has expired meanwhile.
-    pub(crate) fn answer(&mut self, reply: Reply<Machine>, status: &NodeStatus, revision: Revision) {
+    /// `infos` says what clients are told of members.
+    pub(crate) fn answer(
+        &mut self,
+        reply: Reply<Machine>,
+        status: &NodeStatus,
+        revision: Revision,
+        infos: impl FnOnce(&[Member]) -> Vec<MemberInfo>,
+    ) {
         let Some(call) = self.waiting.remove(&reply.ticket) else { return };
         if let Some(deadline) = call.deadline {
             self.deadlines.remove(&(deadline, reply.ticket));
@@ -123,6 +152,11 @@ impl Calls {
                 }
                 return;
             }
+            Outcome::Changed { added, members } => {
+                let mut its_header = ResponseHeader { revision: revision.0, ..ResponseHeader::default() };
+                header(&mut its_header);
+                return answer_changed(call, Some(its_header), added, infos(&members));
+            }
             Outcome::Applied { response: Err(refusal), .. }
             | Outcome::Answered { answer: Err(refusal), .. } => {
                 self.figures.refused += 1;
@@ -148,6 +182,19 @@ impl Calls {
     }
 }
 
+fn answer_changed(call: Call, header: Option<ResponseHeader>, added: NodeId, members: Vec<MemberInfo>) {
+    match call.asked {
+        Asked::Data | Asked::MemberList => call.responder.answer(&MemberListResponse { header, members }),
+        Asked::MemberAdd => {
+            let member = members.iter().find(|member| member.id == added.0).cloned();
+            call.responder.answer(&MemberAddResponse { header, member, members });
+        }
+        Asked::MemberRemove => call.responder.answer(&MemberRemoveResponse { header, members }),
+        Asked::MemberPromote => call.responder.answer(&MemberPromoteResponse { header, members }),
+        Asked::MoveLeader => call.responder.answer(&MoveLeaderResponse { header }),
+    }
+}
+
 /// In etcd's words and codes, which its clients act upon.
 fn failure(error: ClientError) -> Refusal {
     match error {
@@ -158,5 +205,9 @@ fn failure(error: ClientError) -> Refusal {
         }
         ClientError::TooLarge => Refusal::REQUEST_TOO_LARGE,
         ClientError::Timeout => Refusal::new(Code::Unavailable, "etcdserver: request timed out"),
+        ClientError::Unsupported => {
+            Refusal::new(Code::Unimplemented, "the consensus protocol of this cluster cannot do that")
+        }
+        ClientError::Change(why) => change_refusal(why),
     }
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use synod_node::{Bootstrap, ClusterId};
 use synod_protocols::NodeId;
+use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 
 /// Members at most: votes and progress are counted in small sets.
 pub const MEMBERS_MAX: usize = 31;
@@ -17,7 +18,7 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 128;
 /// The largest request that may be configured: a peer frame has to carry it.
 pub const REQUEST_BYTES_MAX_MAX: usize = 16 << 20;
 /// The protocols that a member can run.
-pub const PROTOCOLS: [&str; 1] = ["raft"];
+pub const PROTOCOLS: &[&str] = REPLICATED_LOGS;
 
 /// One member of the cluster, as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -74,8 +75,11 @@ pub struct Config {
     pub cluster: String,
     /// This member's name, one of `members`. Default `n1`.
     pub name: String,
-    /// The founding members, this one included, the same list on all of them.
+    /// The founding members, the same list on all members for ever, whoever joins or leaves later.
     pub members: Vec<MemberAddress>,
+    /// Members that joined later, as far as they are known when this one starts: this one itself if
+    /// it joins, and at the least those which it must be able to reach at first. Default none.
+    pub join: Vec<MemberAddress>,
     /// The directory that holds this member's log and state. Default `synod.data`.
     pub data_dir: PathBuf,
     /// The consensus protocol, one of [`PROTOCOLS`]. Default `raft`.
@@ -124,6 +128,12 @@ pub struct Config {
     /// Where the recording ends, in bytes. Default 256 MiB.
     #[serde(deserialize_with = "size")]
     pub flight_recorder_size_max: u64,
+    /// How ready this member is to lead: of those that could, one with a higher number goes first, and
+    /// one with 0 leads only if nobody else does. Default 1.
+    pub priority: u8,
+    /// Whether the leader may answer reads by itself, which relies on the members' clocks running at
+    /// nearly the same rate. The same on all members. Default no.
+    pub lease_reads: bool,
     /// The seed of this life's randomness. Default: drawn from the operating system.
     pub seed: Option<u64>,
 }
@@ -134,6 +144,7 @@ impl Default for Config {
             cluster: "synod".to_owned(),
             name: "n1".to_owned(),
             members: Vec::new(),
+            join: Vec::new(),
             data_dir: PathBuf::from("synod.data"),
             protocol: "raft".to_owned(),
             start: Start::New,
@@ -153,6 +164,8 @@ impl Default for Config {
             fault_injection: false,
             flight_recorder: None,
             flight_recorder_size_max: 256 << 20,
+            priority: 1,
+            lease_reads: false,
             seed: None,
         }
     }
@@ -183,7 +196,7 @@ impl Config {
                 self.cluster
             ));
         }
-        if !PROTOCOLS.contains(&self.protocol.as_str()) {
+        if replicated_log(&self.protocol).is_none() {
             problems.push(format!(
                 "protocol: {:?} is not known here: use one of {}",
                 self.protocol,
@@ -207,7 +220,7 @@ impl Config {
         }
         let mut names = BTreeSet::new();
         let mut addresses = BTreeSet::new();
-        for member in &self.members {
+        for member in self.members.iter().chain(&self.join) {
             if let Err(problem) = parse_name(&member.name) {
                 problems.push(format!("members: {problem}"));
             }
@@ -221,10 +234,24 @@ impl Config {
                 }
             }
         }
+        let founders = self.ids();
+        for member in &self.join {
+            if let (Ok(id), Some(last)) = (parse_name(&member.name), founders.last())
+                && id <= *last
+            {
+                problems.push(format!(
+                    "join: {} is not above the founding members: a new member gets a new number, as `synod member add` \
+                     says",
+                    member.name
+                ));
+            }
+        }
         if !names.contains(&self.name) {
-            let known: Vec<&str> = self.members.iter().map(|member| member.name.as_str()).collect();
+            let known: Vec<&str> =
+                self.members.iter().chain(&self.join).map(|member| member.name.as_str()).collect();
             problems.push(format!(
-                "name: {:?} is not among the members {}: add it to `members` or correct it",
+                "name: {:?} is not among the members {}: add a founding member to `members`, one that joins to `join`, \
+                 or correct it",
                 self.name,
                 known.join(", ")
             ));
@@ -314,11 +341,27 @@ impl Config {
     }
 
     pub(crate) fn bootstrap(&self, has_lived: bool) -> Bootstrap {
-        if has_lived || self.start == Start::Existing { Bootstrap::Existing } else { Bootstrap::Found }
+        if has_lived || self.start == Start::Existing {
+            Bootstrap::Existing
+        } else if self.joins() {
+            Bootstrap::Join
+        } else {
+            Bootstrap::Found
+        }
+    }
+
+    /// Whether this member joins a cluster that others founded.
+    pub(crate) fn joins(&self) -> bool {
+        self.join.iter().any(|member| member.name == self.name)
+    }
+
+    /// The members whose addresses the configuration tells.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &MemberAddress> {
+        self.members.iter().chain(&self.join)
     }
 
     fn me(&self) -> Option<&MemberAddress> {
-        self.members.iter().find(|member| member.name == self.name)
+        self.known().find(|member| member.name == self.name)
     }
 }
 
@@ -443,7 +486,7 @@ mod tests {
             (problem(|c| c.cluster.clear()), "cluster: \"\" is no name"),
             (
                 problem(|c| c.protocol = "gossip".into()),
-                "protocol: \"gossip\" is not known here: use one of raft",
+                "protocol: \"gossip\" is not known here: use one of raft, multi-paxos, zab, viewstamped",
             ),
             (problem(|c| c.members.clear()), "members: is empty: list every member"),
             (problem(|c| c.name = "n4".into()), "name: \"n4\" is not among the members n1, n2, n3"),

@@ -5,7 +5,7 @@
 //! DIR/IDENTITY           whose data these are, as text; written once, after the first start
 //! DIR/log/00000001.log   segments of the replicated log, preallocated
 //! DIR/log/spare          the next segment in the making
-//! DIR/state/             the state engine's files; they can be rebuilt from the log
+//! DIR/state/             the state engine's files; while the log is whole they can be rebuilt from it
 //! ```
 
 use crate::Error;
@@ -17,7 +17,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The version of this layout and of what the files hold.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A data directory that this process holds, until it is dropped.
 #[derive(Debug)]
@@ -130,12 +130,14 @@ fn lock(path: &Path) -> Result<File, Error> {
 }
 
 fn identity(config: &Config) -> String {
+    let founders: Vec<String> = config.ids().iter().map(ToString::to_string).collect();
     format!(
-        "synod-data {FORMAT}\ncluster {}\ncluster-id {:016x}\nmember {}\nprotocol {}\n",
+        "synod-data {FORMAT}\ncluster {}\ncluster-id {:016x}\nmember {}\nprotocol {}\nfounded by {}\n",
         config.cluster,
         config.cluster_id().0,
         config.name,
-        config.protocol
+        config.protocol,
+        founders.join(" ")
     )
 }
 

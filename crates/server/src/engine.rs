@@ -10,8 +10,10 @@
 //! the member never waits for the tree's files. A crash loses the layers, whole and the newest first, and the
 //! replicated log brings them back.
 
+mod transfer;
+
 use bytes::{Bytes, BytesMut};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::io;
@@ -22,7 +24,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
+use synod_protocols::log::Ticket;
 use synod_store::{OrderedMap, WriteBatch};
+use transfer::Staging;
 
 /// A layer of this size is stored.
 const LAYER_BYTES: usize = 32 << 20;
@@ -44,8 +48,12 @@ type Layer = BTreeMap<Bytes, Option<Bytes>>;
 
 /// What the storing thread does.
 enum Work {
-    /// Store a layer.
-    Store(Arc<Layer>),
+    /// Store a layer, and say that the state is durable up to there if anybody wants to know.
+    Store(Keyspace, Arc<Layer>, Option<Ticket>),
+    /// Everything is stored already: say so.
+    Nothing(Ticket),
+    /// Store a part of another member's state.
+    Stage(Keyspace, Layer, mpsc::Sender<Result<(), fjall::Error>>),
     /// Free a layer: a hundred thousand small pieces of memory, which would hold the member up.
     Bury(Arc<Layer>),
 }
@@ -64,28 +72,44 @@ pub(crate) struct FileMap {
     layers: Option<mpsc::Sender<Work>>,
     stored: mpsc::Receiver<Result<(), fjall::Error>>,
     storer: Option<thread::JoinHandle<()>>,
-    _database: Database,
+    database: Database,
+    /// To be told when all that was committed is durable, and not under way yet.
+    persisting: Option<Ticket>,
+    /// Pairs kept aside.
+    staging: Option<Staging>,
 }
 
 impl FileMap {
     /// Opens the map in `path`, made if need be, with `cache_bytes` of memory for blocks that were read.
-    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<FileMap, fjall::Error> {
+    /// `persisted` is called, on another thread, when what the map was told to make durable is so.
+    pub(crate) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        persisted: impl Fn(Ticket, Result<(), String>) + Send + 'static,
+    ) -> Result<FileMap, fjall::Error> {
         let database = Database::builder(path)
             .cache_size(cache_bytes)
             .worker_threads(WORKERS)
             .manual_journal_persist(true)
             .open()?;
-        let tree = database.keyspace("pairs", KeyspaceCreateOptions::default)?;
+        let tree = transfer::open_tree(&database, path)?;
         let (layers, incoming) = mpsc::channel::<Work>();
         let (tell, stored) = mpsc::channel();
-        let target = tree.clone();
         let work = move || {
             for work in incoming {
                 match work {
-                    Work::Store(layer) => {
+                    Work::Nothing(ticket) => persisted(ticket, Ok(())),
+                    Work::Stage(tree, layer, tell) => {
+                        // Whoever staged it may have given it up.
+                        let _ = tell.send(store(&tree, &layer));
+                    }
+                    Work::Store(target, layer, ticket) => {
                         let result = store(&target, &layer);
                         // The map's share of it comes back as the last one.
                         drop(layer);
+                        if let Some(ticket) = ticket {
+                            persisted(ticket, result.as_ref().map(|_| ()).map_err(ToString::to_string));
+                        }
                         if tell.send(result).is_err() {
                             return;
                         }
@@ -106,7 +130,9 @@ impl FileMap {
             layers: Some(layers),
             stored,
             storer: Some(storer),
-            _database: database,
+            database,
+            persisting: None,
+            staging: None,
         })
     }
 
@@ -134,7 +160,23 @@ impl FileMap {
         if let (Some(layer), Some(layers)) = (self.sealed.take(), &self.layers) {
             let _ = layers.send(Work::Bury(layer));
         }
+        self.go_on_persisting();
         result
+    }
+
+    /// Lets the storing thread say when all that was committed is durable, as soon as the layer that
+    /// is being stored is out of the way.
+    fn go_on_persisting(&mut self) {
+        if self.sealed.is_some() {
+            return;
+        }
+        let Some(ticket) = self.persisting.take() else { return };
+        if !self.layer.is_empty() {
+            self.seal(Some(ticket));
+        } else if let Some(layers) = &self.layers {
+            // If the thread is gone, the next `settle` says so.
+            let _ = layers.send(Work::Nothing(ticket));
+        }
     }
 
     /// A copy of `bytes` that costs no memory management of its own.
@@ -146,12 +188,13 @@ impl FileMap {
         self.chunk.split().freeze()
     }
 
-    fn seal(&mut self) {
+    /// Hands the layer to the storing thread, which says under `ticket` when it is stored.
+    fn seal(&mut self, ticket: Option<Ticket>) {
         let layer = Arc::new(std::mem::take(&mut self.layer));
         self.layer_bytes = 0;
         if let Some(layers) = &self.layers {
             // If the thread is gone, the next `settle` says so.
-            let _ = layers.send(Work::Store(Arc::clone(&layer)));
+            let _ = layers.send(Work::Store(self.tree.clone(), Arc::clone(&layer), ticket));
         }
         self.sealed = Some(layer);
     }
@@ -159,7 +202,7 @@ impl FileMap {
     fn store_all(&mut self) -> Result<(), fjall::Error> {
         self.settle(true)?;
         if !self.layer.is_empty() {
-            self.seal();
+            self.seal(None);
             self.settle(true)?;
         }
         Ok(())
@@ -249,6 +292,26 @@ fn next_pair(pairs: &mut fjall::Iter) -> Result<Option<(Bytes, Bytes)>, fjall::E
     }
 }
 
+/// Visits the pairs of all sources in order; where several have a key, the first of them counts.
+fn merged(
+    sources: &mut [Source<'_>],
+    visit: &mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
+) -> Result<(), fjall::Error> {
+    while let Some(key) = sources.iter_mut().filter_map(Source::key).min() {
+        let mut newest = None;
+        for source in &mut *sources {
+            let value = source.take(&key)?;
+            newest = newest.or(value);
+        }
+        if let Some(Some(value)) = newest
+            && visit(&key, &value).is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl OrderedMap for FileMap {
     type Error = fjall::Error;
 
@@ -277,19 +340,7 @@ impl OrderedMap for FileMap {
             .map(|layer| Source::Layer(layer.range::<[u8], _>(bounds).peekable()))
             .collect();
         sources.push(Source::tree(self.tree.range::<&[u8], _>(bounds))?);
-        while let Some(key) = sources.iter_mut().filter_map(Source::key).min() {
-            let mut newest = None;
-            for source in &mut sources {
-                let value = source.take(&key)?;
-                newest = newest.or(value);
-            }
-            if let Some(Some(value)) = newest
-                && visit(&key, &value).is_break()
-            {
-                break;
-            }
-        }
-        Ok(())
+        merged(&mut sources, visit)
     }
 
     fn commit(&mut self, writes: WriteBatch) -> Result<(), fjall::Error> {
@@ -304,7 +355,7 @@ impl OrderedMap for FileMap {
             self.settle(true)?;
         }
         if self.layer_bytes >= LAYER_BYTES && self.sealed.is_none() {
-            self.seal();
+            self.seal(None);
         }
         Ok(())
     }
@@ -315,7 +366,7 @@ mod tests {
     use super::*;
 
     fn map(directory: &tempfile::TempDir) -> FileMap {
-        FileMap::open(directory.path(), 1 << 20).expect("opens")
+        FileMap::open(directory.path(), 1 << 20, |_, _| {}).expect("opens")
     }
 
     fn batch(pairs: &[(&'static str, Option<&'static str>)]) -> WriteBatch {
@@ -372,7 +423,7 @@ mod tests {
             }
             map.commit(batch).expect("commits");
             match rng.below(20) {
-                0 if map.sealed.is_none() && !map.layer.is_empty() => map.seal(),
+                0 if map.sealed.is_none() && !map.layer.is_empty() => map.seal(None),
                 1 => map.store_all().expect("stores"),
                 _ => {}
             }

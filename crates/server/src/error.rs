@@ -74,6 +74,17 @@ pub enum Error {
              disks; mend the cause and start it again"
     )]
     Fatal(String),
+    /// The cluster has let this member go.
+    #[error(
+        "{name} was removed from the cluster and stops: its data directory {} is of no more use. To come back, it is \
+         added as a new member, with a new number and an empty directory", path.display()
+    )]
+    Removed {
+        /// Which.
+        name: String,
+        /// What it leaves behind.
+        path: PathBuf,
+    },
     /// The operating system refused something else.
     #[error("the operating system refused {what}: {error}")]
     System {
@@ -97,7 +108,7 @@ impl Error {
             | Error::Damaged { .. }
             | Error::State { .. } => 3,
             Error::Listen { .. } => 4,
-            Error::Fatal(_) => 5,
+            Error::Fatal(_) | Error::Removed { .. } => 5,
             Error::System { .. } => 1,
         }
     }

@@ -17,7 +17,7 @@ use synod_protocols::wire::{put_bytes, put_list, put_varint};
 use synod_protocols::{DecodeError, Incarnation, NodeId, Reader, Wire};
 
 /// What the dialling side sends first: a name, and the version of all that follows.
-pub(crate) const MAGIC: [u8; 8] = *b"SYNODP\0\x01";
+pub(crate) const MAGIC: [u8; 8] = *b"SYNODP\0\x02";
 /// The longest body.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// The longest body before the other side has said who it is.
@@ -161,11 +161,14 @@ pub(crate) struct Hello {
     pub(crate) protocol: String,
     /// The founding members.
     pub(crate) members: Vec<NodeId>,
+    /// Where the speaker takes clients, for those who ask who the members are.
+    pub(crate) clients: String,
 }
 
 impl Hello {
-    /// Why the two cannot talk, as a line for the operators of both.
-    pub(crate) fn check(&self, theirs: &Hello) -> Result<(), String> {
+    /// Why the two cannot talk, as a line for the operators of both. `known` says whether the other is a
+    /// member, as far as this one knows.
+    pub(crate) fn check(&self, theirs: &Hello, known: bool) -> Result<(), String> {
         let who = theirs.from;
         if theirs.cluster != self.cluster {
             return Err(format!(
@@ -193,8 +196,12 @@ impl Hello {
                 names(&self.members)
             ));
         }
-        if who == self.from || !self.members.contains(&who) {
-            return Err(format!("{who} is no other member of this cluster: correct its `name`"));
+        if who == self.from || !known {
+            return Err(format!(
+                "{who} is no other member of this cluster, as far as {} knows: it was removed, or has yet to be added \
+                 (synod member add), or its `name` is wrong",
+                self.from
+            ));
         }
         Ok(())
     }
@@ -218,6 +225,7 @@ impl Wire for Hello {
         put_varint(out, self.connection);
         put_bytes(out, self.protocol.as_bytes());
         put_list(out, &self.members, |member, out| put_varint(out, member.0));
+        put_bytes(out, self.clients.as_bytes());
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
@@ -230,6 +238,7 @@ impl Wire for Hello {
             connection: input.varint("connection")?,
             protocol: text(input, "protocol")?,
             members: input.list("members", |input| Ok(NodeId(input.varint("member")?)))?,
+            clients: text(input, "address for clients")?,
         })
     }
 }
@@ -261,6 +270,7 @@ mod tests {
             connection: 4,
             protocol: "raft".into(),
             members: vec![NodeId(1), NodeId(2), NodeId(3)],
+            clients: "c:1".into(),
         }
     }
 
@@ -314,7 +324,10 @@ mod tests {
         put_frame(&mut bytes, Kind::Hello, |out| hello().encode(out));
         assert_eq!(
             bytes,
-            [16, 0, 0, 0, 57, 95, 32, 3, 0, 7, 1, b'a', 2, 1, 3, 4, 4, b'r', b'a', b'f', b't', 3, 1, 2, 3]
+            [
+                20, 0, 0, 0, 118, 112, 89, 235, 0, 7, 1, b'a', 2, 1, 3, 4, 4, b'r', b'a', b'f', b't', 3, 1,
+                2, 3, 3, b'c', b':', b'1'
+            ]
         );
         assert_eq!(Hello::from_bytes(Bytes::copy_from_slice(&bytes[9..])), Ok(hello()));
         let mut body = Vec::new();
@@ -359,7 +372,7 @@ mod tests {
     #[test]
     fn strangers_are_told_what_differs() {
         let mine = Hello { from: NodeId(1), to: NodeId(2), ..hello() };
-        assert_eq!(mine.check(&hello()), Ok(()));
+        assert_eq!(mine.check(&hello(), true), Ok(()));
         let cases: [(Hello, &str); 5] = [
             (Hello { cluster: 8, cluster_name: "b".into(), ..hello() }, "belongs to the cluster \"b\""),
             (Hello { to: NodeId(3), ..hello() }, "looks for n3 at the address of n1"),
@@ -368,10 +381,13 @@ mod tests {
                 Hello { members: vec![NodeId(1), NodeId(2)], ..hello() },
                 "counts the members n1, n2, n1 counts n1, n2, n3",
             ),
-            (Hello { from: NodeId(9), ..hello() }, "n9 is no other member"),
+            (
+                Hello { from: NodeId(9), ..hello() },
+                "n9 is no other member of this cluster, as far as n1 knows",
+            ),
         ];
         for (theirs, expected) in cases {
-            let said = mine.check(&theirs).expect_err("a stranger");
+            let said = mine.check(&theirs, theirs.from.0 < 4).expect_err("a stranger");
             assert!(said.contains(expected), "{said:?} does not say {expected:?}");
         }
     }

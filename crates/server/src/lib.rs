@@ -38,6 +38,7 @@ mod frame;
 mod grpc;
 mod http1;
 mod member;
+mod members;
 mod peers;
 mod recorder;
 mod server;

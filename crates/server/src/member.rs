@@ -14,6 +14,7 @@ use crate::engine::FileMap;
 use crate::error::Error;
 use crate::events::Events;
 use crate::frame::{Hello, Kind};
+use crate::members::Members;
 use crate::peers::{Connection, Link, LinkFault};
 use crate::recorder::Recorder;
 use std::cell::{Cell, RefCell};
@@ -55,9 +56,14 @@ pub(crate) enum Event<P: ReplicatedLog> {
     Writable { peer: NodeId, connection: u64 },
     /// A client asks something.
     Client { ticket: Ticket, request: Request<Query> },
+    /// The state is durable as far as was asked for, or cannot be made so.
+    Persisted { ticket: Ticket, result: Result<(), String> },
     /// What is done to a link on purpose.
     Fault { peer: NodeId, fault: LinkFault },
 }
+
+/// What the storing thread says when the state is durable.
+pub(crate) type Persisted = (Ticket, Result<(), String>);
 
 /// Figures of this life.
 #[derive(Debug, Default)]
@@ -102,6 +108,7 @@ pub(crate) struct Member<P: ReplicatedLog> {
 pub(crate) struct Core<P: ReplicatedLog> {
     pub(crate) node: Node<P, Machine>,
     pub(crate) links: BTreeMap<NodeId, Link>,
+    pub(crate) members: Members,
     pub(crate) events: Events,
     outbox: Outbox<P, Machine>,
     disk: DiskThread,
@@ -120,10 +127,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     ) -> Rc<Self> {
         let id = config.id();
         let incarnation = node.status().incarnation;
-        let links =
-            config.ids().into_iter().filter(|peer| *peer != id).map(|peer| (peer, Link::new(peer))).collect();
         let events = Events::new(id);
-        let core = Core { node, links, events, outbox, disk, recorder, sessions: 0 };
+        let members = Members::new(&config);
+        let core =
+            Core { node, links: BTreeMap::new(), members, events, outbox, disk, recorder, sessions: 0 };
         Rc::new(Member {
             calls: RefCell::new(Calls::new(&config)),
             config,
@@ -188,6 +195,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             connection: 0,
             protocol: P::NAME.to_owned(),
             members: self.config.ids(),
+            clients: self.config.client_address().to_owned(),
         }
     }
 
@@ -204,7 +212,22 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             ));
         }
         link.incarnation = theirs.incarnation;
+        link.clients = Some(theirs.clients.clone());
         Ok(())
+    }
+
+    /// Whether this is another member, as far as this one knows.
+    pub(crate) fn knows(&self, peer: NodeId) -> bool {
+        self.core.borrow().links.contains_key(&peer)
+    }
+
+    /// Begins to look for those whom the configuration names.
+    pub(crate) fn look_for_peers(self: &Rc<Self>) {
+        let mut core = self.core.borrow_mut();
+        let known = self.config.known().filter_map(|member| crate::config::parse_name(&member.name).ok());
+        for peer in known.filter(|peer| *peer != self.id) {
+            self.keep_link(&mut core, peer);
+        }
     }
 
     pub(crate) fn is_blocked(&self, peer: NodeId) -> bool {
@@ -223,6 +246,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     pub(crate) async fn run(
         self: &Rc<Self>,
         mut disk: mpsc::UnboundedReceiver<(DiskReply, Duration)>,
+        mut persisted: mpsc::UnboundedReceiver<Persisted>,
         stop: &Notify,
     ) -> Result<(), Error> {
         let sleep = tokio::time::sleep(Duration::ZERO);
@@ -249,6 +273,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                     None => return Err(Error::Fatal("the disk's thread ended: see the lines above".to_owned())),
                 },
                 () = self.wake.notified() => {}
+                done = persisted.recv() => match done {
+                    Some((ticket, result)) => self.tell(Event::Persisted { ticket, result }),
+                    None => return Err(Error::Fatal("the thread that stores the state ended: see the lines above".to_owned())),
+                },
                 () = &mut sleep => {
                     armed = Time::ZERO;
                     // Sockets before timers: after a stall what arrived meanwhile may well be what the timer waited
@@ -281,7 +309,12 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     fn next_deadline(&self) -> Option<Time> {
         let core = self.core.borrow();
         let links = core.links.values().filter_map(Link::due);
-        let own = [core.node.deadline(), self.calls.borrow().deadline(), core.events.deadline()];
+        let own = [
+            core.node.deadline(),
+            self.calls.borrow().deadline(),
+            core.events.deadline(),
+            core.members.deadline(),
+        ];
         own.into_iter().flatten().chain(links).min()
     }
 
@@ -301,7 +334,14 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         if core.node.deadline().is_some_and(|deadline| deadline <= now) {
             core.node.step(now, Input::Timeout, &mut core.outbox);
         }
-        core.node.flush(now, &mut core.outbox);
+        // What was read under a lease may be told only if the lease holds now.
+        let flushed = if self.config.lease_reads { clock::now() } else { now };
+        core.node.flush(flushed, &mut core.outbox);
+        self.end_leaving(core, now);
+        if core.members.is_gone(now) {
+            let (name, path) = (self.config.name.clone(), self.config.data_dir.clone());
+            return Err(Error::Removed { name, path });
+        }
         self.calls.borrow_mut().expire(now);
         self.carry_out(core, now)?;
         raise(&self.counters.turn_micros_max, clock::now().since(now).as_micros() as u64);
@@ -353,6 +393,9 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                     link.unstick();
                 }
             }
+            Event::Persisted { ticket, result } => {
+                core.node.step(now, Input::Persisted { ticket, result }, &mut core.outbox);
+            }
             Event::Fault { peer, fault } => {
                 let Some(link) = core.links.get_mut(&peer) else { return };
                 let before = std::mem::replace(&mut link.fault, fault);
@@ -365,7 +408,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         }
     }
 
-    fn disconnect(&self, core: &mut Core<P>, now: Time, peer: NodeId, why: Option<String>) {
+    pub(crate) fn disconnect(&self, core: &mut Core<P>, now: Time, peer: NodeId, why: Option<String>) {
         let Some(link) = core.links.get_mut(&peer) else { return };
         if link.connection.is_none() {
             return;
@@ -383,6 +426,8 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         for command in core.outbox.disk.drain(..) {
             core.disk.submit(command);
         }
+        // The machine has begun by itself, and its thread says when it is done.
+        core.outbox.persists.clear();
         for (peer, message) in core.outbox.sends.drain(..) {
             let Some(link) = core.links.get_mut(&peer) else { continue };
             let key = link.connection.as_ref().map(|connection| connection.key);
@@ -399,9 +444,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         if !core.outbox.replies.is_empty() {
             let status = core.node.status();
             let revision = core.node.machine().store().revision();
+            let replies = std::mem::take(&mut core.outbox.replies);
             let mut calls = self.calls.borrow_mut();
-            for reply in core.outbox.replies.drain(..) {
-                calls.answer(reply, &status, revision);
+            for reply in replies {
+                calls.answer(reply, &status, revision, |members| self.member_infos(core, members));
             }
         }
         let notices = std::mem::take(&mut core.outbox.notices);
@@ -425,7 +471,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         Ok(())
     }
 
-    fn notice(&self, core: &mut Core<P>, now: Time, notice: Notice) -> Result<(), Error> {
+    fn notice(self: &Rc<Self>, core: &mut Core<P>, now: Time, notice: Notice) -> Result<(), Error> {
         match notice {
             Notice::Role { role, epoch, leader } => {
                 match role {
@@ -446,6 +492,30 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             }
             Notice::Committed(entries) => {
                 core.events.committed(now, &entries);
+                Ok(())
+            }
+            Notice::Members(members) => {
+                self.on_members(core, now, members);
+                Ok(())
+            }
+            Notice::Installed { from, point } => {
+                let line =
+                    format!("the state was fetched from {from}: it covers the log up to {}", point.index);
+                self.log(&line);
+                core.events.note(now, &line);
+                Ok(())
+            }
+            Notice::SnapshotRefused { from, why } => {
+                self.log_once(from, format!("a snapshot of {from} is fetched again: {why}"));
+                Ok(())
+            }
+            Notice::Damaged(what) => {
+                self.log(&format!(
+                    "{what}. This member does not vote before it has fetched what is lost from the others. If it goes \
+                     on abstaining, because its vote may be lost too, replace it: add a new member and remove this one. \
+                     A disk that loses what it was given should be replaced in any case"
+                ));
+                core.events.note(now, "records of the log are damaged");
                 Ok(())
             }
             Notice::DiskFull => {

@@ -77,6 +77,8 @@ pub(crate) struct Link {
     pub(crate) peer: NodeId,
     pub(crate) connection: Option<Connection>,
     pub(crate) fault: LinkFault,
+    /// Where the peer takes clients, once it was met.
+    pub(crate) clients: Option<String>,
     /// The largest incarnation in which the peer was met.
     pub(crate) incarnation: Incarnation,
     /// Messages shown to watchers on this connection: sent, received.
@@ -95,6 +97,7 @@ impl Link {
             peer,
             connection: None,
             fault: LinkFault::default(),
+            clients: None,
             incarnation: Incarnation(0),
             shown: (0, 0),
             out: Vec::new(),
@@ -237,10 +240,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         connection.tasks.push(task.abort_handle());
     }
 
-    /// Keeps the connection to a peer with a smaller number alive, for ever.
+    /// Keeps the connection to a peer with a smaller number alive, as long as it is a member.
     pub(crate) async fn dial_for_ever(self: Rc<Self>, peer: NodeId, address: String) {
         let mut pause = DIAL_PAUSE_MIN;
-        loop {
+        while self.knows(peer) {
             if !self.is_blocked(peer) {
                 match self.dial(peer, &address).await {
                     Ok(mut connection) => {
@@ -277,7 +280,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
                 return Err(DialError::Refused(printable(&body)));
             }
             let theirs = Hello::from_bytes(body).map_err(|error| DialError::Refused(error.to_string()))?;
-            mine.check(&theirs).map_err(DialError::Refused)?;
+            mine.check(&theirs, self.knows(theirs.from)).map_err(DialError::Refused)?;
             if theirs.from != peer {
                 return Err(DialError::Refused(format!("{} answers there", theirs.from)));
             }
@@ -345,7 +348,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         };
         let number = self.next_connection();
         let mine = Hello { to: theirs.from, connection: number, ..self.hello() };
-        let checked = mine.check(&theirs).and_then(|()| {
+        let checked = mine.check(&theirs, self.knows(theirs.from)).and_then(|()| {
             if theirs.from < mine.from {
                 return Err(format!("{} should wait to be dialled by {}", theirs.from, mine.from));
             }

@@ -6,7 +6,7 @@ use crate::directory::Directory;
 use crate::disk::{DiskThread, FileDisk};
 use crate::engine::FileMap;
 use crate::error::Error;
-use crate::member::{Machine, Member};
+use crate::member::{Machine, Member, Persisted};
 use crate::recorder::Recorder;
 use crate::{grpc, http1};
 use rustix::net::sockopt;
@@ -17,11 +17,11 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use synod_node::{KvMachine, Node, NodeConfig, NodeLimits, Outbox, StartError};
-use synod_protocols::log::{LogLimits, ReplicatedLog, Timing};
-use synod_protocols::raft::Raft;
+use synod_protocols::log::{Lease, LogLimits, ReplicatedLog, Timing};
+use synod_protocols::with_replicated_log;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc as mpsc_async};
 use tokio::time::{sleep, timeout};
 
 /// How long a new client may take to say what it speaks.
@@ -79,10 +79,9 @@ impl Server {
         let (ready, started) = mpsc::channel();
         let body = move || {
             let log: Box<dyn Fn(&str)> = Box::new(log);
-            match config.protocol.as_str() {
-                Raft::NAME => run::<Raft>(config, log, &asked, &ready),
-                other => Err(Error::Config(vec![format!("protocol: {other:?} is not known here")])),
-            }
+            let name = config.protocol.clone();
+            with_replicated_log!(&name, P => run::<P>(config, log, &asked, &ready))
+                .unwrap_or_else(|| Err(Error::Config(vec![format!("protocol: {name:?} is not known here")])))
         };
         let thread = thread::Builder::new()
             .name("synod".to_owned())
@@ -174,7 +173,8 @@ fn run<P: ReplicatedLog + 'static>(
 
             let mut directory = Directory::open(&config)?;
             let mut disk = FileDisk::open(directory.log());
-            let machine = open_state(&config, &directory)?;
+            let (persisted, done) = mpsc_async::unbounded_channel();
+            let machine = open_state(&config, &directory, persisted)?;
             let mut outbox = Outbox::default();
             let node = Node::<P, Machine>::start(
                 node_config(&config, &directory)?,
@@ -188,19 +188,12 @@ fn run<P: ReplicatedLog + 'static>(
             let recorder = start_recorder(&config, &node)?;
             let (disk, replies) = DiskThread::start(&config.name, disk).map_err(system("a thread"))?;
 
-            let dial: Vec<_> =
-                config.members.iter().map(|member| (member.name.clone(), member.peers.clone())).collect();
             let member = Member::new(config, node, outbox, disk, recorder, log);
             tokio::task::spawn_local(Rc::clone(&member).accept_peers(peers));
-            for (name, address) in dial {
-                let peer = crate::config::parse_name(&name).unwrap_or_default();
-                if peer < member.id {
-                    tokio::task::spawn_local(Rc::clone(&member).dial_for_ever(peer, address));
-                }
-            }
+            member.look_for_peers();
             tokio::task::spawn_local(accept_clients(Rc::clone(&member), clients));
             let _ = ready.send(addresses);
-            let result = member.run(replies, stop).await;
+            let result = member.run(replies, done, stop).await;
             member.wind_up();
             sleep(FAREWELL).await;
             // The directory's lock is given up last, after the disk's thread has ended with the member.
@@ -229,10 +222,18 @@ async fn listen(address: &str, what: &'static str) -> Result<TcpListener, Error>
     })
 }
 
-fn open_state(config: &Config, directory: &Directory) -> Result<Machine, Error> {
+fn open_state(
+    config: &Config,
+    directory: &Directory,
+    persisted: mpsc_async::UnboundedSender<Persisted>,
+) -> Result<Machine, Error> {
     let refused = |why: String| Error::State { path: directory.state(), why };
-    let map =
-        FileMap::open(&directory.state(), config.state_cache).map_err(|error| refused(error.to_string()))?;
+    let tell = move |ticket, result| {
+        // A member that is gone need not know.
+        let _ = persisted.send((ticket, result));
+    };
+    let map = FileMap::open(&directory.state(), config.state_cache, tell)
+        .map_err(|error| refused(error.to_string()))?;
     KvMachine::open(map).map_err(|error| refused(error.to_string()))
 }
 
@@ -245,6 +246,8 @@ fn node_config(config: &Config, directory: &Directory) -> Result<NodeConfig, Err
         bootstrap: config.bootstrap(directory.has_lived()),
         timing: Timing { heartbeat: config.heartbeat, election: config.election_timeout },
         log: LogLimits::default(),
+        priority: config.priority,
+        lease: config.lease_reads.then(Lease::default),
         limits: NodeLimits {
             request_timeout: config.request_timeout,
             requests_max: config.requests_max,

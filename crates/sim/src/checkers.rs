@@ -135,6 +135,14 @@ impl Checkers {
         self.observe(t, member, process, status);
     }
 
+    /// A member's state is now, durably, one that was fetched from another and covers this entry.
+    pub(crate) fn on_installed(&mut self, member: u8, index: u64) {
+        let shadow = &mut self.members[usize::from(member)];
+        // What its log held after that entry may be gone: it need not have been of the same history.
+        (shadow.delivered, shadow.promised, shadow.writing) = (index, index, None);
+        shadow.durable = shadow.durable.max(index);
+    }
+
     /// A member's disk was lost. It is not expected to come back with anything; but what it
     /// held is still counted for commits, since acknowledgements of it may be on their way, and the loss of a
     /// minority of disks is within a protocol's budget.

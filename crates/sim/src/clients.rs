@@ -262,6 +262,7 @@ impl Clients {
         match outcome {
             Outcome::Failed(error) => failed(what, error),
             Outcome::Answered { answer, .. } => answered(answer),
+            Outcome::Changed { .. } => Ending::Ok(None),
             Outcome::Applied { response: Err(_), .. } => Ending::Fail("refused by the store"),
             Outcome::Applied { response: Ok(response), .. } => Ending::Ok(match (what, response) {
                 (What::Cas, Response::Txn(txn)) => Some(txn.succeeded.to_string()),
@@ -339,6 +340,8 @@ fn failed(what: What, error: ClientError) -> Ending {
         ClientError::Busy => Ending::Fail("busy"),
         ClientError::Storage => Ending::Fail("disk full"),
         ClientError::TooLarge => Ending::Fail("too large"),
+        ClientError::Unsupported => Ending::Fail("not offered"),
+        ClientError::Change(_) => Ending::Fail("refused by the log"),
         ClientError::Timeout if what == What::Get => Ending::Fail("timeout"),
         ClientError::Timeout => Ending::Unknown("timeout"),
     }

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::Hasher;
 use std::ops::ControlFlow;
+use synod_node::kv::{StateMap, is_own};
+use synod_protocols::log::Ticket;
 use synod_protocols::{Fingerprint, Rng};
 use synod_store::{MemoryMap, OrderedMap, WriteBatch};
 
@@ -24,6 +26,22 @@ pub(crate) struct SimMap {
     map: MemoryMap,
     /// What the last commits replaced, and the digest before each.
     undo: VecDeque<(u64, Replaced)>,
+    digest: u64,
+    /// How many commits there were, and how many of them a crash cannot undo.
+    commits: u64,
+    durable_commits: u64,
+    /// What a crash leaves at the worst.
+    durable: Option<Box<Kept>>,
+    /// What is being made durable.
+    persisting: Option<(Ticket, u64, Box<Kept>)>,
+    /// Pairs of another member's state.
+    staged: WriteBatch,
+}
+
+/// The pairs as of some commit, and their digest.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    map: MemoryMap,
     digest: u64,
 }
 
@@ -41,10 +59,10 @@ impl SimMap {
     /// What a crash leaves: everything up to some commit, at the worst nothing.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         if rng.chance(1, 8) {
-            *self = SimMap::new();
-            return;
+            return self.lose();
         }
-        for _ in 0..rng.below(self.undo.len() as u64 + 1) {
+        let undoable = (self.undo.len() as u64).min(self.commits - self.durable_commits);
+        for _ in 0..rng.below(undoable + 1) {
             let (digest, pairs) = self.undo.pop_back().expect("not more than there are");
             let mut batch = WriteBatch::default();
             for (key, old) in pairs {
@@ -56,7 +74,21 @@ impl SimMap {
             let Ok(()) = self.map.commit(batch);
             self.digest = digest;
         }
+        self.forget();
+    }
+
+    /// Everything goes that need not have been kept.
+    pub(crate) fn lose(&mut self) {
+        let durable = self.durable.clone().unwrap_or_default();
+        (self.map, self.digest) = (durable.map, durable.digest);
+        self.forget();
+    }
+
+    /// What only a running member knows is gone.
+    fn forget(&mut self) {
         self.undo.clear();
+        self.persisting = None;
+        self.staged = WriteBatch::default();
     }
 }
 
@@ -94,13 +126,72 @@ impl OrderedMap for SimMap {
             }
             pairs.push((key.clone(), old));
         }
+        self.commits += 1;
         self.undo.push_back((before, pairs));
         self.map.commit(writes)
     }
 }
 
-/// Digests of pairs are added up, so that the order in which they came does not matter.
+impl StateMap for SimMap {
+    type View = MemoryMap;
+
+    fn view(&mut self) -> Result<MemoryMap, Infallible> {
+        Ok(self.map.clone())
+    }
+
+    fn scan_view(
+        &self,
+        view: &MemoryMap,
+        from: &[u8],
+        visit: &mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), Infallible> {
+        view.scan(from, None, visit)
+    }
+
+    fn persist(&mut self, ticket: Ticket) -> Result<(), Infallible> {
+        let kept = Kept { map: self.map.clone(), digest: self.digest };
+        self.persisting = Some((ticket, self.commits, Box::new(kept)));
+        Ok(())
+    }
+
+    fn persisted(&mut self, ticket: Ticket) {
+        if let Some((_, commits, kept)) = self.persisting.take_if(|(asked, ..)| *asked == ticket) {
+            (self.durable_commits, self.durable) = (commits, Some(kept));
+        }
+    }
+
+    fn stage(&mut self, first: bool, pairs: Vec<(Bytes, Bytes)>) -> Result<(), Infallible> {
+        if first {
+            self.unstage();
+        }
+        pairs.into_iter().for_each(|(key, value)| self.staged.put(key, value));
+        Ok(())
+    }
+
+    fn unstage(&mut self) {
+        self.staged = WriteBatch::default();
+    }
+
+    fn install(&mut self, writes: WriteBatch) -> Result<(), Infallible> {
+        self.map = MemoryMap::new();
+        self.map.commit(std::mem::take(&mut self.staged))?;
+        self.map.commit(writes)?;
+        self.digest =
+            self.map.iter().fold(0_u64, |digest, (key, value)| digest.wrapping_add(pair_digest(key, value)));
+        self.forget();
+        self.commits += 1;
+        self.durable_commits = self.commits;
+        self.durable = Some(Box::new(Kept { map: self.map.clone(), digest: self.digest }));
+        Ok(())
+    }
+}
+
+/// Digests of pairs are added up, so that the order in which they came does not matter. What is a
+/// member's own business is left out.
 fn pair_digest(key: &[u8], value: &[u8]) -> u64 {
+    if is_own(key) {
+        return 0;
+    }
     let mut digest = Fingerprint::new();
     digest.write(key);
     digest.write(value);
@@ -127,6 +218,34 @@ mod tests {
         assert_ne!(a.digest(), b.digest());
         put(&mut b, "x", "1");
         assert_eq!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn what_was_made_durable_survives_every_crash() {
+        for seed in 0..100 {
+            let mut map = SimMap::new();
+            put(&mut map, "a", "1");
+            let Ok(()) = map.persist(Ticket(1));
+            put(&mut map, "b", "2");
+            map.persisted(Ticket(1));
+            map.crash(&mut Rng::new(seed));
+            assert_eq!(map.get(b"a"), Ok(Some(Bytes::from("1"))), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_was_installed_is_all_there_is_and_survives() {
+        for seed in 0..20 {
+            let mut map = SimMap::new();
+            put(&mut map, "a", "1");
+            let Ok(()) = map.stage(true, vec![(Bytes::from("b"), Bytes::from("2"))]);
+            let Ok(()) = map.install(WriteBatch::default());
+            map.crash(&mut Rng::new(seed));
+            assert_eq!((map.get(b"a"), map.get(b"b")), (Ok(None), Ok(Some(Bytes::from("2")))));
+            let mut same = SimMap::new();
+            put(&mut same, "b", "2");
+            assert_eq!(map.digest(), same.digest());
+        }
     }
 
     #[test]

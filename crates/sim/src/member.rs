@@ -46,6 +46,8 @@ pub(crate) struct Member<P: ReplicatedLog> {
     io: Vec<Option<Io>>,
     /// How many commands the disk was given.
     pub(crate) io_count: u64,
+    /// How often its state machine was told to make durable what it holds.
+    pub(crate) persist_count: u64,
     /// The disk does nothing before this virtual time.
     pub(crate) stalled_until: u64,
     /// Whether a sync ever reported success: then an empty disk is a lost one.
@@ -94,6 +96,7 @@ impl<P: ReplicatedLog> Member<P> {
             spins: (0, 0),
             io: Vec::new(),
             io_count: 0,
+            persist_count: 0,
             stalled_until: 0,
             lived: false,
             steps_before: 0,
@@ -130,6 +133,8 @@ impl<P: ReplicatedLog> Member<P> {
                 tail_bytes_max: script.limits.tail_bytes as usize,
                 ..LogLimits::default()
             },
+            priority: 1,
+            lease: None,
             limits: NodeLimits {
                 request_timeout: election * REQUEST_ELECTIONS,
                 segment_bytes: script.segment,
@@ -165,8 +170,8 @@ impl<P: ReplicatedLog> Member<P> {
             self.map.crash(&mut rng);
         }
         if lied {
-            // What lies about the log lies about the state, too.
-            self.map = SimMap::new();
+            // What lies about the log lies about the state, too, as far as it was not asked for otherwise.
+            self.map.lose();
         }
         self.paused = false;
         self.inbox.clear();
@@ -192,7 +197,7 @@ impl<P: ReplicatedLog> Member<P> {
                 let last = last_position::<P>(bytes, *offset == 0, each);
                 (created.and_then(|()| self.disk.write(*segment, *offset, bytes)), last)
             }
-            DiskCommand::Read { .. } => (Ok(()), None),
+            DiskCommand::Read { .. } | DiskCommand::Remove { .. } => (Ok(()), None),
         };
         let io = Some(Io { command, written, last });
         let slot = match self.io.iter().position(Option::is_none) {
@@ -222,6 +227,10 @@ impl<P: ReplicatedLog> Member<P> {
             DiskCommand::Read { ticket, segment, offset, len } => {
                 let result = self.disk.read(segment, offset, len);
                 IoDone { reply: DiskReply::Read { ticket, result }, synced: None, last: None }
+            }
+            DiskCommand::Remove { ticket, segment } => {
+                let result = self.disk.remove(segment);
+                IoDone { reply: DiskReply::Removed { ticket, result }, synced: None, last: None }
             }
         }
     }

@@ -12,6 +12,8 @@ pub(crate) enum Due {
     Timer { member: u8 },
     /// A command of a member's disk, issued in that life, is done.
     Disk { member: u8, life: u32, slot: u32 },
+    /// What a member's state machine was told to make durable, in that life, is so.
+    Persisted { member: u8, life: u32, ticket: u64 },
     /// The connection comes to exist, unless the link has changed since.
     LinkUp { from: u8, to: u8, generation: u32 },
     /// The sender notices that its connection is lost, unless the link has changed since.

@@ -16,7 +16,7 @@ use std::hash::Hasher;
 use synod_check::linearizable::{self, Limits};
 use synod_check::model::KeyValue;
 use synod_node::{DiskCommand, Input, Notice, Outbox, PeerMessage};
-use synod_protocols::log::{ReplicatedLog, Role};
+use synod_protocols::log::{ReplicatedLog, Role, Ticket};
 use synod_protocols::{Describe, Fingerprint, LinkSession, NodeId, Wire};
 
 /// Marks that an outcome keeps at most.
@@ -131,6 +131,13 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             Due::Arrival { slot } => self.on_arrival(slot),
             Due::Timer { member } => self.on_timer(member),
             Due::Disk { member, life, slot } => self.on_disk(member, life, slot),
+            Due::Persisted { member, life, ticket } => {
+                let at = &self.members[usize::from(member)];
+                if at.life == life && at.is_up() {
+                    self.note_digest(13, member.into(), ticket);
+                    self.feed(member, Input::Persisted { ticket: Ticket(ticket), result: Ok(()) });
+                }
+            }
             Due::LinkUp { from, to, generation } => {
                 if let Some(session) = self.network.on_link_up(from, to, generation) {
                     self.note_digest(1, from.into(), to.into());
@@ -174,11 +181,24 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         self.note_digest(4, index.into(), started.is_ok().into());
         match started {
             Ok(()) => {
-                let node = self.members[at].node.as_ref().expect("it was started");
+                let member = &mut self.members[at];
+                let node = member.node.as_mut().expect("it was started");
                 let status = node.status();
-                self.checkers.on_start(self.now, index, node.process(), &status.log, status.applied);
+                // A protocol may remember what was committed, and deliver it as it recovers.
+                let delivered = self.outbox.notices.iter().find_map(|notice| match notice {
+                    Notice::Committed(entries) => entries.first().map(|first| first.index.previous()),
+                    _ => None,
+                });
+                let applied = delivered.unwrap_or(status.applied);
                 let digest = node.machine().store().map().digest();
-                self.checkers.on_state(self.now, index, status.applied.0, digest);
+                node.flush(member.clock.at(self.now), &mut self.outbox);
+                let node = self.members[at].node.as_ref().expect("it was started");
+                if status.damaged {
+                    // It knows that it has lost something: the promise is that it does not act as if it had not.
+                    self.checkers.on_wipe(index);
+                }
+                self.checkers.on_start(self.now, index, node.process(), &status.log, applied);
+                self.checkers.on_state(self.now, index, applied.0, digest);
                 self.after(index);
                 for peer in (0..self.script.nodes).filter(|peer| *peer != index) {
                     self.connect(index, peer);
@@ -259,6 +279,9 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         for command in outbox.disk.drain(..) {
             self.issue(index, command);
         }
+        for ticket in outbox.persists.drain(..) {
+            self.persist(index, ticket);
+        }
         for (to, message) in outbox.sends.drain(..) {
             self.send(index, to, message);
         }
@@ -277,7 +300,20 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 }
                 Notice::Fatal(why) => fatal = Some(why),
                 Notice::DiskFull => self.show(&Event::Disk { n: member(index), op: "full", bytes: 0 }),
-                Notice::Role { .. } | Notice::DiskCleared => {}
+                Notice::Installed { point, .. } => {
+                    self.checkers.on_installed(index, point.index.0);
+                    self.mark("snapshot", || format!("n{} has got a snapshot", index + 1));
+                }
+                Notice::Damaged(what) => {
+                    self.mark("fault", || format!("n{} finds damage", index + 1));
+                    self.show(&Event::Note { text: format!("n{}: {what}", index + 1) });
+                }
+                Notice::SnapshotRefused { from, why } => {
+                    self.show(&Event::Note {
+                        text: format!("n{} refuses a snapshot of {from}: {why}", index + 1),
+                    });
+                }
+                Notice::Role { .. } | Notice::DiskCleared | Notice::Members(_) => {}
             }
         }
         let node = self.members[at].node.as_ref().expect("it has just made a step");
@@ -427,7 +463,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
     fn issue(&mut self, index: u8, command: DiskCommand) {
         let bytes = match &command {
             DiskCommand::Append { bytes, sync, .. } => Some((bytes.len() as u64, *sync)),
-            DiskCommand::Read { .. } => None,
+            DiskCommand::Read { .. } | DiskCommand::Remove { .. } => None,
         };
         let mut records = Vec::new();
         let shows = self.shows;
@@ -459,6 +495,15 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             };
             self.show(&Event::Disk { n, op, bytes });
         }
+    }
+
+    /// Lets a state machine make durable what it holds, which takes about as long as ten syncs.
+    fn persist(&mut self, index: u8, ticket: Ticket) {
+        let at = &mut self.members[usize::from(index)];
+        at.persist_count += 1;
+        let mut rng = dice(self.script.seed, Place::Sync, index.into(), 1, at.persist_count);
+        let done = self.now.max(at.stalled_until) + 10 * draw(self.script.disk, &mut rng);
+        self.queue.push(done, Due::Persisted { member: index, life: at.life, ticket: ticket.0 });
     }
 
     fn on_disk(&mut self, index: u8, life: u32, slot: u32) {
@@ -682,8 +727,11 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             return Some(true);
         }
         let behind = self.members.iter().enumerate().find_map(|(i, member)| {
-            let applied = member.node.as_ref().filter(|_| !member.paused)?.status().applied.0;
-            (applied < shown).then(|| {
+            let status = member.node.as_ref().filter(|_| !member.paused)?.status();
+            let applied = status.applied.0;
+            // Who knows that its disk has lost a promise takes no part any more.
+            let takes_part = status.log.role != Role::Abstaining;
+            (takes_part && applied < shown).then(|| {
                 format!("n{} has applied up to {applied}, and {shown} was committed at {from}", i + 1)
             })
         });

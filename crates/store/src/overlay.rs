@@ -98,6 +98,12 @@ impl<M: OrderedMap> Overlay<M> {
         self.base.commit(mem::take(&mut self.pending))
     }
 
+    /// Drops all pending writes.
+    pub(crate) fn forget_pending(&mut self) {
+        assert!(self.undo.is_none(), "a transaction ends before its writes are dropped");
+        self.pending = WriteBatch::default();
+    }
+
     /// As [`OrderedMap::scan`], over the map below with the pending writes laid over it.
     pub(crate) fn scan(
         &self,

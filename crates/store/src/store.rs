@@ -140,16 +140,20 @@ pub(crate) fn corrupt<E>(table: &'static str) -> impl Fn(Damage) -> Error<E> {
 pub(crate) const CURRENT_VALUES: &str = "current values";
 pub(crate) const OLD_VERSIONS: &str = "old versions";
 
+fn stored_meta<M: OrderedMap>(map: &M) -> Result<Meta, Error<M::Error>> {
+    match map.get(Meta::KEY).map_err(Error::Map)? {
+        Some(bytes) => Meta::decode(&bytes).map_err(corrupt("the store's own numbers")),
+        None => Ok(Meta::NEW),
+    }
+}
+
 impl<M: OrderedMap> Store<M> {
     /// Opens the store that `map` holds; an empty map is an empty store.
     ///
     /// # Errors
     /// The map's, and [`Error::Corrupt`] where the map holds something else.
     pub fn open(map: M) -> Result<Self, Error<M::Error>> {
-        let meta = match map.get(Meta::KEY).map_err(Error::Map)? {
-            Some(bytes) => Meta::decode(&bytes).map_err(corrupt("the store's own numbers"))?,
-            None => Meta::NEW,
-        };
+        let meta = stored_meta(&map)?;
         Ok(Self { map: Overlay::new(map), committed_meta: meta.clone(), meta })
     }
 
@@ -229,6 +233,28 @@ impl<M: OrderedMap> Store<M> {
     /// The map below; what was applied and not committed is gone, as after a crash.
     pub fn into_map(self) -> M {
         self.map.into_base()
+    }
+
+    /// Lets `replace` put another store's pairs into the map below, and goes on from them. What is
+    /// applied and not yet committed is gone.
+    ///
+    /// # Errors
+    /// The map's, and [`Error::Corrupt`] where it then holds something else; in both cases the store
+    /// must be dropped.
+    pub fn replace(
+        &mut self,
+        replace: impl FnOnce(&mut M) -> Result<(), M::Error>,
+    ) -> Result<(), Error<M::Error>> {
+        self.map.forget_pending();
+        replace(self.map.base_mut()).map_err(Error::Map)?;
+        self.meta = stored_meta(self.map.base())?;
+        self.committed_meta = self.meta.clone();
+        Ok(())
+    }
+
+    /// The key in the map under which [`Store::node_put`] keeps a pair of the node's own.
+    pub fn node_map_key(key: &[u8]) -> Bytes {
+        node_key(key)
     }
 
     /// Writes a pair of the node's own, kept apart from the clients' keys, committed with them.

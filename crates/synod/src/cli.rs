@@ -44,6 +44,9 @@ pub enum Command {
     /// Simulate a cluster under faults and judge what happened
     #[command(after_help = SIM_EXAMPLE)]
     Sim(Sim),
+    /// Decide which consistency a recorded history of any system has
+    #[command(after_help = CHECK_EXAMPLE)]
+    Check(Check),
     /// Open a flight recording of a member in the laboratory
     Replay(Replay),
     /// Store a key
@@ -56,6 +59,14 @@ pub enum Command {
     Del(Del),
     /// Show every member: role, term, leader, revision, log
     Status(Status),
+    /// Show, add, remove or promote members of a running cluster
+    #[command(subcommand, after_help = MEMBER_EXAMPLE)]
+    Member(MemberCommand),
+    /// Let another member lead, without a gap that clients would notice
+    #[command(
+        after_help = "Examples:\n  synod transfer            to whoever is best placed\n  synod transfer --to n2"
+    )]
+    Transfer(Transfer),
     /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
     #[command(after_help = BENCH_EXAMPLE)]
     Bench(Bench),
@@ -88,6 +99,17 @@ limits, which docs/configuration.md lists:
     { name = \"n3\", peers = \"127.0.0.1:2580\", clients = \"127.0.0.1:2579\" },
   ]";
 
+const MEMBER_EXAMPLE: &str = "\
+Examples:
+  synod member list
+  synod member add 127.0.0.1:2680 --clients 127.0.0.1:2679     a new member; says its name and how to start it
+  synod member add 127.0.0.1:2680 --learner                    one that votes only after `promote`
+  synod member promote n4
+  synod member remove n1
+
+To replace a dead member, add the new one first and remove the dead one when the new one votes: a
+change that would leave too few voters within reach is refused.";
+
 const SIM_EXAMPLE: &str = "\
 Examples:
   synod sim --protocol raft --nodes 5 --seed 7 --for 60s       one quiet run
@@ -95,6 +117,22 @@ Examples:
   synod sim --protocol raft --nodes 5 --seeds 10000            ten thousand of them, each judged
   synod sim --script election.synod --json                     a script of your own
   synod sim --nodes 5 --seed 7 --swarm --print-script          what that run would do, as a script";
+
+const CHECK_EXAMPLE: &str = "\
+Examples:
+  synod check history.jsonl                                    everything that can be said of it
+  synod check history.edn --require sequential --junit out.xml for a build server
+  synod check jepsen.log --model linearizable --html why.html  with a picture
+  synod check - --follow < history.jsonl                       while it is being recorded
+
+Formats: our JSON lines (docs/history-format.md), Jepsen's and Maelstrom's history.edn, Jepsen's text logs,
+Porcupine's key-value logs, r(key,value,session,txn) lines, dbcop's JSON. Models: docs/checking.md.
+
+Exit codes:
+  0  the required model holds; without --require or --model, the strongest that the object has
+  1  it does not
+  2  it could not be decided within the budget
+  3  the input or the flags cannot be used";
 
 const MATRIX_EXAMPLE: &str = "\
 Examples:
@@ -160,7 +198,7 @@ pub struct Serve {
     /// Where this member keeps its data; never shared
     #[arg(long, env = "SYNOD_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// A member's addresses, for peers and for clients; once for each, this one included
+    /// A founding member's addresses, for peers and for clients; once for each, the same on all members for ever
     #[arg(
         long = "member",
         env = "SYNOD_MEMBERS",
@@ -168,6 +206,10 @@ pub struct Serve {
         value_name = "NAME=PEERS[,CLIENTS]"
     )]
     pub members: Vec<String>,
+    /// A member that joined after the cluster was founded, with its addresses: this one itself if it joins, and
+    /// those that it must be able to reach at first
+    #[arg(long = "join", env = "SYNOD_JOIN", value_delimiter = ' ', value_name = "NAME=PEERS[,CLIENTS]")]
+    pub join: Vec<String>,
     /// Listen here for clients [default: this member's address for clients]
     #[arg(long, env = "SYNOD_LISTEN_CLIENTS", value_name = "HOST:PORT")]
     pub listen_clients: Option<String>,
@@ -189,6 +231,15 @@ pub struct Serve {
     /// How long a member waits for its leader at the least [default: 200ms]
     #[arg(long, env = "SYNOD_ELECTION_TIMEOUT", value_name = "TIME")]
     pub election_timeout: Option<String>,
+    /// How ready it is to lead: higher goes first, 0 only if nobody else does [default: 1]
+    #[arg(long, env = "SYNOD_PRIORITY", value_name = "NUMBER")]
+    pub priority: Option<u8>,
+    /// Let the leader answer reads by itself, which relies on clocks of nearly the same rate; the same on all members
+    #[arg(long, env = "SYNOD_LEASE_READS")]
+    pub lease_reads: bool,
+    /// Bytes of one segment of the log, such as 16MiB [default: 16MiB]
+    #[arg(long, env = "SYNOD_SEGMENT_SIZE", value_name = "SIZE")]
+    pub segment_size: Option<String>,
     /// Record this member's inputs for `synod replay`
     #[arg(long, env = "SYNOD_FLIGHT_RECORDER", value_name = "FILE")]
     pub flight_recorder: Option<PathBuf>,
@@ -240,6 +291,43 @@ pub struct Sim {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `synod check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The history; - for standard input. Its format is found out from its content
+    pub file: PathBuf,
+    /// Decide this model only, such as linearizable, sequential, causal or serializable
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// What the history is of, such as kv, queue or list-append [default: guessed from the operations]
+    #[arg(long, value_name = "OBJECT")]
+    pub object: Option<String>,
+    /// The model that decides the exit code
+    #[arg(long, value_name = "MODEL")]
+    pub require: Option<String>,
+    /// Print the judgement as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write a JUnit report here
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a page with the reason and a picture of it here
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Give up after this time, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub time: Duration,
+    /// Give up beyond so much memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    pub memory_mib: usize,
+    /// Decide linearizability while the file grows, in bounded memory
+    #[arg(long, conflicts_with_all = ["model", "object", "require", "json", "junit", "html"])]
+    pub follow: bool,
+    /// Stop following when nothing was added for this time [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "follow")]
+    pub idle: Option<Duration>,
 }
 
 /// What `synod sim` does beside running.
@@ -393,6 +481,56 @@ pub struct Del {
 /// Options of `synod status`.
 #[derive(Args, Debug)]
 pub struct Status {
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// What `synod member` does.
+#[derive(Subcommand, Debug)]
+pub enum MemberCommand {
+    /// Show the members
+    List(Cluster),
+    /// Take in a new member, whose number the cluster chooses
+    Add(MemberAdd),
+    /// Let a member go: it stops by itself, and its number is never used again
+    Remove(MemberName),
+    /// Let a learner vote that has caught up
+    Promote(MemberName),
+}
+
+/// Options of `synod member add`.
+#[derive(Args, Debug)]
+pub struct MemberAdd {
+    /// Where the other members will reach it, host:port
+    pub peers: String,
+    /// Where clients will reach it, host:port
+    #[arg(long, value_name = "HOST:PORT")]
+    pub clients: Option<String>,
+    /// Let it vote only after `synod member promote`, and not of its own accord once it has caught up
+    #[arg(long)]
+    pub learner: bool,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// A member that something is done to.
+#[derive(Args, Debug)]
+pub struct MemberName {
+    /// Its name, as in n4
+    pub name: String,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// Options of `synod transfer`.
+#[derive(Args, Debug)]
+pub struct Transfer {
+    /// The member that shall lead [default: whoever is best placed]
+    #[arg(long, value_name = "NAME")]
+    pub to: Option<String>,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,

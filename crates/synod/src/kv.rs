@@ -101,7 +101,11 @@ pub fn status(options: &Status) -> Done {
         match answer {
             Ok(status) => {
                 let header = status.header.unwrap_or_default();
-                let role = if status.leader == header.member_id { "leader" } else { "follower" };
+                let role = match status.leader == header.member_id {
+                    true => "leader",
+                    false if status.is_learner => "learner",
+                    false => "follower",
+                };
                 rows.push(json!({"endpoint": endpoint, "name": name(header.member_id), "role": role,
                     "leader": name(status.leader), "term": status.raft_term, "log": status.raft_index,
                     "applied": status.raft_applied_index, "revision": header.revision}));

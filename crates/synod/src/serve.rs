@@ -50,7 +50,7 @@ fn failure(error: Error) -> Failure {
     let text = error.to_string();
     match error {
         Error::Config(_) | Error::Listen { .. } => Failure::Usage(text),
-        Error::Fatal(_) | Error::System { .. } => Failure::Stopped(text),
+        Error::Fatal(_) | Error::Removed { .. } | Error::System { .. } => Failure::Stopped(text),
         _ => Failure::Storage(text),
     }
 }
@@ -77,6 +77,7 @@ fn configuration(options: &Serve) -> Result<Config, Failure> {
         ("heartbeat", options.heartbeat.clone()),
         ("election-timeout", options.election_timeout.clone()),
         ("flight-recorder", path(&options.flight_recorder)),
+        ("segment-size", options.segment_size.clone()),
     ];
     for (key, value) in said {
         if let Some(value) = value {
@@ -86,10 +87,20 @@ fn configuration(options: &Serve) -> Result<Config, Failure> {
     if options.fault_injection {
         table.insert("fault-injection".into(), Value::Boolean(true));
     }
+    if options.lease_reads {
+        table.insert("lease-reads".into(), Value::Boolean(true));
+    }
+    if let Some(priority) = options.priority {
+        table.insert("priority".into(), Value::Integer(priority.into()));
+    }
     let mut config: Config = table.try_into().map_err(|e| Failure::Usage(e.to_string()))?;
     if !options.members.is_empty() {
         let members: Result<Vec<MemberAddress>, String> = options.members.iter().map(|m| m.parse()).collect();
         config.members = members.map_err(Failure::Usage)?;
+    }
+    if !options.join.is_empty() {
+        let join: Result<Vec<MemberAddress>, String> = options.join.iter().map(|m| m.parse()).collect();
+        config.join = join.map_err(Failure::Usage)?;
     }
     Ok(config)
 }

@@ -1,6 +1,6 @@
 //! Requests of clients, this member's and others': on their way into the log, and refused.
 
-use super::{Forwarded, Node, PROPOSALS_MAX, Proposal, Step, fail};
+use super::{Forwarded, Leased, Node, PROPOSALS_MAX, Proposal, Step, fail};
 use crate::forward::{BATCH_BYTES_MAX, Expired};
 use crate::interface::*;
 use crate::machine::StateMachine;
@@ -32,6 +32,15 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                     self.on_own_refused(now, why, out);
                 }
             }
+            PeerMessage::SnapshotRequest(request) => self.on_snapshot_request(now, from, request, out),
+            PeerMessage::SnapshotPart(part) => self.on_snapshot_part(now, from, part, out),
+            PeerMessage::SnapshotGone { id } => self.on_snapshot_gone(now, from, id),
+            PeerMessage::Change { incarnation, number, change } => {
+                self.on_peer_change(now, from, (incarnation, number), change, out);
+            }
+            PeerMessage::ChangeReply { incarnation, number, result } => {
+                self.on_change_reply(from, (incarnation, number), result, out);
+            }
         }
     }
 
@@ -49,6 +58,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             self.outgoing.rewind();
             self.send_at = None;
         }
+        self.ask_again_on(now, peer, out);
         self.drive(now, Step::LinkUp { peer, session }, out);
     }
 
@@ -99,7 +109,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     // Clients.
 
     pub(super) fn requests(&self) -> usize {
-        self.outgoing.waiting() + self.reads.waiting()
+        self.outgoing.waiting() + self.reads.waiting() + self.leased.len() + self.changes.waiting()
     }
 
     pub(super) fn on_client(
@@ -125,9 +135,14 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                 };
                 fail(ticket, error, out);
             }
-            Request::Read(_) if full => fail(ticket, ClientError::Busy, out),
+            Request::Read(_) | Request::Change(_) if full => fail(ticket, ClientError::Busy, out),
             Request::Read(query) => self.reads.push(Read { ticket, query, deadline }),
             Request::LocalRead(query) => self.answer(ticket, query, out),
+            Request::Change(change) => self.on_change(now, ticket, change, out),
+            Request::Members => {
+                let outcome = Outcome::Changed { added: NodeId(0), members: self.process.members() };
+                out.replies.push(Reply { ticket, outcome });
+            }
         }
     }
 
@@ -263,6 +278,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             }
             return;
         }
+        if self.on_change_refused(now, ticket, why, out) {
+            return;
+        }
         let error = match why {
             Refusal::NotLeader { .. } | Refusal::LeadershipLost => {
                 if self.reads.ask_again(ticket) {
@@ -297,9 +315,32 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     }
 
     pub(super) fn serve_reads(&mut self, out: &mut Outbox<P, S>) {
-        while let Some(reads) = self.reads.next_served(self.metadata.applied) {
+        while let Some((reads, valid_until)) = self.reads.next_served(self.metadata.applied) {
             for read in reads {
-                self.answer(read.ticket, read.query, out);
+                match valid_until {
+                    None => self.answer(read.ticket, read.query, out),
+                    Some(valid_until) => self.answer_leased(read, valid_until, out),
+                }
+            }
+        }
+    }
+
+    /// Reads the state under a lease. Whether the lease held while it was read is seen afterwards.
+    fn answer_leased(&mut self, read: Read<S::Query>, valid_until: Time, out: &mut Outbox<P, S>) {
+        let index = self.metadata.applied;
+        match self.machine.query(read.query.clone()) {
+            Ok(answer) => self.leased.push(Leased { read, valid_until, index, answer }),
+            Err(error) => self.stop(format!("the state machine cannot be read: {error}"), out),
+        }
+    }
+
+    /// Tells what was read under leases that hold still, and asks again for the rest.
+    pub(super) fn end_leased(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        for Leased { read, valid_until, index, answer } in self.leased.drain(..) {
+            if now < valid_until {
+                out.replies.push(Reply { ticket: read.ticket, outcome: Outcome::Answered { index, answer } });
+            } else {
+                self.reads.push_back(read);
             }
         }
     }

@@ -26,6 +26,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             }
             return;
         }
+        if self.writer.wants_restated() {
+            self.writer.push_restated(self.incarnation, &self.process.restated());
+        }
         let ticket = Ticket(self.next_ticket);
         let command = match self.writer.start_append(ticket) {
             Some(command) => command,

@@ -2,7 +2,8 @@
 
 use crate::disk::MemoryDisk;
 use crate::host::{A, B, Host, ME, config};
-use crate::script::{List, Op, Say};
+use crate::list::List;
+use crate::script::{Op, Say};
 use bytes::Bytes;
 use std::time::Duration;
 use synod_node::*;

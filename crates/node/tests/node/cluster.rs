@@ -2,7 +2,7 @@
 //! every command applies at most once, and the acknowledged ones exactly once.
 
 use crate::disk::MemoryDisk;
-use crate::script::List;
+use crate::list::List;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -20,6 +20,8 @@ struct Member {
     disk: MemoryDisk,
     machine: List,
     commands: VecDeque<DiskCommand>,
+    /// What its machine was told to make durable.
+    persists: VecDeque<Ticket>,
     tape: Vec<u8>,
     lives: u64,
 }
@@ -42,6 +44,7 @@ struct World {
     not_done: BTreeSet<u64>,
     unknown: u64,
     lives: u64,
+    snapshots: u64,
     /// The longest order of commands that any member applied.
     order: Vec<Bytes>,
 }
@@ -61,6 +64,7 @@ impl World {
             not_done: BTreeSet::new(),
             unknown: 0,
             lives: 0,
+            snapshots: 0,
             order: Vec::new(),
         };
         for _ in MEMBERS {
@@ -69,6 +73,7 @@ impl World {
                 disk: MemoryDisk::default(),
                 machine: List::default(),
                 commands: VecDeque::new(),
+                persists: VecDeque::new(),
                 tape: Vec::new(),
                 lives: 0,
             });
@@ -91,9 +96,12 @@ impl World {
             timing: Timing::default(),
             // Small, so that entries leave memory and are read back from the disk.
             log: LogLimits { tail_bytes_max: 2000, ..LogLimits::default() },
+            priority: 1,
+            lease: None,
             limits: NodeLimits {
                 request_timeout: Duration::from_millis(250),
                 segment_bytes: 8192,
+                snapshot_part_bytes: 2000,
                 batch_bytes_max: 2048,
                 ..NodeLimits::default()
             },
@@ -127,6 +135,7 @@ impl World {
             member.disk.write(segment, offset, &bytes).expect("there is room");
         }
         member.commands.clear();
+        member.persists.clear();
         member.disk = member.disk.crash(|n| rng.below(n as u64) as usize);
         let machine = node.into_machine();
         let lost = rng.below(machine.commits() as u64 + 1) as usize;
@@ -177,6 +186,7 @@ impl World {
 
     fn carry_out(&mut self, i: usize, out: Outbox<Raft, List>) {
         self.members[i].commands.extend(out.disk);
+        self.members[i].persists.extend(out.persists);
         self.members[i].tape.extend(out.tape);
         for (to, message) in out.sends {
             let j = MEMBERS.iter().position(|member| *member == to).expect("a member");
@@ -191,6 +201,7 @@ impl World {
             let number = reply.ticket.0;
             match reply.outcome {
                 Outcome::Applied { .. } => drop(self.acknowledged.insert(number)),
+                Outcome::Changed { .. } => {}
                 Outcome::Answered { answer, .. } => {
                     // Commands that were acknowledged before the read was asked are seen; here a
                     // weaker thing is checked: nothing is seen that nobody applied.
@@ -201,6 +212,7 @@ impl World {
             }
         }
         for notice in out.notices {
+            self.snapshots += u64::from(matches!(notice, Notice::Installed { .. }));
             assert!(!matches!(notice, Notice::Fatal(_)), "seed {}: {notice:?}", self.seed);
         }
         if let Some(node) = &self.members[i].node {
@@ -274,6 +286,12 @@ impl World {
         }
     }
 
+    fn persist(&mut self, i: usize) {
+        if let Some(ticket) = self.members[i].persists.pop_front() {
+            self.step(i, Input::Persisted { ticket, result: Ok(()) });
+        }
+    }
+
     fn random_step(&mut self, faults: bool) {
         let i = self.rng.below(3) as usize;
         let j = (i + 1 + self.rng.below(2) as usize) % 3;
@@ -286,7 +304,8 @@ impl World {
             31..=40 => self.read(i),
             41..=90 => self.advance(Duration::from_millis(2)),
             91..=300 => self.deliver(i, j),
-            301..=380 => self.disk(i),
+            301..=378 => self.disk(i),
+            379 | 380 => self.persist(i),
             _ => self.flush(i),
         }
     }
@@ -307,6 +326,7 @@ impl World {
                     self.deliver(i, j);
                 }
                 self.disk(i);
+                self.persist(i);
                 self.flush(i);
             }
             let quiet = self.links.values().flatten().all(VecDeque::is_empty)
@@ -408,7 +428,7 @@ fn one_seed_named_by_the_environment() {
 
 #[test]
 fn every_command_applies_at_most_once_and_the_acknowledged_ones_exactly_once() {
-    let (mut acknowledged, mut unknown, mut lives, mut not_done) = (0, 0, 0, 0);
+    let (mut acknowledged, mut unknown, mut lives, mut not_done, mut snapshots) = (0, 0, 0, 0, 0);
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100);
     for seed in 0..seeds {
         println!("to run this again: SEED={seed} cargo test -p synod-node --test node one_seed");
@@ -417,11 +437,14 @@ fn every_command_applies_at_most_once_and_the_acknowledged_ones_exactly_once() {
         unknown += world.unknown;
         lives += world.lives;
         not_done += world.not_done.len();
+        snapshots += world.snapshots;
     }
-    println!("{acknowledged} acknowledged, {unknown} unknown, {not_done} not done, {lives} lives");
+    println!(
+        "{acknowledged} acknowledged, {unknown} unknown, {not_done} not done, {lives} lives, {snapshots} snapshots"
+    );
     // What was to be tested did happen.
     assert!(
-        acknowledged > 3000 && unknown > 20 && lives > 250,
-        "{acknowledged} {unknown} {not_done} {lives}"
+        acknowledged > 3000 && unknown > 20 && lives > 250 && snapshots > 5,
+        "{acknowledged} {unknown} {not_done} {lives} {snapshots}"
     );
 }

@@ -2,7 +2,8 @@
 
 use crate::disk::MemoryDisk;
 use crate::host::{A, Host, ME, config};
-use crate::script::{List, Op};
+use crate::list::List;
+use crate::script::Op;
 use bytes::Bytes;
 use synod_node::frame::{
     FRAME_HEADER_BYTES, Frame, FrameKind, Parsed, Place, SEGMENT_HEADER_BYTES, frame_len, parse_frame,
@@ -142,6 +143,18 @@ fn frames(disk: &MemoryDisk, segment: SegmentId) -> Vec<(usize, Frame)> {
     }
 }
 
+/// What a start makes of a disk: the notes that are left, how often something was said to be lost, and what
+/// people are told of it.
+fn damage(disk: &MemoryDisk) -> (u64, u64, Vec<String>) {
+    let host = Host::start(disk.clone(), List::default()).expect("something is left to go on with");
+    let told = host.notices.iter().filter_map(|notice| match notice {
+        Notice::Damaged(what) => Some(what.clone()),
+        _ => None,
+    });
+    let process = host.node.process();
+    (process.notes, process.lost, told.collect())
+}
+
 #[test]
 fn every_flipped_bit_in_acknowledged_bytes_is_reported_as_damage() {
     let (disk, notes) = covered_log();
@@ -161,19 +174,60 @@ fn every_flipped_bit_in_acknowledged_bytes_is_reported_as_damage() {
             }
             let mut bad = disk.clone();
             bad.flip(segment, bit);
-            let result = recovered(&bad);
+            let (left, lost, told) = damage(&bad);
             if covered.binary_search(&(bit / 8)).is_ok() {
-                let Err(StartError::Damaged { what }) = result else {
-                    panic!("segment {segment:?} bit {bit}: damage was not noticed")
-                };
-                assert!(what.contains("segment ") && what.contains("offset "), "{what}");
+                assert_eq!(lost, 1, "segment {segment:?} bit {bit}: damage was not noticed, or twice");
+                assert!(told[0].contains("segment ") && told[0].contains("offset "), "{told:?}");
+                assert!(left == notes || left + 1 == notes, "no more is lost than one frame: {left}");
                 reported += 1;
             } else {
-                assert_eq!(result.expect("nothing acknowledged is damaged"), notes, "bit {bit}");
+                assert_eq!((left, lost), (notes, 0), "bit {bit}: nothing acknowledged is damaged");
             }
         }
     }
     assert!(reported > 10_000, "only {reported} flips were reported");
+}
+
+#[test]
+fn a_damaged_log_goes_on_behind_the_damage_and_is_found_damaged_again() {
+    let (disk, _) = covered_log();
+    let before = Host::start(disk.clone(), List::default()).expect("it is whole").node.status().incarnation;
+    for segment in [SegmentId(1), SegmentId(2)] {
+        for (offset, frame) in frames(&disk, segment) {
+            if frame.kind == FrameKind::Mark {
+                continue;
+            }
+            let mut bad = disk.clone();
+            bad.flip(segment, (offset + FRAME_HEADER_BYTES) * 8);
+            let mut notes = damage(&bad).0;
+            for life in 0..3 {
+                let mut host = Host::start(bad, List::default()).expect("something is left");
+                assert_eq!((host.node.process().notes, host.node.process().lost), (notes, 1), "life {life}");
+                assert!(host.node.status().damaged && host.node.status().incarnation >= before);
+                host.settle();
+                host.say([Op::Note(900), Op::Note(20)]);
+                host.settle();
+                notes += 2;
+                bad = host.disk;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_costs_only_positions_once_it_was_restated() {
+    let mut host = Host::running();
+    host.say([Op::Note(10)]);
+    host.settle();
+    let first = frames(&host.disk, SegmentId(1)).pop().expect("there is a note").0;
+    for _ in 0..4 {
+        host.say([Op::Note(1900)]);
+        host.settle();
+    }
+    assert!(host.disk.ids().len() > 1);
+    host.disk.flip(SegmentId(1), (first + FRAME_HEADER_BYTES) * 8);
+    let again = Host::start(host.disk, List::default()).expect("it goes on");
+    assert_eq!((again.node.process().notes, again.node.process().lost), (5, 1));
 }
 
 #[test]
@@ -185,7 +239,7 @@ fn a_start_leaves_the_last_frame_covered() {
     // Started, and gone again before it wrote anything.
     let mut disk = Host::start(disk, List::default()).expect("nothing is wrong yet").disk;
     disk.flip(SegmentId(2), (offset + FRAME_HEADER_BYTES) * 8);
-    assert!(matches!(recovered(&disk), Err(StartError::Damaged { .. })));
+    assert_eq!(damage(&disk).1, 1);
 }
 
 #[test]
@@ -223,7 +277,7 @@ fn acknowledged_sectors_that_were_zeroed_are_reported_as_damage() {
         let mut bad = disk.clone();
         let zeros = [0; 512];
         bad.write(SegmentId(1), sector * 512, &zeros).expect("inside the segment");
-        assert!(matches!(recovered(&bad), Err(StartError::Damaged { .. })), "sector {sector}");
+        assert_eq!(damage(&bad).1, 1, "sector {sector}");
     }
 }
 
@@ -232,8 +286,8 @@ fn a_missing_segment_is_reported_as_damage() {
     let (disk, notes) = covered_log();
     let mut bad = disk.clone();
     bad.lose(SegmentId(1));
-    let Err(StartError::Damaged { what }) = recovered(&bad) else { panic!("a segment is missing") };
-    assert!(what.contains("segment 1") && what.contains("missing"), "{what}");
+    let (_, lost, told) = damage(&bad);
+    assert!(lost == 1 && told[0].contains("segment 1") && told[0].contains("missing"), "{told:?}");
     assert_eq!(recovered(&disk).expect("nothing is missing"), notes);
 }
 

@@ -18,6 +18,8 @@ struct File {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryDisk {
     files: BTreeMap<SegmentId, File>,
+    /// Removed since the last sync.
+    removed: BTreeMap<SegmentId, File>,
     /// Creating a segment finds no room.
     pub(crate) full: bool,
     /// The next sync fails.
@@ -26,10 +28,16 @@ pub(crate) struct MemoryDisk {
 }
 
 impl MemoryDisk {
-    /// What a crash may leave. `choose(n)` picks below `n`: for a new file whether it is there,
+    /// What a crash may leave. `choose(n)` picks below `n`: for a new file whether it is there, for a
+    /// removed one whether it is back,
     /// for every sector that was not synced which of its contents.
     pub(crate) fn crash(&self, mut choose: impl FnMut(usize) -> usize) -> MemoryDisk {
         let mut disk = MemoryDisk::default();
+        for (segment, file) in &self.removed {
+            if choose(2) == 1 {
+                disk.files.insert(*segment, file.clone());
+            }
+        }
         for (segment, file) in &self.files {
             if !file.created && choose(2) == 0 {
                 continue;
@@ -78,6 +86,10 @@ impl MemoryDisk {
         &self.files[&segment].bytes
     }
 
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        self.files.keys().map(|segment| segment.0).collect()
+    }
+
     pub(crate) fn lose(&mut self, segment: SegmentId) {
         self.files.remove(&segment);
     }
@@ -121,6 +133,7 @@ impl Disk for MemoryDisk {
             return Err(DiskFault::Failed("input/output error".into()));
         }
         self.syncs += 1;
+        self.removed.clear();
         let file = self.files.get_mut(&segment).ok_or_else(|| DiskFault::Failed("no such segment".into()))?;
         file.created = true;
         file.older.clear();
@@ -128,7 +141,9 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
-        self.files.remove(&segment);
+        if let Some(file) = self.files.remove(&segment) {
+            self.removed.insert(segment, file);
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! A host for one node of scripts.
 
 use crate::disk::MemoryDisk;
-use crate::script::{List, Op, Say, Script};
+use crate::list::List;
+use crate::script::{Op, Say, Script};
 use bytes::Bytes;
 use std::time::Duration;
 use synod_node::node::Outcome;
@@ -21,7 +22,9 @@ pub(crate) fn config() -> NodeConfig {
         bootstrap: Bootstrap::Found,
         timing: Timing::default(),
         log: LogLimits::default(),
-        limits: NodeLimits { segment_bytes: 4096, ..NodeLimits::default() },
+        priority: 1,
+        lease: None,
+        limits: NodeLimits { segment_bytes: 4096, snapshot_part_bytes: 1000, ..NodeLimits::default() },
         seed: 1,
         record: false,
     }
@@ -37,6 +40,8 @@ pub(crate) struct Host {
     pub(crate) sent: Vec<(NodeId, PeerMessage<Say>)>,
     pub(crate) replies: Vec<Reply<List>>,
     pub(crate) notices: Vec<Notice>,
+    /// What the machine was told to make durable, and has not.
+    pub(crate) persists: Vec<Ticket>,
     pub(crate) tape: Vec<u8>,
     tickets: u64,
 }
@@ -74,6 +79,7 @@ impl Host {
             sent: Vec::new(),
             replies: Vec::new(),
             notices: Vec::new(),
+            persists: Vec::new(),
             tape: Vec::new(),
             tickets: 0,
         })
@@ -101,6 +107,7 @@ impl Host {
         self.sent.append(&mut self.out.sends);
         self.replies.append(&mut self.out.replies);
         self.notices.append(&mut self.out.notices);
+        self.persists.append(&mut self.out.persists);
         self.tape.append(&mut self.out.tape);
     }
 
@@ -118,6 +125,14 @@ impl Host {
         while !self.pending.is_empty() {
             self.disk();
         }
+    }
+
+    /// The machine has made durable what it was told to.
+    pub(crate) fn persist(&mut self) {
+        for ticket in std::mem::take(&mut self.persists) {
+            self.step(Input::Persisted { ticket, result: Ok(()) });
+        }
+        self.settle();
     }
 
     pub(crate) fn wait(&mut self, time: Duration) {

@@ -3,10 +3,12 @@
 
 use crate::disk::MemoryDisk;
 use crate::host::{A, B, Host, ME, config};
-use crate::script::{List, Op, Record};
+use crate::list::List;
+use crate::script::{Op, Record};
 use bytes::Bytes;
 use std::time::Duration;
 use synod_node::*;
+use synod_protocols::log::Index;
 use synod_protocols::{Rng, StorageFault, Wire};
 
 #[test]
@@ -327,7 +329,8 @@ fn what_is_not_a_tape_is_refused() {
 
 #[test]
 fn peer_messages_have_fixed_bytes_and_survive_a_round_trip() {
-    let messages: [(PeerMessage<Record>, &[u8]); 4] = [
+    let id = SnapshotId { incarnation: synod_protocols::Incarnation(2), number: 9 };
+    let messages: [(PeerMessage<Record>, &[u8]); 9] = [
         (
             PeerMessage::Protocol(Record::Note { number: 5, padding: Bytes::from_static(b"x") }),
             b"\x00\x00\x05\x01x",
@@ -355,6 +358,43 @@ fn peer_messages_have_fixed_bytes_and_survive_a_round_trip() {
                 why: synod_protocols::log::Refusal::Busy,
             },
             b"\x02\x02\x01\x01",
+        ),
+        (
+            PeerMessage::SnapshotRequest(SnapshotRequest {
+                id: None,
+                index: Index(300),
+                from: Bytes::new(),
+                checksum: 0,
+            }),
+            b"\x03\x00\xac\x02\x00\x00",
+        ),
+        (
+            PeerMessage::SnapshotPart(SnapshotPart {
+                id,
+                manifest: Bytes::from_static(b"m"),
+                from: Bytes::from_static(b"f"),
+                bytes: Bytes::from_static(b"bb"),
+                next: Some(Bytes::from_static(b"n")),
+                checksum: 200,
+            }),
+            b"\x04\x09\x02\x01m\x01f\x02bb\x01\x01n\xc8\x01",
+        ),
+        (PeerMessage::SnapshotGone { id: Some(id) }, b"\x05\x09\x02"),
+        (
+            PeerMessage::Change {
+                incarnation: synod_protocols::Incarnation(2),
+                number: 7,
+                change: Change::Transfer(Some(B)),
+            },
+            b"\x06\x02\x07\x04\x03",
+        ),
+        (
+            PeerMessage::ChangeReply {
+                incarnation: synod_protocols::Incarnation(2),
+                number: 7,
+                result: Err(ClientError::Busy),
+            },
+            b"\x07\x02\x07\x01\x01",
         ),
     ];
     for (message, bytes) in messages {

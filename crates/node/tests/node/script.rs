@@ -2,9 +2,6 @@
 //! what the node does from what a protocol does.
 
 use bytes::Bytes;
-use std::cell::Cell;
-use std::convert::Infallible;
-use synod_node::StateMachine;
 use synod_protocols::log::*;
 use synod_protocols::wire::{put_bytes, put_list, put_varint};
 use synod_protocols::*;
@@ -32,6 +29,18 @@ pub(crate) enum Op {
     Tag(u64),
     /// An entry is stored.
     Stored(u64),
+    /// Ask for the state of a member at a position.
+    Fetch(NodeId, u64),
+    /// The change or transfer with this ticket is complete.
+    Finish(u64),
+    /// The change with this ticket is refused, because this id was used before.
+    Deny(u64, NodeId),
+    /// Answer reads under a lease that ends at this millisecond; 0 for none.
+    Lease(u64),
+    /// The members are these many, from 1.
+    Members(u64),
+    /// Record a change of members as the next entry.
+    Member(u64),
 }
 
 /// Ops to be run in one step.
@@ -40,24 +49,44 @@ pub(crate) struct Say(pub(crate) Vec<Op>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    Note { number: u64, padding: Bytes },
-    Entry { index: Index, value: u64, command: Bytes },
+    Note {
+        number: u64,
+        padding: Bytes,
+    },
+    Entry {
+        index: Index,
+        value: u64,
+        command: Bytes,
+    },
+    /// What no position holds.
+    Restated {
+        notes: u64,
+    },
 }
 
-/// The number of a note that only repeats what earlier ones said.
-const RESTATED: u64 = u64::MAX;
+/// The value of an entry that changes the members.
+const MEMBERSHIP: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     id: NodeId,
     pub(crate) notes: u64,
+    /// How often it was told that something is lost.
+    pub(crate) lost: u64,
     pub(crate) heard: Vec<u64>,
     pub(crate) faults: Vec<StorageFault>,
     pub(crate) answers: Vec<Vec<u64>>,
     pub(crate) proposals: u64,
     pub(crate) reads: u64,
     pub(crate) applied: Index,
-    log: Vec<(u64, Bytes)>,
+    pub(crate) changes: Vec<LogRequest>,
+    pub(crate) compacted: Vec<SnapshotPoint>,
+    pub(crate) installed: Vec<SnapshotPoint>,
+    pub(crate) base: SnapshotPoint,
+    /// What follows on the base.
+    pub(crate) log: Vec<(u64, Bytes)>,
+    members: u64,
+    lease: Option<Time>,
     committed: Index,
     epoch: Epoch,
     leader: Option<NodeId>,
@@ -68,13 +97,26 @@ pub(crate) struct Script {
 impl Script {
     fn take(&mut self, record: &Record) {
         match record {
-            Record::Note { number: RESTATED, .. } => {}
-            Record::Note { number, .. } => {
-                assert_eq!(*number, self.notes, "notes are recovered in order, without a gap");
-                self.notes += 1;
+            Record::Restated { notes } => {
+                assert!(
+                    self.notes == 0 || self.notes == *notes || self.lost > 0,
+                    "what is restated is what was recorded"
+                );
+                self.notes = *notes;
             }
+            Record::Note { number, .. } => {
+                let follows = if self.lost > 0 { *number >= self.notes } else { *number == self.notes };
+                assert!(follows, "notes are recovered in order, without a gap");
+                self.notes = number + 1;
+            }
+            Record::Entry { index, .. } if *index <= self.base.index => {}
             Record::Entry { index, value, command } => {
-                self.log.truncate(index.previous().0 as usize);
+                let at = (index.0 - self.base.index.0 - 1) as usize;
+                if at > self.log.len() && self.lost > 0 {
+                    return;
+                }
+                assert!(at <= self.log.len(), "entry {index} follows on {}", self.last());
+                self.log.truncate(at);
                 self.log.push((*value, command.clone()));
             }
         }
@@ -85,12 +127,20 @@ impl Script {
         out.record(record);
     }
 
+    fn last(&self) -> Index {
+        Index(self.base.index.0 + self.log.len() as u64)
+    }
+
     fn commit(&mut self, to: Index, out: &mut Effects<Self>) {
+        let payload = |(value, bytes): &(u64, Bytes)| match *value {
+            MEMBERSHIP => Payload::Membership(bytes.clone()),
+            _ => Payload::Command(bytes.clone()),
+        };
         let entries: Vec<_> = (self.committed.0..to.0)
             .map(|i| CommittedEntry {
                 index: Index(i + 1),
                 epoch: self.epoch,
-                payload: Payload::Command(self.log[i as usize].1.clone()),
+                payload: payload(&self.log[(i - self.base.index.0) as usize]),
             })
             .collect();
         if !entries.is_empty() && !self.stall {
@@ -119,7 +169,7 @@ impl Script {
             Op::Refuse(refuse) => self.refuse = refuse,
             Op::Stall(stall) => {
                 self.stall = stall;
-                self.commit(Index(self.log.len() as u64), out);
+                self.commit(self.last(), out);
             }
             Op::Ask(from, to) => {
                 out.ask(LogAsk::Entries { from: Index(from), to: Index(to), bytes_max: 1 << 20 });
@@ -127,6 +177,22 @@ impl Script {
             Op::Tag(tag) => self.heard.push(tag),
             Op::Stored(index) if from == self.id => self.commit(Index(index), out),
             Op::Stored(_) => {}
+            Op::Fetch(from, index) => out.ask(LogAsk::Snapshot { from, index: Index(index) }),
+            Op::Finish(ticket) => out.event_early(LogEvent::Done { ticket: Ticket(ticket) }),
+            Op::Deny(ticket, highest) => {
+                let why = Refusal::Change(ChangeRefusal::IdUsed { highest });
+                out.event_early(LogEvent::Refused { ticket: Ticket(ticket), why });
+            }
+            Op::Lease(millis) => self.lease = (millis != 0).then_some(Time::from_millis(millis)),
+            Op::Members(count) => {
+                self.members = count;
+                out.event(LogEvent::Members { members: self.members() });
+            }
+            Op::Member(tag) => {
+                let (index, command) = (self.last().next(), Bytes::from(tag.to_le_bytes().to_vec()));
+                self.record(Record::Entry { index, value: MEMBERSHIP, command }, out);
+                out.send(self.id, Say(vec![Op::Stored(index.0)]));
+            }
         }
     }
 
@@ -155,13 +221,20 @@ impl Process for Script {
         let mut script = Script {
             id: config.id,
             notes: 0,
+            lost: 0,
             heard: Vec::new(),
             faults: Vec::new(),
             answers: Vec::new(),
             proposals: 0,
             reads: 0,
             applied: base.applied,
+            changes: Vec::new(),
+            compacted: Vec::new(),
+            installed: Vec::new(),
+            base: base.snapshot.unwrap_or_default(),
             log: Vec::new(),
+            members: 3,
+            lease: None,
             committed: base.applied,
             epoch: Epoch(1),
             leader: Some(config.id),
@@ -171,9 +244,16 @@ impl Process for Script {
         match from {
             Recovery::First | Recovery::Join => {}
             Recovery::Resume { records } => records.for_each(|record| script.take(&record)),
-            Recovery::Damaged { records } => records.flatten().for_each(|record| script.take(&record)),
+            Recovery::Damaged { records } => {
+                for record in records {
+                    match record {
+                        Some(record) => script.take(&record),
+                        None => script.lost += 1,
+                    }
+                }
+            }
         }
-        script.commit(Index(script.log.len() as u64), out);
+        script.commit(script.last(), out);
         script
     }
 
@@ -186,10 +266,10 @@ impl Process for Script {
                     return out.event_early(LogEvent::Refused { ticket, why: Refusal::LeadershipLost });
                 }
                 for command in commands {
-                    let index = Index(self.log.len() as u64 + 1);
+                    let index = self.last().next();
                     self.record(Record::Entry { index, value: 0, command }, out);
                 }
-                out.send(self.id, Say(vec![Op::Stored(self.log.len() as u64)]));
+                out.send(self.id, Say(vec![Op::Stored(self.last().0)]));
             }
             Input::Request(LogRequest::Read { ticket }) => {
                 self.reads += 1;
@@ -202,12 +282,25 @@ impl Process for Script {
                     _ if self.stall => {}
                     _ => out.event_early(LogEvent::ReadReady {
                         ticket,
-                        index: Index(self.log.len() as u64),
-                        valid_until: None,
+                        index: self.last(),
+                        valid_until: self.lease,
                     }),
                 }
             }
             Input::Request(LogRequest::Applied { index }) => self.applied = index,
+            Input::Request(LogRequest::Compact { point }) => {
+                let gone = (point.index.0 - self.base.index.0) as usize;
+                self.log.drain(..gone);
+                self.base = point.clone();
+                self.compacted.push(point);
+            }
+            Input::Request(request) => self.changes.push(request),
+            Input::Answer(LogAnswer::Snapshot { point }) => {
+                self.log.clear();
+                self.committed = point.index;
+                self.base = point.clone();
+                self.installed.push(point);
+            }
             Input::Answer(LogAnswer::Entries { records, .. }) => {
                 let value = |record| if let Record::Entry { value, .. } = record { value } else { u64::MAX };
                 self.answers.push(records.into_iter().map(value).collect());
@@ -237,7 +330,7 @@ impl ReplicatedLog for Script {
 
     fn span(record: &Record) -> Option<(Index, Index)> {
         match record {
-            Record::Note { .. } => None,
+            Record::Note { .. } | Record::Restated { .. } => None,
             Record::Entry { index, .. } => Some((*index, *index)),
         }
     }
@@ -248,10 +341,10 @@ impl ReplicatedLog for Script {
             epoch: self.epoch,
             voted_for: None,
             leader: self.leader,
-            base: Index(0),
-            last: Index(self.log.len() as u64),
+            base: self.base.index,
+            last: self.last(),
             last_epoch: self.epoch,
-            durable: Index(self.log.len() as u64),
+            durable: self.last(),
             committed: self.committed,
             first_in_memory: Index(1),
             ignored: 0,
@@ -259,11 +352,12 @@ impl ReplicatedLog for Script {
     }
 
     fn restated(&self) -> Record {
-        Record::Note { number: RESTATED, padding: Bytes::new() }
+        Record::Restated { notes: self.notes }
     }
 
     fn members(&self) -> Vec<Member> {
-        Vec::new()
+        let member = |id| Member { id: NodeId(id), part: MemberPart::Voter, context: Bytes::new() };
+        (1..=self.members).map(member).collect()
     }
 
     fn entry(&self, _index: Index) -> Option<(Epoch, &Payload)> {
@@ -288,6 +382,12 @@ impl Op {
             Op::Ask(a, b) => (7, *a, *b),
             Op::Tag(a) => (8, *a, 0),
             Op::Stored(a) => (9, *a, 0),
+            Op::Fetch(a, b) => (10, a.0, *b),
+            Op::Finish(a) => (11, *a, 0),
+            Op::Deny(a, b) => (12, *a, b.0),
+            Op::Lease(a) => (13, *a, 0),
+            Op::Members(a) => (14, *a, 0),
+            Op::Member(a) => (15, *a, 0),
         };
         out.push(kind);
         put_varint(out, a);
@@ -308,6 +408,12 @@ impl Op {
             7 => Op::Ask(a, b),
             8 => Op::Tag(a),
             9 => Op::Stored(a),
+            10 => Op::Fetch(NodeId(a), b),
+            11 => Op::Finish(a),
+            12 => Op::Deny(a, NodeId(b)),
+            13 => Op::Lease(a),
+            14 => Op::Members(a),
+            15 => Op::Member(a),
             other => return Err(DecodeError::Invalid { what: "an op", value: u64::from(other) }),
         })
     }
@@ -346,12 +452,17 @@ impl Wire for Record {
                 put_varint(out, *value);
                 put_bytes(out, command);
             }
+            Record::Restated { notes } => {
+                out.push(2);
+                put_varint(out, *notes);
+            }
         }
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match input.byte("a record")? {
             0 => Record::Note { number: input.varint("a number")?, padding: input.bytes("padding")? },
+            2 => Record::Restated { notes: input.varint("notes")? },
             _ => Record::Entry {
                 index: Index(input.varint("an index")?),
                 value: input.varint("a value")?,
@@ -367,57 +478,5 @@ impl Describe for Record {
     }
     fn detail(&self) -> String {
         format!("{self:?}")
-    }
-}
-
-/// A state machine that remembers the commands in order; its storage may lose the latest commits.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct List {
-    pub(crate) commands: Vec<Bytes>,
-    metadata: Option<Bytes>,
-    /// What each commit stored: how many commands, and the metadata.
-    commits: Vec<(usize, Bytes)>,
-    pub(crate) queries: Cell<u64>,
-}
-
-impl List {
-    /// What a crash leaves when the last `lost` commits did not reach the disk.
-    pub(crate) fn crash(&self, lost: usize) -> List {
-        let mut commits = self.commits.clone();
-        commits.truncate(commits.len().saturating_sub(lost));
-        let (len, metadata) =
-            commits.last().map_or((0, None), |(len, metadata)| (*len, Some(metadata.clone())));
-        List { commands: self.commands[..len].to_vec(), metadata, commits, queries: Cell::new(0) }
-    }
-
-    pub(crate) fn commits(&self) -> usize {
-        self.commits.len()
-    }
-}
-
-impl StateMachine for List {
-    type Query = ();
-    type Answer = usize;
-    type Response = usize;
-    type Error = Infallible;
-
-    fn apply(&mut self, _index: Index, command: Bytes) -> Result<usize, Infallible> {
-        self.commands.push(command);
-        Ok(self.commands.len())
-    }
-
-    fn query(&mut self, (): ()) -> Result<usize, Infallible> {
-        self.queries.set(self.queries.get() + 1);
-        Ok(self.commands.len())
-    }
-
-    fn metadata(&self) -> Result<Option<Bytes>, Infallible> {
-        Ok(self.metadata.clone())
-    }
-
-    fn commit(&mut self, metadata: Bytes) -> Result<(), Infallible> {
-        self.metadata = Some(metadata.clone());
-        self.commits.push((self.commands.len(), metadata));
-        Ok(())
     }
 }
