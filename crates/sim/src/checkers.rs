@@ -65,8 +65,9 @@ struct Seen {
 /// The picture of one member.
 #[derive(Clone, Debug, Default)]
 struct Shadow {
-    /// The epochs of its log, from index 1.
+    /// The epochs of its log, from index 1; unseen up to its base.
     log: Vec<u64>,
+    base: usize,
     role: Option<Role>,
     epoch: u64,
     last: u64,
@@ -216,6 +217,14 @@ impl Checkers {
                 self.violation(t, "leader completeness", detail);
             }
             self.members[at].log.truncate(last as usize);
+        }
+        // A state that was fetched takes the place of whatever stood there.
+        let base = status.base.0 as usize;
+        let Shadow { log, base: known_base, .. } = &mut self.members[at];
+        if base > *known_base {
+            let to = base.min(log.len());
+            log[(*known_base).min(to)..to].fill(UNSEEN);
+            *known_base = base;
         }
         // Back from the end to where the log is as it was.
         let mut fresh = Vec::new();

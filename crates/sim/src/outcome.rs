@@ -73,6 +73,8 @@ pub struct Counts {
     pub restarts: u64,
     /// Starts that were refused, because the disk was damaged or lost.
     pub refused: u64,
+    /// Starts on a disk that had lost something which may have been acknowledged.
+    pub damaged: u64,
     /// Faults of all kinds.
     pub faults: u64,
     /// Client operations begun.
@@ -101,6 +103,7 @@ impl Counts {
         self.crashes += other.crashes;
         self.restarts += other.restarts;
         self.refused += other.refused;
+        self.damaged += other.damaged;
         self.faults += other.faults;
         self.operations += other.operations;
         self.ok += other.ok;

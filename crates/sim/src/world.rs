@@ -196,6 +196,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 if status.damaged {
                     // It knows that it has lost something: the promise is that it does not act as if it had not.
                     self.checkers.on_wipe(index);
+                    self.counts.damaged += 1;
                 }
                 self.checkers.on_start(self.now, index, node.process(), &status.log, applied);
                 self.checkers.on_state(self.now, index, applied.0, digest);
