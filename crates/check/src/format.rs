@@ -321,7 +321,7 @@ struct Reader {
     open: BTreeMap<u64, Option<Handle>>,
 }
 
-fn read_header(mut fields: Map<String, Value>) -> Result<Header, String> {
+pub(crate) fn read_header(mut fields: Map<String, Value>) -> Result<Header, String> {
     let expected = "expected a header such as {\"synod-history\":1,\"object\":\"kv\"}";
     match fields.remove("synod-history") {
         Some(version) if version.as_u64() == Some(VERSION) => {}
@@ -343,9 +343,64 @@ fn read_header(mut fields: Map<String, Value>) -> Result<Header, String> {
     })
 }
 
-impl Reader {
-    fn event(&mut self, mut fields: Map<String, Value>) -> Result<(), String> {
+/// One line of a history, after its header.
+pub(crate) enum Event {
+    Invoke { id: u64, client: String, node: Option<String>, session: Option<String>, call: Call },
+    Complete { id: u64, outcome: Outcome },
+    Note { text: String, node: Option<String>, more: Map<String, Value> },
+}
+
+impl Event {
+    /// Reads a line's fields; also its time.
+    pub(crate) fn of(mut fields: Map<String, Value>) -> Result<(Option<Nanos>, Event), String> {
         let time = number(&mut fields, "time", "a whole number of nanoseconds")?.map(Nanos);
+        let expected = "expected \"invoke\", \"ok\", \"fail\", \"unknown\" or \"note\"";
+        let event = match text(&mut fields, "event")?.as_deref() {
+            Some("invoke") => Event::invoke(fields)?,
+            Some("ok") => {
+                let id = id(&mut fields)?;
+                let value = fields.remove("value");
+                Event::Complete { id, outcome: Outcome::Ok(Reply { value, more: fields }) }
+            }
+            Some("fail") => {
+                let id = id(&mut fields)?;
+                Event::Complete { id, outcome: Outcome::Fail { error: text(&mut fields, "error")? } }
+            }
+            Some("unknown") => {
+                let id = id(&mut fields)?;
+                Event::Complete { id, outcome: Outcome::Unknown { error: text(&mut fields, "error")? } }
+            }
+            Some("note") => {
+                let words = text(&mut fields, "text")?.ok_or("a note needs a `text`")?;
+                Event::Note { text: words, node: text(&mut fields, "node")?, more: fields }
+            }
+            Some(other) => return Err(format!("`event` is {other:?}; {expected}")),
+            None => return Err(format!("`event` is missing; {expected}")),
+        };
+        Ok((time, event))
+    }
+
+    fn invoke(mut fields: Map<String, Value>) -> Result<Event, String> {
+        let id = id(&mut fields)?;
+        let client = text(&mut fields, "client")?.ok_or("`client` is missing: the name of who asks")?;
+        let (node, session) = (text(&mut fields, "node")?, text(&mut fields, "session")?);
+        let op =
+            text(&mut fields, "op")?.ok_or("`op` is missing: the name of the operation, such as \"get\"")?;
+        let key = text(&mut fields, "key")?.map(Into::into);
+        let (value, expect) = (fields.remove("value"), fields.remove("expect"));
+        let call = Call { op: op.into(), key, value, expect, more: fields };
+        Ok(Event::Invoke { id, client, node, session, call })
+    }
+}
+
+fn id(fields: &mut Map<String, Value>) -> Result<u64, String> {
+    number(fields, "id", "the operation's number")?
+        .ok_or_else(|| "`id` is missing: the operation's number".into())
+}
+
+impl Reader {
+    fn event(&mut self, fields: Map<String, Value>) -> Result<(), String> {
+        let (time, event) = Event::of(fields)?;
         if let (Some(time), Some(latest)) = (time, self.recorder.latest())
             && time < latest
         {
@@ -354,65 +409,30 @@ impl Reader {
                 time.0, latest.0
             ));
         }
-        let event = text(&mut fields, "event")?;
-        match event.as_deref() {
-            Some("invoke") => self.invoke(time, fields),
-            Some("ok") => {
-                let id = self.id(&mut fields)?;
-                let value = fields.remove("value");
-                self.complete(time, id, Outcome::Ok(Reply { value, more: fields }))
-            }
-            Some("fail") => {
-                let id = self.id(&mut fields)?;
-                self.complete(time, id, Outcome::Fail { error: text(&mut fields, "error")? })
-            }
-            Some("unknown") => {
-                let id = self.id(&mut fields)?;
-                self.complete(time, id, Outcome::Unknown { error: text(&mut fields, "error")? })
-            }
-            Some("note") => {
-                let words = text(&mut fields, "text")?.ok_or("a note needs a `text`")?;
-                let node = text(&mut fields, "node")?.map(|node| self.recorder.name(&node));
-                let note = self.recorder.note_at(time, words);
-                (note.node, note.more) = (node, fields);
+        match event {
+            Event::Invoke { id, client, node, session, mut call } => {
+                if self.open.contains_key(&id) {
+                    return Err(format!(
+                        "operation {id} was invoked before; every operation needs an `id` of its own"
+                    ));
+                }
+                call.op = self.recorder.name(&call.op);
+                call.key = call.key.map(|key| self.recorder.name(&key));
+                let session = session.map(|session| self.recorder.name(&session));
+                let handle = self.recorder.invoke_at(time, &client, node.as_deref(), call);
+                let operation = self.recorder.operation_mut(&handle);
+                (operation.id, operation.session) = (id, session);
+                self.open.insert(id, Some(handle));
                 Ok(())
             }
-            Some(other) => Err(format!(
-                "`event` is {other:?}; expected \"invoke\", \"ok\", \"fail\", \"unknown\" or \"note\""
-            )),
-            None => {
-                Err("`event` is missing; expected \"invoke\", \"ok\", \"fail\", \"unknown\" or \"note\""
-                    .into())
+            Event::Complete { id, outcome } => self.complete(time, id, outcome),
+            Event::Note { text, node, more } => {
+                let node = node.map(|node| self.recorder.name(&node));
+                let note = self.recorder.note_at(time, text);
+                (note.node, note.more) = (node, more);
+                Ok(())
             }
         }
-    }
-
-    fn id(&self, fields: &mut Map<String, Value>) -> Result<u64, String> {
-        number(fields, "id", "the operation's number")?
-            .ok_or_else(|| "`id` is missing: the operation's number".into())
-    }
-
-    fn invoke(&mut self, time: Option<Nanos>, mut fields: Map<String, Value>) -> Result<(), String> {
-        let id = self.id(&mut fields)?;
-        if self.open.contains_key(&id) {
-            return Err(format!(
-                "operation {id} was invoked before; every operation needs an `id` of its own"
-            ));
-        }
-        let client = text(&mut fields, "client")?.ok_or("`client` is missing: the name of who asks")?;
-        let node = text(&mut fields, "node")?;
-        let session = text(&mut fields, "session")?.map(|session| self.recorder.name(&session));
-        let op =
-            text(&mut fields, "op")?.ok_or("`op` is missing: the name of the operation, such as \"get\"")?;
-        let key = text(&mut fields, "key")?.map(|key| self.recorder.name(&key));
-        let op = self.recorder.name(&op);
-        let (value, expect) = (fields.remove("value"), fields.remove("expect"));
-        let call = Call { op, key, value, expect, more: fields };
-        let handle = self.recorder.invoke_at(time, &client, node.as_deref(), call);
-        let operation = self.recorder.operation_mut(&handle);
-        (operation.id, operation.session) = (id, session);
-        self.open.insert(id, Some(handle));
-        Ok(())
     }
 
     fn complete(&mut self, time: Option<Nanos>, id: u64, outcome: Outcome) -> Result<(), String> {

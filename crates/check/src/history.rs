@@ -120,7 +120,10 @@ impl fmt::Display for Call {
             (Some(expect), Some(value)) => write!(f, ": {expect} -> {value}"),
             (Some(expect), None) => write!(f, ": {expect}"),
             (None, Some(value)) => write!(f, " = {value}"),
-            (None, None) => Ok(()),
+            (None, None) => match self.more.get("ops") {
+                Some(operations) => write!(f, " {operations}"),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -328,6 +331,10 @@ impl Recorder {
 
     pub(crate) fn operation_mut(&mut self, handle: &Handle) -> &mut Operation {
         &mut self.history.operations[handle.0]
+    }
+
+    pub(crate) fn header_mut(&mut self) -> &mut Header {
+        &mut self.history.header
     }
 
     pub(crate) fn latest(&self) -> Option<Nanos> {

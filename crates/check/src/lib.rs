@@ -1,7 +1,7 @@
 //! Histories, models and verdicts: which consistency a recorded history has.
 //!
-//! A [`history::History`] is who asked what, when it was asked, when and how it was answered. A
-//! [`model::Model`] is a sequential object: one initial state and one pure step. A verdict is never
+//! A [`history::History`] is who asked what, when it was asked, when and how it was answered; [`import`]
+//! reads those that others have recorded. A [`model::Model`] is a sequential object: one initial state and one pure step. A verdict is never
 //! a bare yes or no: *yes* comes with an order of the operations that anybody can replay, *no* with
 //! the shortest contradiction found and a picture of it, and *unknown* says what stopped the search
 //! and what was proved until then.
@@ -28,18 +28,37 @@
 //! # Ok::<(), synod_check::Error>(())
 //! ```
 //!
-//! What it leaves out so far: models other than linearizability, objects other than registers and
-//! key-value stores, and the near-linear algorithms for histories whose written values are distinct.
+//! [`judge::judge`] asks for all models that an object has, [`linearizable::check`] for linearizability of
+//! any model of yours, [`stream::Follower`] while a history still grows. `docs/checking.md` says what each
+//! model means, how it is decided and at what cost.
+//!
+//! What it leaves out: fast algorithms for stacks and counters, causal models of list-append, and threads.
 
+pub mod answer;
 pub mod history;
 pub mod import;
+pub mod judge;
 pub mod linearizable;
 pub mod model;
+pub mod picture;
+pub mod report;
+pub mod stream;
 
+mod append;
+mod causal;
 mod explain;
+mod fifo;
 mod format;
+mod graph;
+mod growing;
+mod guarantees;
+mod infer;
 mod minimise;
+mod observed;
 mod search;
+mod sequential;
+mod serial;
+mod zones;
 
 pub use format::{Asked, HistoryWriter, ReadLimits};
 

@@ -6,15 +6,15 @@
 //! effect at any one moment after their invocation, or never. The history is divided into parts which
 //! are judged apart ([`crate::model::Model::part`]), small ones first.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::Error;
 use crate::explain;
 use crate::history::{History, Outcome};
 use crate::minimise;
-use crate::model::Model;
-use crate::search::{Answer, Budget, Entry, Exhausted, Furthest, NEVER, search};
+use crate::model::{Entry, Model, NEVER, Shortcut};
+use crate::search::{Answer, Budget, Exhausted, Furthest, search};
 
 /// What a check may spend. One configuration is one partial order tried, some hundred nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Report {
     pub operations: usize,
     /// Independent parts (such as keys) that these divide into.
     pub parts: usize,
+    /// Parts that were decided without search, by [`Model::shortcut`].
+    pub shortcuts: usize,
     /// Configurations entered.
     pub configurations: u64,
     /// Bytes held at once, at the most, roughly.
@@ -87,7 +89,8 @@ pub struct Contradiction {
     pub blocked: OperationIndex,
     /// An order of everything in the part that returned before `blocked` did: the longest prefix of
     /// the part that can be explained (where operations then still open give their later answers).
-    pub prefix: Vec<OperationIndex>,
+    /// `None`: the contradiction was found without a search, and an earlier one may exist.
+    pub prefix: Option<Vec<OperationIndex>>,
     /// States the object could be in when `blocked` had to find its place. At most eight are named.
     pub states: Vec<String>,
     /// The above in words and a picture, for people: lines of plain text.
@@ -207,9 +210,11 @@ pub fn check<M: Model>(
         bytes_peak: 0,
         exhausted: None,
     };
-    let verdict = judge(model, history, &parts, limits, &mut budget);
+    let mut shortcuts = 0;
+    let verdict = judge(model, history, &parts, limits, &mut budget, &mut shortcuts);
     Ok(Report {
         verdict,
+        shortcuts,
         operations: parts.iter().map(|part| part.entries.len()).sum(),
         parts: parts.len(),
         configurations: budget.spent,
@@ -223,9 +228,24 @@ fn judge<M: Model>(
     parts: &[Part<M>],
     limits: &Limits,
     budget: &mut Budget<'_>,
+    shortcuts: &mut usize,
 ) -> Verdict {
     let mut points = Vec::new();
     for (index, part) in parts.iter().enumerate() {
+        match model.shortcut(&part.entries) {
+            Shortcut::Order(order) => {
+                *shortcuts += 1;
+                points.extend(linearization_points(part, &order));
+                continue;
+            }
+            Shortcut::Contradiction(kept) => {
+                if let Some(found) = short_contradiction(model, history, part, &kept, limits, budget) {
+                    *shortcuts += 1;
+                    return Verdict::No(found);
+                }
+            }
+            Shortcut::None => {}
+        }
         match search(model, &part.entries, Vec::new(), budget) {
             Answer::Found(order) => points.extend(linearization_points(part, &order)),
             Answer::Impossible(furthest) => {
@@ -250,6 +270,40 @@ fn judge<M: Model>(
     Verdict::Yes(Witness { order: points.into_iter().map(|(_, operation)| operation).collect() })
 }
 
+/// A contradiction between a few operations, once the search, which shares nothing with the shortcut,
+/// agrees that they have no order. `None` if it does not, or its budget is spent.
+fn short_contradiction<M: Model>(
+    model: &M,
+    history: &History,
+    part: &Part<M>,
+    kept: &[u32],
+    limits: &Limits,
+    budget: &mut Budget<'_>,
+) -> Option<Contradiction> {
+    let own: Vec<Entry<M>> = kept.iter().map(|index| part.entries[*index as usize].clone()).collect();
+    let Answer::Impossible(furthest) =
+        search(model, &model.narrow(own.clone(), &part.entries), Vec::new(), budget)
+    else {
+        return None;
+    };
+    let blocked = furthest.blocked?;
+    let minimal = minimise::minimise(model, &own, &part.entries, blocked, limits, budget);
+    let whole = |index: &u32| part.operations[kept[*index as usize] as usize];
+    let mut operations: Vec<OperationIndex> = minimal.entries.iter().map(whole).collect();
+    operations.sort();
+    let mut contradiction = Contradiction {
+        part: part.name.clone(),
+        operations,
+        minimal: minimal.minimal,
+        blocked: whole(&blocked),
+        prefix: None,
+        states: Vec::new(),
+        explanation: String::new(),
+    };
+    contradiction.explanation = explain::explain(history, &contradiction, &part.operations);
+    Some(contradiction)
+}
+
 fn contradiction<M: Model>(
     model: &M,
     history: &History,
@@ -259,7 +313,7 @@ fn contradiction<M: Model>(
     budget: &mut Budget<'_>,
 ) -> Contradiction {
     let blocked = furthest.blocked.expect("a search that failed was stuck at some operation");
-    let kept = minimise::minimise(model, &part.entries, blocked, limits, budget);
+    let kept = minimise::minimise(model, &part.entries, &part.entries, blocked, limits, budget);
     let mut states: Vec<String> = furthest.states.iter().map(|state| model.describe(state)).collect();
     states.sort();
     let mut contradiction = Contradiction {
@@ -267,7 +321,7 @@ fn contradiction<M: Model>(
         operations: part.indices(&kept.entries),
         minimal: kept.minimal,
         blocked: part.operations[blocked as usize],
-        prefix: part.indices(&furthest.order),
+        prefix: Some(part.indices(&furthest.order)),
         states,
         explanation: String::new(),
     };
@@ -298,7 +352,7 @@ fn divide<M: Model>(model: &M, history: &History) -> Result<Vec<Part<M>>, Error>
         };
         let bad =
             |problem| Error::NotOfThisObject { operation: index, call: operation.call.to_string(), problem };
-        let (op, answer) = model.decode(&operation.call, reply).map_err(bad)?;
+        let (op, answer) = model.decode_operation(operation).map_err(bad)?;
         let invoke = operation.invoked.order;
         let ret = match (reply, operation.returned) {
             (Some(_), Some(returned)) if returned.order > invoke && returned.order < NEVER => returned.order,
@@ -312,15 +366,23 @@ fn divide<M: Model>(model: &M, history: &History) -> Result<Vec<Part<M>>, Error>
         decoded.push((OperationIndex(index), Entry { op, answer, invoke, ret }));
     }
     let divided = decoded.iter().all(|(_, entry)| model.part(&entry.op).is_some());
-    let mut parts: BTreeMap<Option<String>, Part<M>> = BTreeMap::new();
+    let mut parts: Vec<Part<M>> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (index, entry) in decoded {
-        let name = model.part(&entry.op).filter(|_| divided).map(str::to_owned);
-        let empty = || Part { name: name.clone(), entries: Vec::new(), operations: Vec::new() };
-        let part = parts.entry(name.clone()).or_insert_with(empty);
-        part.entries.push(entry);
-        part.operations.push(index);
+        let name = model.part(&entry.op).filter(|_| divided).unwrap_or_default();
+        let place = match places.get(name) {
+            Some(place) => *place,
+            None => {
+                places.insert(name.to_owned(), parts.len());
+                let name = divided.then(|| name.to_owned());
+                parts.push(Part { name, entries: Vec::new(), operations: Vec::new() });
+                parts.len() - 1
+            }
+        };
+        parts[place].entries.push(entry);
+        parts[place].operations.push(index);
     }
-    let mut parts: Vec<Part<M>> = parts.into_values().collect();
+    parts.sort_by(|one, other| one.name.cmp(&other.name));
     parts.sort_by_key(|part| part.entries.len());
     Ok(parts)
 }

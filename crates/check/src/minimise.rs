@@ -7,10 +7,15 @@
 //! with some operations set free, so if the rest still has no order, it contradicts itself whatever the
 //! free operations did. A model says which states free operations may lead to
 //! ([`Model::free_states`]); where it cannot say, only reads are set free.
+//!
+//! Other models name *strands* ([`Model::strand`]): operations that may well be dropped, all of a strand
+//! together.
+
+use std::collections::BTreeMap;
 
 use crate::linearizable::Limits;
-use crate::model::Model;
-use crate::search::{Answer, Budget, Entry, Exhausted, NEVER, search};
+use crate::model::{Entry, Model, NEVER};
+use crate::search::{Answer, Budget, Exhausted, search};
 
 /// Configurations for one attempt. An attempt that runs out counts as one that found an order.
 const ATTEMPT_CONFIGURATIONS_MAX: u64 = 20_000;
@@ -24,10 +29,11 @@ pub(crate) struct Kept {
 
 /// The operations that cannot be set free: first a small window before the end is found that contains a
 /// contradiction; then ever smaller runs of it are set free, oldest first (after Zeller and
-/// Hildebrandt's ddmin, 2002).
+/// Hildebrandt's ddmin, 2002). `entries` may be a selection of the `part`.
 pub(crate) fn minimise<M: Model>(
     model: &M,
     entries: &[Entry<M>],
+    part: &[Entry<M>],
     blocked: u32,
     limits: &Limits,
     budget: &mut Budget<'_>,
@@ -37,8 +43,13 @@ pub(crate) fn minimise<M: Model>(
         (0..entries.len() as u32).filter(|index| entries[*index as usize].invoke < cut).collect();
     all.sort_by_key(|index| entries[*index as usize].invoke);
     let left = limits.minimise_configurations_max;
-    let mut attempts = Attempts { model, entries, all: all.clone(), cut, left, unsure: false };
-    let mut kept = attempts.window(all, blocked, budget);
+    let strands = strands(model, entries, &all);
+    let mut attempts =
+        Attempts { model, entries, part, all, cut, left, unsure: false, drops: strands.is_some() };
+    let mut kept = match strands {
+        Some(strands) => strands,
+        None => attempts.window(blocked, budget).into_iter().map(|index| vec![index]).collect(),
+    };
     let mut run = kept.len().div_ceil(2).max(1);
     loop {
         let before = kept.len();
@@ -48,36 +59,56 @@ pub(crate) fn minimise<M: Model>(
             let to = (from + run).min(kept.len());
             let mut fewer = kept.clone();
             fewer.drain(from..to);
-            if !kept[from..to].contains(&blocked) && attempts.contradict(&fewer, budget) {
+            let keeps_end = kept[from..to].iter().all(|unit| !unit.contains(&blocked));
+            if keeps_end && attempts.contradict(&fewer.concat(), budget) {
                 kept = fewer;
             } else {
                 from = to;
             }
         }
         if attempts.left == 0 {
-            return Kept { entries: kept, minimal: false };
+            return Kept { entries: kept.concat(), minimal: false };
         }
         if run == 1 && kept.len() == before {
-            return Kept { entries: kept, minimal: !attempts.unsure };
+            return Kept { entries: kept.concat(), minimal: !attempts.unsure };
         }
         run = run.div_ceil(2);
     }
 }
 
+/// The strands of a model that has them, in the order of their first invocation.
+fn strands<M: Model>(model: &M, entries: &[Entry<M>], all: &[u32]) -> Option<Vec<Vec<u32>>> {
+    let mut of_name: BTreeMap<String, usize> = BTreeMap::new();
+    let mut strands: Vec<Vec<u32>> = Vec::new();
+    for index in all {
+        let entry = &entries[*index as usize];
+        let at = *of_name.entry(model.strand(&entry.op, entry.answer.as_ref())?).or_insert(strands.len());
+        if at == strands.len() {
+            strands.push(Vec::new());
+        }
+        strands[at].push(*index);
+    }
+    Some(strands)
+}
+
 struct Attempts<'a, M: Model> {
     model: &'a M,
     entries: &'a [Entry<M>],
+    part: &'a [Entry<M>],
     /// All operations invoked before the cut.
     all: Vec<u32>,
     cut: u64,
     left: u64,
     /// Whether an attempt ran out of its budget.
     unsure: bool,
+    /// Whether what is not kept is dropped rather than set free.
+    drops: bool,
 }
 
 impl<M: Model> Attempts<'_, M> {
     /// A contradiction among the last operations and those that may have produced what `blocked` saw.
-    fn window(&mut self, all: Vec<u32>, blocked: u32, budget: &mut Budget<'_>) -> Vec<u32> {
+    fn window(&mut self, blocked: u32, budget: &mut Budget<'_>) -> Vec<u32> {
+        let all = self.all.clone();
         let Entry { op: asked, answer, .. } = &self.entries[blocked as usize];
         let mut last = FIRST_WINDOW;
         while last < all.len() && self.left > 0 {
@@ -108,7 +139,7 @@ impl<M: Model> Attempts<'_, M> {
             .map(|index| &self.entries[*index as usize])
             .filter(|entry| !self.model.is_read_only(&entry.op, entry.answer.as_ref()))
             .collect();
-        let jumps = if free.is_empty() {
+        let jumps = if free.is_empty() || self.drops {
             Vec::new()
         } else {
             let free: Vec<&M::Op> = free.iter().map(|entry| &entry.op).collect();
@@ -127,7 +158,10 @@ impl<M: Model> Attempts<'_, M> {
             let ret = if *ret > self.cut { NEVER } else { *ret };
             Entry { op: op.clone(), answer: answer.clone(), invoke: *invoke, ret }
         };
-        let entries: Vec<Entry<M>> = kept.iter().map(until_cut).collect();
+        let mut entries: Vec<Entry<M>> = kept.iter().map(until_cut).collect();
+        if self.drops {
+            entries = self.model.narrow(entries, self.part);
+        }
         let mut own = Budget {
             configurations: self.left.min(ATTEMPT_CONFIGURATIONS_MAX),
             bytes: budget.bytes,

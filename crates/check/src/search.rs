@@ -21,10 +21,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use crate::model::Model;
-
-/// The return of an operation that need not return.
-pub(crate) const NEVER: u64 = u64::MAX;
+use crate::model::{Entry, Model, NEVER};
 
 /// How often the stop callback is asked, in configurations.
 const STOP_INTERVAL: u64 = 256;
@@ -32,14 +29,6 @@ const STOP_INTERVAL: u64 = 256;
 const ENTRY_BYTES: usize = 64;
 /// States that are reported at the point where the search got stuck.
 const STUCK_STATES_MAX: usize = 8;
-
-/// One operation as the search sees it. `invoke` < `ret`; all finite moments are distinct.
-pub(crate) struct Entry<M: Model> {
-    pub(crate) op: M::Op,
-    pub(crate) answer: Option<M::Answer>,
-    pub(crate) invoke: u64,
-    pub(crate) ret: u64,
-}
 
 /// What may still be spent, shared by all searches of one check.
 pub(crate) struct Budget<'a> {

@@ -183,7 +183,8 @@ fn assert_contradicts(history: &History, no: &Contradiction) {
     };
     let names = |index: usize| no.operations.iter().any(|named| named.0 == index);
     assert!(!brute_force(&model, &until_cut(&names)), "this is no contradiction:\n{}", no.explanation);
-    let prefix: Vec<usize> = no.prefix.iter().map(|index| index.0).collect();
+    let Some(prefix) = &no.prefix else { return };
+    let prefix: Vec<usize> = prefix.iter().map(|index| index.0).collect();
     for (index, item) in items(history) {
         let due = item.ret < cut && item.call.key.as_deref() == no.part.as_deref();
         assert!(!due || prefix.contains(&index), "the prefix lacks operation {index}");

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use synod_node::{Bootstrap, ClusterId};
 use synod_protocols::NodeId;
+use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 
 /// Members at most: votes and progress are counted in small sets.
 pub const MEMBERS_MAX: usize = 31;
@@ -17,7 +18,7 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 128;
 /// The largest request that may be configured: a peer frame has to carry it.
 pub const REQUEST_BYTES_MAX_MAX: usize = 16 << 20;
 /// The protocols that a member can run.
-pub const PROTOCOLS: [&str; 1] = ["raft"];
+pub const PROTOCOLS: &[&str] = REPLICATED_LOGS;
 
 /// One member of the cluster, as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -195,7 +196,7 @@ impl Config {
                 self.cluster
             ));
         }
-        if !PROTOCOLS.contains(&self.protocol.as_str()) {
+        if replicated_log(&self.protocol).is_none() {
             problems.push(format!(
                 "protocol: {:?} is not known here: use one of {}",
                 self.protocol,
@@ -485,7 +486,7 @@ mod tests {
             (problem(|c| c.cluster.clear()), "cluster: \"\" is no name"),
             (
                 problem(|c| c.protocol = "gossip".into()),
-                "protocol: \"gossip\" is not known here: use one of raft",
+                "protocol: \"gossip\" is not known here: use one of raft, multi-paxos, zab, viewstamped",
             ),
             (problem(|c| c.members.clear()), "members: is empty: list every member"),
             (problem(|c| c.name = "n4".into()), "name: \"n4\" is not among the members n1, n2, n3"),

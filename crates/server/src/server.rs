@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use synod_node::{KvMachine, Node, NodeConfig, NodeLimits, Outbox, StartError};
 use synod_protocols::log::{Lease, LogLimits, ReplicatedLog, Timing};
-use synod_protocols::raft::Raft;
+use synod_protocols::with_replicated_log;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc as mpsc_async};
@@ -79,10 +79,9 @@ impl Server {
         let (ready, started) = mpsc::channel();
         let body = move || {
             let log: Box<dyn Fn(&str)> = Box::new(log);
-            match config.protocol.as_str() {
-                Raft::NAME => run::<Raft>(config, log, &asked, &ready),
-                other => Err(Error::Config(vec![format!("protocol: {other:?} is not known here")])),
-            }
+            let name = config.protocol.clone();
+            with_replicated_log!(&name, P => run::<P>(config, log, &asked, &ready))
+                .unwrap_or_else(|| Err(Error::Config(vec![format!("protocol: {name:?} is not known here")])))
         };
         let thread = thread::Builder::new()
             .name("synod".to_owned())

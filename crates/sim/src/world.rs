@@ -181,15 +181,24 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         self.note_digest(4, index.into(), started.is_ok().into());
         match started {
             Ok(()) => {
-                let node = self.members[at].node.as_ref().expect("it was started");
+                let member = &mut self.members[at];
+                let node = member.node.as_mut().expect("it was started");
                 let status = node.status();
+                // A protocol may remember what was committed, and deliver it as it recovers.
+                let delivered = self.outbox.notices.iter().find_map(|notice| match notice {
+                    Notice::Committed(entries) => entries.first().map(|first| first.index.previous()),
+                    _ => None,
+                });
+                let applied = delivered.unwrap_or(status.applied);
+                let digest = node.machine().store().map().digest();
+                node.flush(member.clock.at(self.now), &mut self.outbox);
+                let node = self.members[at].node.as_ref().expect("it was started");
                 if status.damaged {
                     // It knows that it has lost something: the promise is that it does not act as if it had not.
                     self.checkers.on_wipe(index);
                 }
-                self.checkers.on_start(self.now, index, node.process(), &status.log, status.applied);
-                let digest = node.machine().store().map().digest();
-                self.checkers.on_state(self.now, index, status.applied.0, digest);
+                self.checkers.on_start(self.now, index, node.process(), &status.log, applied);
+                self.checkers.on_state(self.now, index, applied.0, digest);
                 self.after(index);
                 for peer in (0..self.script.nodes).filter(|peer| *peer != index) {
                     self.connect(index, peer);
@@ -718,8 +727,11 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             return Some(true);
         }
         let behind = self.members.iter().enumerate().find_map(|(i, member)| {
-            let applied = member.node.as_ref().filter(|_| !member.paused)?.status().applied.0;
-            (applied < shown).then(|| {
+            let status = member.node.as_ref().filter(|_| !member.paused)?.status();
+            let applied = status.applied.0;
+            // Who knows that its disk has lost a promise takes no part any more.
+            let takes_part = status.log.role != Role::Abstaining;
+            (takes_part && applied < shown).then(|| {
                 format!("n{} has applied up to {applied}, and {shown} was committed at {from}", i + 1)
             })
         });

@@ -44,6 +44,9 @@ pub enum Command {
     /// Simulate a cluster under faults and judge what happened
     #[command(after_help = SIM_EXAMPLE)]
     Sim(Sim),
+    /// Decide which consistency a recorded history of any system has
+    #[command(after_help = CHECK_EXAMPLE)]
+    Check(Check),
     /// Open a flight recording of a member in the laboratory
     Replay(Replay),
     /// Store a key
@@ -114,6 +117,22 @@ Examples:
   synod sim --protocol raft --nodes 5 --seeds 10000            ten thousand of them, each judged
   synod sim --script election.synod --json                     a script of your own
   synod sim --nodes 5 --seed 7 --swarm --print-script          what that run would do, as a script";
+
+const CHECK_EXAMPLE: &str = "\
+Examples:
+  synod check history.jsonl                                    everything that can be said of it
+  synod check history.edn --require sequential --junit out.xml for a build server
+  synod check jepsen.log --model linearizable --html why.html  with a picture
+  synod check - --follow < history.jsonl                       while it is being recorded
+
+Formats: our JSON lines (docs/history-format.md), Jepsen's and Maelstrom's history.edn, Jepsen's text logs,
+Porcupine's key-value logs, r(key,value,session,txn) lines, dbcop's JSON. Models: docs/checking.md.
+
+Exit codes:
+  0  the required model holds; without --require or --model, the strongest that the object has
+  1  it does not
+  2  it could not be decided within the budget
+  3  the input or the flags cannot be used";
 
 const MATRIX_EXAMPLE: &str = "\
 Examples:
@@ -272,6 +291,43 @@ pub struct Sim {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `synod check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The history; - for standard input. Its format is found out from its content
+    pub file: PathBuf,
+    /// Decide this model only, such as linearizable, sequential, causal or serializable
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// What the history is of, such as kv, queue or list-append [default: guessed from the operations]
+    #[arg(long, value_name = "OBJECT")]
+    pub object: Option<String>,
+    /// The model that decides the exit code
+    #[arg(long, value_name = "MODEL")]
+    pub require: Option<String>,
+    /// Print the judgement as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write a JUnit report here
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a page with the reason and a picture of it here
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Give up after this time, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub time: Duration,
+    /// Give up beyond so much memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    pub memory_mib: usize,
+    /// Decide linearizability while the file grows, in bounded memory
+    #[arg(long, conflicts_with_all = ["model", "object", "require", "json", "junit", "html"])]
+    pub follow: bool,
+    /// Stop following when nothing was added for this time [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "follow")]
+    pub idle: Option<Duration>,
 }
 
 /// What `synod sim` does beside running.

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod demo;
@@ -61,12 +62,22 @@ impl Failure {
 type Done = Result<(), Failure>;
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command.unwrap_or_else(|| Command::Demo(cli::Demo::default()));
+    let parsed = Cli::try_parse().unwrap_or_else(|error| {
+        let checks = std::env::args_os().nth(1).is_some_and(|command| command == "check");
+        // What is wrong with a history's flags must not look like a verdict on it.
+        if checks && error.use_stderr() {
+            let _ = error.print();
+            std::process::exit(check::UNUSABLE.into());
+        }
+        error.exit()
+    });
+    let command = parsed.command.unwrap_or_else(|| Command::Demo(cli::Demo::default()));
     let done = match command {
         Command::Demo(options) => demo::run(&options),
         Command::Serve(options) => serve::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Sim(options) => sim::run(&options),
+        Command::Check(options) => return check::run(&options),
         Command::Shrink(options) => shrink::run(&options),
         Command::Replay(options) => lab::replay(&options),
         Command::Put(options) => kv::put(&options),

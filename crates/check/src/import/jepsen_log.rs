@@ -1,18 +1,17 @@
-//! Jepsen's text log of a compare-and-set register:
-//! `INFO  jepsen.util - 2 <tab> :invoke <tab> :cas <tab> [3 0]`.
+//! Jepsen's text log: `INFO  jepsen.util - 2 <tab> :invoke <tab> :cas <tab> [3 0]`.
 
 use std::io::BufRead;
 
-use serde_json::Value;
-
 use super::Processes;
+use super::edn::parse;
+use super::jepsen::{Line, event};
 use crate::Error;
 use crate::format::{Lines, ReadLimits};
-use crate::history::{Call, Header, History, Outcome, Reply};
+use crate::history::{Header, History, Outcome, Reply};
 
-/// Reads a Jepsen log of `:read`, `:write` and `:cas` on one register, which starts as nil.
+/// Reads a Jepsen log, in the old notation (`jepsen.util - `) or the newer one (`jepsen.util: `).
 ///
-/// Lines of other loggers are skipped, and so are `:nemesis` and `:info` lines of no process. `:info`
+/// Lines of other loggers are skipped; `:nemesis` lines become notes. `:info`
 /// is an unknown outcome. `:fail` of a `:cas` means that the comparison failed, which says something
 /// about the register: it becomes the answer `false`. `:fail` of others means that nothing happened.
 ///
@@ -26,7 +25,7 @@ use crate::history::{Call, Header, History, Outcome, Reply};
 /// # Ok::<(), synod_check::Error>(())
 /// ```
 pub fn jepsen_log(input: impl BufRead, limits: ReadLimits) -> Result<History, Error> {
-    let mut header = Header::new("register");
+    let mut header = Header::new("");
     header.source = Some("jepsen".to_owned());
     let mut processes = Processes::new(header);
     let mut lines = Lines::new(input, limits);
@@ -41,59 +40,46 @@ pub fn jepsen_log(input: impl BufRead, limits: ReadLimits) -> Result<History, Er
 }
 
 fn line(processes: &mut Processes, number: u64, text: &str) -> Result<(), String> {
-    let Some((_, message)) = text.split_once("jepsen.util - ") else { return Ok(()) };
+    let message = text.split_once("jepsen.util - ").or_else(|| text.split_once("jepsen.util: "));
+    let Some((_, message)) = message else { return Ok(()) };
     let fields: Vec<&str> = message.split('\t').map(str::trim).collect();
-    if fields[0].starts_with(":nemesis") {
+    if fields[0].starts_with(':') {
+        let words: Vec<&str> = fields.iter().map(|field| field.trim_start_matches(':')).collect();
+        processes.recorder.note_at(None, words.join(" "));
         return Ok(());
     }
-    let [process, kind, function, value] = fields[..] else {
-        return Err(format!("expected process, type, function and value between tabs, found {message:?}"));
+    let (process, kind, function, value, error) = match fields[..] {
+        [process, kind, function, value] => (process, kind, function, value, None),
+        [process, kind, function, value, error] => (process, kind, function, value, Some(error.to_owned())),
+        _ => {
+            return Err(format!(
+                "expected process, type, function and value between tabs, found {message:?}"
+            ));
+        }
     };
     if process.parse::<u64>().is_err() {
         return Err(format!("expected the number of a process, found {process:?}"));
     }
-    match (kind, function) {
-        (":invoke", ":read") => processes.invoke(number, process, function, Call::new("get")),
-        (":invoke", ":write") => {
-            let call = Call { value: Some(integer(value)?), ..Call::new("put") };
-            processes.invoke(number, process, function, call)
-        }
-        (":invoke", ":cas") => {
-            let (expect, value) = pair(value)?;
-            let call = Call { expect: Some(expect), value: Some(value), ..Call::new("cas") };
-            processes.invoke(number, process, function, call)
-        }
-        (":ok", ":read") => {
-            processes.complete(process, function, Outcome::Ok(Reply::value(nil_or_integer(value)?)))
-        }
-        (":ok", ":write") => processes.complete(process, function, Outcome::Ok(Reply::none())),
-        (":ok", ":cas") => processes.complete(process, function, Outcome::Ok(Reply::value(true))),
-        (":fail", ":cas") => processes.complete(process, function, Outcome::Ok(Reply::value(false))),
-        (":fail", ":read" | ":write") => processes.complete(process, function, Outcome::fail(value)),
-        (":info", ":read" | ":write" | ":cas") => {
-            processes.complete(process, function, Outcome::unknown(value))
-        }
-        (":invoke" | ":ok" | ":fail" | ":info", _) => {
-            Err(format!("expected :read, :write or :cas, found {function:?}"))
-        }
-        _ => Err(format!("expected :invoke, :ok, :fail or :info, found {kind:?}")),
+    let word = |name: &str, text: &'_ str| match text.strip_prefix(':') {
+        Some(word) => Ok(word.to_owned()),
+        None => Err(format!("expected a keyword as {name}, found {text:?}")),
+    };
+    let (kind, function) = (word("the type", kind)?, word("the function", function)?);
+    if kind == "fail" && function == "cas" {
+        return processes.complete(None, process, "cas", Outcome::Ok(Reply::value(false)));
     }
-}
-
-fn integer(text: &str) -> Result<Value, String> {
-    text.parse::<i64>().map(Value::from).map_err(|_| format!("expected an integer, found {text:?}"))
-}
-
-fn nil_or_integer(text: &str) -> Result<Value, String> {
-    if text == "nil" { Ok(Value::Null) } else { integer(text) }
-}
-
-fn pair(text: &str) -> Result<(Value, Value), String> {
-    let expected = || format!("expected [old new], found {text:?}");
-    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).ok_or_else(expected)?;
-    let mut parts = inside.split_whitespace();
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(old), Some(new), None) => Ok((nil_or_integer(old)?, integer(new)?)),
-        _ => Err(expected()),
+    let line = Line { line: number, time: None, process, kind: &kind, function: &function, error };
+    match line.kind {
+        // What stands here then is the reason, in words.
+        "fail" | "info" => {
+            let outcome = match line.kind {
+                "fail" => Outcome::fail(value),
+                _ => Outcome::unknown(value),
+            };
+            let named = processes.open.get(process).map(|(_, named, _)| named.clone());
+            let named = named.filter(|named| named.split(' ').next() == Some(line.function));
+            processes.complete(None, process, named.as_deref().unwrap_or(line.function), outcome)
+        }
+        _ => event(processes, &line, &parse(value)?),
     }
 }

@@ -76,7 +76,10 @@ impl Raft {
         if self.catch_up.take(from) {
             expected = true;
             match entries.is_empty() {
-                true => self.catch_up = HostRead::retry_after(self.now + self.config.timing.heartbeat),
+                true => {
+                    self.fetched_for = None;
+                    self.catch_up = HostRead::retry_after(self.now + self.config.timing.heartbeat);
+                }
                 false => self.send_from_host(from, &entries, out),
             }
         }

@@ -2,7 +2,7 @@
 
 use super::membership::Configuration;
 use super::message::Message;
-use super::record::{Entry, Record, Term};
+use super::record::{Entry, Record};
 use super::{Part, Raft};
 use crate::contract::Effects;
 use crate::log::{Index, Payload};
@@ -25,16 +25,14 @@ impl Raft {
             }
         }
         out.record(Record::Entries { first, entries });
-        self.send_to_self(Message::Stored { term: self.hard.term, index: self.log.last() }, out);
+        self.send_to_self(Message::Stored { truncations: self.truncations, index: self.log.last() }, out);
     }
 
-    /// Everything that this server appended in `term` up to `index` is on its disk. In one term
-    /// only that term's leader determines what is appended, and never takes it back; so if the
-    /// term is still the same, the log up to `index` is what the disk holds. If it is not, the
-    /// next entry stored will tell.
-    pub(super) fn on_stored(&mut self, term: Term, index: Index, out: &mut Effects<Self>) {
-        // (A leader that does take back its own entries is broken; what it took back is not ours.)
-        if term != self.hard.term || index <= self.stored || index > self.log.last() {
+    /// Everything up to `index` that was in this log when so much of it had been taken back is on
+    /// its disk. If nothing was taken back since, the log up to `index` is what the disk holds. If
+    /// something was, what was appended in its place will tell.
+    pub(super) fn on_stored(&mut self, truncations: u64, index: Index, out: &mut Effects<Self>) {
+        if truncations != self.truncations || index <= self.stored || index > self.log.last() {
             return;
         }
         self.stored = index;

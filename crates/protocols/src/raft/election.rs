@@ -22,6 +22,7 @@ impl Raft {
         self.part = Part::PreCandidate;
         self.leave_leader(out);
         self.leader_contact = None;
+        self.fetch = None;
         self.granted.clear();
         let term = self.hard.term.next();
         let request = self.vote_request(term, false);
@@ -42,6 +43,7 @@ impl Raft {
             self.leader_contact = None;
         }
         self.part = Part::Candidate;
+        self.fetch = None;
         self.hard.term = self.hard.term.next();
         self.hard.voted_for = Some(self.config.id);
         self.granted.clear();
@@ -136,6 +138,11 @@ impl Raft {
         // leader, not its timer.
         let free = request.term > term
             || request.term == term && self.hard.voted_for.is_none_or(|id| id == from) && !self.is_loyal();
+        if free && self.may_vote() && !self.is_up_to_date(&request) {
+            // Nothing but its log is against it: it may fetch what it lacks (`fetch`).
+            let (last_term, last_index) = self.log_end();
+            return out.send(from, Message::LogAhead { term, last_index, last_term });
+        }
         let granted = free && self.may_vote() && self.is_up_to_date(&request);
         let term = if granted { request.term } else { term };
         out.send(from, Message::PreVote { term, granted });
@@ -211,20 +218,20 @@ impl Raft {
     /// candidate's configuration may not know that yet, and the candidate counts nobody else
     /// (section 4.2.2). But a server that joined and is not listed in its own log could also be
     /// one which came back under its old name with a blank disk.
-    fn may_vote(&self) -> bool {
+    pub(super) fn may_vote(&self) -> bool {
         let unheard_of = self.hard.joined && !self.membership.lists(self.config.id);
         !self.hard.uncertain && !self.hard.repairing && !unheard_of
     }
 
     /// Whether a candidate's log is at least as complete as this one (section 3.6.1).
     fn is_up_to_date(&self, request: &RequestVote) -> bool {
-        let own: (Term, Index) = (self.log.last_term(), self.log.last());
+        let own: (Term, Index) = self.log_end();
         (request.last_term, request.last_index) >= own
     }
 
     /// Whether it has reason to believe that there is a leader which has not failed: it leads, it
     /// heard from one within an election timeout, or it has just restarted and cannot know.
-    fn is_loyal(&self) -> bool {
+    pub(super) fn is_loyal(&self) -> bool {
         let election = self.config.timing.election;
         self.part == Part::Leader
             || self.now < self.silent_until

@@ -47,10 +47,10 @@ pub enum Message {
         /// The read index; `None` if the one asked does not lead.
         index: Option<Index>,
     },
-    /// To oneself: the entries up to `index` which this server appended in `term` are on its disk.
+    /// To oneself: the entries up to `index` which the log then held are on the disk.
     Stored {
-        /// The server's term when it appended them.
-        term: Term,
+        /// How often the log had been cut in this life when it appended them.
+        truncations: u64,
         /// The last of them.
         index: Index,
     },
@@ -76,6 +76,51 @@ pub enum Message {
         /// The last entry in its log.
         last: Index,
     },
+    /// Another answer to [`Message::RequestPreVote`]: I would, if your log were not behind mine.
+    /// (Nor the dissertation's; see `fetch`.)
+    LogAhead {
+        /// The voter's term.
+        term: Term,
+        /// The last entry of its log.
+        last_index: Index,
+        /// Its term.
+        last_term: Term,
+    },
+    /// The answer to [`Message::LogAhead`].
+    FetchLog(FetchLog),
+    /// The answer to [`Message::FetchLog`].
+    FetchedLog(FetchedLog),
+}
+
+/// From a pre-candidate: what follows this position in your log?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FetchLog {
+    /// A position that the voter's log may hold, too.
+    pub index: Index,
+    /// The term of the entry there.
+    pub term: Term,
+}
+
+/// A part of a voter's log. It is no word of a leader's: nothing in it is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FetchedLog {
+    /// The voter's term.
+    pub term: Term,
+    /// The position before the entries: the one asked for, or the last before it where the logs may
+    /// agree, or `base`.
+    pub prev_index: Index,
+    /// The term of the entry there.
+    pub prev_term: Term,
+    /// Where the voter's log begins; its host's state covers what comes before.
+    pub base: Index,
+    /// The last entry of the voter's log.
+    pub last_index: Index,
+    /// Its term.
+    pub last_term: Term,
+    /// The last entry that the voter knows to be committed.
+    pub commit: Index,
+    /// As many as fit into a message.
+    pub entries: Vec<Entry>,
 }
 
 /// The arguments of RequestVote and RequestPreVote.
@@ -190,9 +235,9 @@ impl Wire for Message {
                     put_varint(out, index.0);
                 }
             }
-            Message::Stored { term, index } => {
+            Message::Stored { truncations, index } => {
                 out.push(9);
-                put_varint(out, term.0);
+                put_varint(out, *truncations);
                 put_varint(out, index.0);
             }
             Message::InstallSnapshot(offer) => {
@@ -214,6 +259,27 @@ impl Wire for Message {
                 for number in [*nonce, term.0, last.0] {
                     put_varint(out, number);
                 }
+            }
+            Message::LogAhead { term, last_index, last_term } => {
+                out.push(14);
+                for number in [term.0, last_index.0, last_term.0] {
+                    put_varint(out, number);
+                }
+            }
+            Message::FetchLog(fetch) => {
+                out.push(15);
+                put_varint(out, fetch.index.0);
+                put_varint(out, fetch.term.0);
+            }
+            Message::FetchedLog(fetched) => {
+                out.push(16);
+                let FetchedLog { term, prev_index, prev_term, base, last_index, last_term, commit, entries } =
+                    fetched;
+                for number in [term.0, prev_index.0, prev_term.0, base.0, last_index.0, last_term.0, commit.0]
+                {
+                    put_varint(out, number);
+                }
+                encode_entries(entries, out);
             }
         }
     }
@@ -239,7 +305,7 @@ impl Wire for Message {
                 batch: input.varint("batch")?,
                 index: if input.flag("read index present")? { Some(index(input)?) } else { None },
             },
-            9 => Message::Stored { term: term(input)?, index: index(input)? },
+            9 => Message::Stored { truncations: input.varint("truncations")?, index: index(input)? },
             10 => Message::InstallSnapshot(InstallSnapshot {
                 term: term(input)?,
                 index: index(input)?,
@@ -249,6 +315,20 @@ impl Wire for Message {
             11 => Message::TimeoutNow { term: term(input)? },
             12 => Message::RequestLogEnd { nonce: input.varint("nonce")? },
             13 => Message::LogEnd { nonce: input.varint("nonce")?, term: term(input)?, last: index(input)? },
+            14 => {
+                Message::LogAhead { term: term(input)?, last_index: index(input)?, last_term: term(input)? }
+            }
+            15 => Message::FetchLog(FetchLog { index: index(input)?, term: term(input)? }),
+            16 => Message::FetchedLog(FetchedLog {
+                term: term(input)?,
+                prev_index: index(input)?,
+                prev_term: term(input)?,
+                base: index(input)?,
+                last_index: index(input)?,
+                last_term: term(input)?,
+                commit: index(input)?,
+                entries: decode_entries(input)?,
+            }),
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
     }
@@ -343,6 +423,9 @@ impl Describe for Message {
             Message::TimeoutNow { .. } => "TimeoutNow",
             Message::RequestLogEnd { .. } => "RequestLogEnd",
             Message::LogEnd { .. } => "LogEnd",
+            Message::LogAhead { .. } => "LogAhead",
+            Message::FetchLog(_) => "FetchLog",
+            Message::FetchedLog(_) => "FetchedLog",
         }
     }
 
@@ -373,7 +456,7 @@ impl Describe for Message {
                 format!("batch {}, index {index}", batch & 0xFFFF)
             }
             Message::ReadIndexReply { batch, index: None } => format!("batch {}, refused", batch & 0xFFFF),
-            Message::Stored { term, index } => format!("term {term}, up to {index}"),
+            Message::Stored { truncations, index } => format!("up to {index}, after {truncations} cuts"),
             Message::InstallSnapshot(InstallSnapshot { term, index, index_term, round }) => {
                 format!("term {term}, up to {index}@{index_term}, round {round}")
             }
@@ -381,6 +464,24 @@ impl Describe for Message {
             Message::RequestLogEnd { nonce } => format!("question {}", nonce & 0xFFFF),
             Message::LogEnd { nonce, term, last } => {
                 format!("question {}, term {term}, log ends {last}", nonce & 0xFFFF)
+            }
+            Message::LogAhead { term, last_index, last_term } => {
+                format!("term {term}, refused, log ends {last_index}@{last_term}")
+            }
+            Message::FetchLog(FetchLog { index, term }) => format!("after {index}@{term}"),
+            Message::FetchedLog(FetchedLog {
+                term,
+                prev_index,
+                prev_term,
+                entries,
+                last_index,
+                last_term,
+                ..
+            }) => {
+                let count = entries.len();
+                format!(
+                    "term {term}, after {prev_index}@{prev_term}, {count} entries, log ends {last_index}@{last_term}"
+                )
             }
         }
     }

@@ -39,6 +39,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `election` | pre-vote, votes, stepping down, the election timer and priorities |
+//! | `fetch` | what a pre-candidate does about a log that is behind the voters' |
 //! | `replication`, `progress` | the leader's view of its peers, the follower's check, commit |
 //! | `membership`, `change` | configurations and quorums; changing them |
 //! | `snapshot` | where the log begins, on both sides |
@@ -62,6 +63,9 @@
 //!   votes do depend on time, and the exception is off.
 //! - A leader whose disk stalls steps down: its early AppendEntries would otherwise keep it in
 //!   office while it can commit only with the others' disks.
+//! - A pre-candidate whose log is behind a voter's fetches what it lacks from it, so that a member
+//!   which alone reaches a quorum is elected although others of that quorum hold more. The argument
+//!   is in `fetch.rs`.
 //! - A commit index is pushed to followers at once and not with the next heartbeat.
 //! - A restarted voter grants nothing for one election timeout, because it forgot which leader it
 //!   heard last, and what it promised it.
@@ -82,9 +86,8 @@
 //!
 //! # What it leaves out
 //!
-//! - Where the only member that reaches a quorum lacks entries that the others of that quorum
-//!   hold, nobody can be elected before more connections heal (the constrained election of
-//!   *OmniPaxos*, EuroSys 2023), because a candidate never fetches entries.
+//! - A pre-candidate fetches entries that conflict with its own log only if what it needs before
+//!   they reach a higher term is at most `uncommitted_bytes_max`.
 //! - A member whose disk may have lost a vote abstains for ever, and has to be replaced. One that
 //!   lost entries fetches everything after its host's state again, what it could still read too;
 //!   and where a majority is damaged at once nobody can be elected, even if their remains together
@@ -97,6 +100,7 @@ mod change;
 mod delivery;
 mod disk;
 mod election;
+mod fetch;
 mod lease;
 mod log;
 mod membership;
@@ -111,7 +115,9 @@ mod snapshot;
 mod transfer;
 mod view;
 
-pub use message::{AppendEntries, AppendEntriesReply, InstallSnapshot, Message, Outcome, RequestVote};
+pub use message::{
+    AppendEntries, AppendEntriesReply, FetchLog, FetchedLog, InstallSnapshot, Message, Outcome, RequestVote,
+};
 pub use record::{ENTRY_BYTES, Entry, HardState, Record, Term};
 
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
@@ -125,6 +131,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
+use fetch::Fetch;
 use lease::LeaseState;
 use log::Log;
 use membership::{Configuration, Membership};
@@ -164,6 +171,8 @@ pub struct Raft {
     log: Log,
     /// The last entry known to be on this server's disk, and never after the end of the log.
     stored: Index,
+    /// How often entries of the log were taken back in this life.
+    truncations: u64,
     /// When each message to itself that has not come back was sent, and how many at that time.
     to_self: VecDeque<(Time, u32)>,
     storage_full: bool,
@@ -194,6 +203,10 @@ pub struct Raft {
     election_deadline: Time,
     /// Who granted the current campaign.
     granted: Vec<NodeId>,
+    /// What it fetches in order to be electable.
+    fetch: Option<Fetch>,
+    /// For which pre-candidate entries are on their way from the host.
+    fetched_for: Option<NodeId>,
 
     /// The peers, in ascending order. What it says is meaningful while leading.
     progress: Vec<Progress>,
@@ -339,6 +352,7 @@ impl Raft {
             hard_recorded: HardState::default(),
             log: Log::after(Index::ZERO, Term(0)),
             stored: Index::ZERO,
+            truncations: 0,
             to_self: VecDeque::new(),
             storage_full: false,
             repair: Repair::default(),
@@ -355,6 +369,8 @@ impl Raft {
             election_wait: config.timing.election,
             election_deadline: now,
             granted: Vec::new(),
+            fetch: None,
+            fetched_for: None,
             progress: Vec::new(),
             progress_stale: false,
             heartbeat_deadline: now,
@@ -409,7 +425,7 @@ impl Raft {
         match message {
             Message::PreVote { term, granted } => self.on_pre_vote(from, term, granted, out),
             Message::Vote { term, granted } => self.on_vote(from, term, granted, out),
-            Message::Stored { term, index } if to_itself => self.on_stored(term, index, out),
+            Message::Stored { truncations, index } if to_itself => self.on_stored(truncations, index, out),
             _ if to_itself => self.ignored += 1,
             Message::RequestPreVote(request) => self.on_request_pre_vote(from, request, out),
             Message::RequestVote(request) => self.on_request_vote(from, request, out),
@@ -422,6 +438,11 @@ impl Raft {
             Message::TimeoutNow { term } => self.on_timeout_now(from, term, out),
             Message::RequestLogEnd { nonce } => self.on_request_log_end(from, nonce, out),
             Message::LogEnd { nonce, term, last } => self.on_log_end(from, nonce, term, last),
+            Message::LogAhead { term, last_index, last_term } => {
+                self.on_log_ahead(from, term, (last_term, last_index), out);
+            }
+            Message::FetchLog(fetch) => self.on_fetch_log(from, fetch, out),
+            Message::FetchedLog(fetched) => self.on_fetched_log(from, fetched, out),
         }
     }
 
@@ -577,13 +598,18 @@ fn plausible(message: &Message) -> bool {
         Message::RequestPreVote(request) | Message::RequestVote(request) => request.term,
         Message::PreVote { term, .. }
         | Message::Vote { term, .. }
-        | Message::Stored { term, .. }
         | Message::TimeoutNow { term }
+        | Message::LogAhead { term, .. }
         | Message::LogEnd { term, .. } => *term,
         Message::AppendEntries(append) => append.term,
         Message::InstallSnapshot(offer) => offer.term,
         Message::AppendEntriesReply(reply) => reply.term,
-        Message::ReadIndex { .. } | Message::ReadIndexReply { .. } | Message::RequestLogEnd { .. } => {
+        Message::FetchedLog(fetched) => fetched.term,
+        Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Stored { .. }
+        | Message::FetchLog(_)
+        | Message::RequestLogEnd { .. } => {
             return true;
         }
     };

@@ -181,9 +181,6 @@ impl Raft {
 
     /// Sends entries that the host has read back to the peers that wait for them.
     pub(super) fn send_from_host(&mut self, from: Index, entries: &[Entry], out: &mut Effects<Self>) {
-        if self.part != Part::Leader {
-            return;
-        }
         let limits = self.config.limits;
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
@@ -192,6 +189,9 @@ impl Raft {
         };
         let count = entries.iter().take_while(fits).count().max(1);
         let entries = &entries[..count];
+        if self.part != Part::Leader {
+            return self.send_fetched_from_host(from, entries, out);
+        }
         let cost = entries.iter().map(Entry::cost).sum();
         for i in 0..self.progress.len() {
             let peer = &self.progress[i];
@@ -429,6 +429,7 @@ impl Raft {
     /// Takes back `first` and everything after it, a configuration too (section 4.1).
     pub(super) fn truncate(&mut self, first: Index) {
         self.uncommitted_bytes -= self.log.truncate(first);
+        self.truncations += 1;
         self.stored = self.stored.min(first.previous());
         if self.membership.truncate(first) {
             self.note_membership();
@@ -438,15 +439,17 @@ impl Raft {
 
 /// Whether a leader's log can hold what the message says.
 fn is_well_formed(append: &AppendEntries) -> bool {
-    let mut term = append.prev_term;
-    let ascending =
-        append.entries.iter().all(|entry| core::mem::replace(&mut term, entry.term) <= entry.term);
+    let last = append.entries.last().map_or(append.prev_term, |entry| entry.term);
+    last <= append.term && is_run(append.prev_index, append.prev_term, &append.entries)
+}
+
+/// Whether a log can hold these entries after this position.
+pub(super) fn is_run(prev_index: Index, prev_term: Term, entries: &[Entry]) -> bool {
+    let mut term = prev_term;
+    let ascending = entries.iter().all(|entry| core::mem::replace(&mut term, entry.term) <= entry.term);
     let readable = |entry: &Entry| match &entry.payload {
         Payload::Membership(bytes) => Configuration::from_bytes(bytes.clone()).is_ok(),
         Payload::Noop | Payload::Command(_) => true,
     };
-    ascending
-        && term <= append.term
-        && (append.prev_index > Index::ZERO || append.prev_term == Term(0))
-        && append.entries.iter().all(readable)
+    ascending && (prev_index > Index::ZERO || prev_term == Term(0)) && entries.iter().all(readable)
 }

@@ -144,6 +144,7 @@ impl Raft {
     /// An empty log after a point which the host's state covers.
     pub(super) fn begin_log_after(&mut self, index: Index, term: Term, configuration: Configuration) {
         self.log = Log::after(index, term);
+        self.truncations += 1;
         self.uncommitted_bytes = 0;
         (self.commit, self.stored) = (index, index);
         self.membership = Membership::after(index, configuration);

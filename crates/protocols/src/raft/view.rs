@@ -142,7 +142,8 @@ impl Raft {
             transfer.digest(until(transfer.deadline), digest);
         }
         self.log.hash(digest);
-        (self.stored, self.commit, self.delivered, self.applied).hash(digest);
+        (self.stored, self.truncations, self.commit, self.delivered, self.applied).hash(digest);
+        (&self.fetch, self.fetched_for).hash(digest);
         for asked in [self.redelivery, self.catch_up] {
             (asked.waiting(), asked.retry().map(until)).hash(digest);
         }

@@ -7,7 +7,8 @@ use synod_protocols::log::{
     Payload, ReplicatedLog, SnapshotPoint, Ticket,
 };
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, InstallSnapshot, Message, Outcome, Raft, RequestVote, Term,
+    AppendEntries, AppendEntriesReply, Entry, FetchLog, FetchedLog, InstallSnapshot, Message, Outcome, Raft,
+    RequestVote, Term,
 };
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Effects, Input, Process, Recovery, Rng, StorageFault};
@@ -138,7 +139,10 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
             };
             Message::AppendEntriesReply(AppendEntriesReply { term, round: number(rng, 2), outcome })
         }
-        _ => match rng.below(7) {
+        _ => match rng.below(12) {
+            7 | 8 => Message::LogAhead { term, last_index: index(rng), last_term: Term(number(rng, near)) },
+            9 => Message::FetchLog(FetchLog { index: index(rng), term: Term(number(rng, near)) }),
+            10 | 11 => Message::FetchedLog(fetched(rng, raft, term)),
             3 => {
                 let (index, index_term) = (index(rng), Term(number(rng, near)));
                 Message::InstallSnapshot(InstallSnapshot { term, index, index_term, round: number(rng, 2) })
@@ -148,8 +152,31 @@ fn message(rng: &mut Rng, raft: &Raft) -> Message {
             6 => Message::LogEnd { nonce: rng.below(3), term, last: index(rng) },
             0 => Message::ReadIndex { batch: rng.below(3) },
             1 => Message::ReadIndexReply { batch: rng.below(3), index: Some(index(rng)) },
-            _ => Message::Stored { term, index: index(rng) },
+            _ => Message::Stored { truncations: rng.below(3), index: index(rng) },
         },
+    }
+}
+
+/// Entries as from a voter whose log is ahead, or from nobody.
+fn fetched(rng: &mut Rng, raft: &Raft, term: Term) -> FetchedLog {
+    let status = raft.status();
+    let prev_index = Index(number(rng, status.last.0));
+    let known = raft.entry(prev_index).map_or(0, |(epoch, _)| epoch.0);
+    let entries: Vec<_> = (0..rng.below(4))
+        .map(|_| Entry {
+            term: Term(term.0.saturating_sub(rng.below(2))),
+            payload: if rng.chance(1, 10) { Payload::Membership(members(rng)) } else { Payload::Noop },
+        })
+        .collect();
+    FetchedLog {
+        term,
+        prev_index,
+        prev_term: Term(if rng.chance(3, 4) { known } else { number(rng, known) }),
+        base: Index(rng.below(3)),
+        last_index: Index(prev_index.0.saturating_add(rng.below(5))),
+        last_term: Term(term.0.saturating_sub(rng.below(2))),
+        commit: Index(number(rng, status.committed.0)),
+        entries,
     }
 }
 

@@ -16,6 +16,7 @@ mod recovery;
 mod script;
 mod scripts;
 mod subjects;
+mod topologies;
 mod viewstamped;
 mod wire;
 mod zab;

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use std::fmt::Debug;
 use synod_protocols::log::{Index, Payload};
 use synod_protocols::raft::{
-    AppendEntries, AppendEntriesReply, Entry, HardState, InstallSnapshot, Message, Outcome, Record,
-    RequestVote, Term,
+    AppendEntries, AppendEntriesReply, Entry, FetchLog, FetchedLog, HardState, InstallSnapshot, Message,
+    Outcome, Record, RequestVote, Term,
 };
 use synod_protocols::types::NodeId;
 use synod_protocols::{Describe, Rng, Wire};
@@ -50,11 +50,31 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::ReadIndex { batch: 5 }, vec![7, 5]),
         (Message::ReadIndexReply { batch: 5, index: Some(Index(8)) }, vec![8, 5, 1, 8]),
         (Message::ReadIndexReply { batch: 5, index: None }, vec![8, 5, 0]),
-        (Message::Stored { term: Term(3), index: Index(8) }, vec![9, 3, 8]),
+        (Message::Stored { truncations: 3, index: Index(8) }, vec![9, 3, 8]),
         (Message::InstallSnapshot(offer), vec![10, 3, 0xC8, 1, 2, 9]),
         (Message::TimeoutNow { term: Term(300) }, vec![11, 0xAC, 2]),
         (Message::RequestLogEnd { nonce: 5 }, vec![12, 5]),
         (Message::LogEnd { nonce: 5, term: Term(3), last: Index(200) }, vec![13, 5, 3, 0xC8, 1]),
+        (
+            Message::LogAhead { term: Term(3), last_index: Index(200), last_term: Term(2) },
+            vec![14, 3, 0xC8, 1, 2],
+        ),
+        (Message::FetchLog(FetchLog { index: Index(200), term: Term(2) }), vec![15, 0xC8, 1, 2]),
+        (
+            Message::FetchedLog(FetchedLog {
+                term: Term(300),
+                prev_index: Index(7),
+                prev_term: Term(2),
+                base: Index(5),
+                last_index: Index(12),
+                last_term: Term(300),
+                commit: Index(6),
+                entries: entries(),
+            }),
+            vec![
+                16, 0xAC, 2, 7, 2, 5, 12, 0xAC, 2, 6, 3, 2, 0, 3, 1, 3, b's', b'e', b't', 0xAC, 2, 2, 2, 1, 2,
+            ],
+        ),
     ]
 }
 

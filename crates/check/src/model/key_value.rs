@@ -1,71 +1,12 @@
-//! Sequential objects: what a correct system would answer if operations came one at a time.
+//! Registers and key-value stores.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::hash::Hash;
 
 use serde_json::Value;
 
+use super::{Entry, Model, Shortcut};
 use crate::history::{Call, History, Reply};
-
-/// A sequential object: an initial state and a pure step.
-///
-/// `step` must be deterministic and depend on nothing but its arguments.
-pub trait Model {
-    /// A call, decoded.
-    type Op: Clone + Eq + Hash + fmt::Debug;
-    /// An answer, decoded. A call of unknown outcome has none.
-    type Answer: Clone + Eq + Hash + fmt::Debug;
-    /// The object's state (of one part, if [`Model::part`] divides it).
-    type State: Clone + Eq + Hash + fmt::Debug;
-
-    /// Reads a call and, if the outcome is known to be a success, its answer. The error says what
-    /// was found and what was expected.
-    fn decode(&self, call: &Call, reply: Option<&Reply>) -> Result<(Self::Op, Option<Self::Answer>), String>;
-
-    /// The part of the object that an operation touches. Parts are independent: an object is
-    /// linearizable if and only if each part is (Herlihy and Wing 1990, theorem 1). `None`: it may
-    /// touch several, and then nothing is divided.
-    fn part<'a>(&self, op: &'a Self::Op) -> Option<&'a str>;
-
-    /// The state before the first operation.
-    fn init(&self) -> Self::State;
-
-    /// The state after `op` in `state`, or `None` if `op` cannot give this answer in `state`. An
-    /// operation of unknown outcome (`answer` is `None`) does what it would do.
-    fn step(&self, state: &Self::State, op: &Self::Op, answer: Option<&Self::Answer>) -> Option<Self::State>;
-
-    /// Whether the operation, with this answer, leaves *every* state in which it is possible as it
-    /// was. The search orders such an operation as soon as it fits. Saying `false` is always sound.
-    fn is_read_only(&self, op: &Self::Op, answer: Option<&Self::Answer>) -> bool;
-
-    /// For short contradictions: states such that, whatever `free` operations do to the object, and
-    /// however often, the `kept` operations cannot tell the outcome from one of these. May name too
-    /// many, but never too few. `None`: this model cannot say, and contradictions stay longer.
-    fn free_states(
-        &self,
-        _free: &[&Self::Op],
-        _kept: &[(&Self::Op, Option<&Self::Answer>)],
-    ) -> Option<Vec<Self::State>> {
-        None
-    }
-
-    /// A hint for short contradictions: whether `op` may have produced what `answer` to `asked` shows,
-    /// so that it belongs into an explanation of why that answer is wrong. Any answer is sound.
-    fn may_explain(&self, _op: &Self::Op, _asked: &Self::Op, _answer: Option<&Self::Answer>) -> bool {
-        false
-    }
-
-    /// Bytes that one state takes, roughly; charged to the budget of memory.
-    fn state_bytes(&self, _state: &Self::State) -> usize {
-        size_of::<Self::State>()
-    }
-
-    /// The state as a person would write it.
-    fn describe(&self, state: &Self::State) -> String {
-        format!("{state:?}")
-    }
-}
+use crate::zones;
 
 /// Registers and key-value stores: `get` (or `read`), `put` (or `write`), `delete`, `cas`, `append`.
 ///
@@ -276,6 +217,11 @@ impl Model for KeyValue {
             KeyValueOp::Delete(_) => shown.is_null(),
             KeyValueOp::Get(_) => false,
         }
+    }
+
+    /// Zones, where every value is written once (Gibbons and Korach 1997).
+    fn shortcut(&self, entries: &[Entry<KeyValue>]) -> Shortcut {
+        zones::decide(&self.initial, entries)
     }
 
     fn state_bytes(&self, state: &Value) -> usize {

@@ -1,0 +1,224 @@
+//! Keys with revisions, as etcd has them.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{Model, argument, integer, unknown};
+use crate::history::{Call, History, Reply};
+
+/// A store of keys with one revision for all: every write that changes something raises it by one, and an
+/// answer may say at which revision it was given. A history with revisions is not divided by key, since they order writes across keys; one without should
+/// be judged as `kv`.
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    revision: i64,
+}
+
+/// An operation of [`Etcd`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EtcdOp {
+    /// Read one key.
+    Get(String),
+    /// Read the keys from the first up to, but without, the second.
+    Range(String, String),
+    /// Set a key.
+    Put(String, Value),
+    /// Remove a key.
+    Delete(String),
+    /// Set a key to the second value if it has the first (null: if it does not exist).
+    Cas(String, Value, Value),
+}
+
+/// A key's value and how it came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// The value.
+    pub value: Value,
+    /// The revision at which the key was created.
+    pub create: i64,
+    /// The revision at which it was last written.
+    pub modified: i64,
+    /// How often it was written since it was created.
+    pub version: i64,
+}
+
+/// All keys, and the revision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EtcdState {
+    /// The store's revision.
+    pub revision: i64,
+    /// The keys that exist.
+    pub keys: BTreeMap<String, Held>,
+}
+
+/// What an answer shows of one key; `None` where it did not say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    key: Option<String>,
+    value: Value,
+    create: Option<i64>,
+    modified: Option<i64>,
+    version: Option<i64>,
+}
+
+/// What [`Etcd`] answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EtcdAnswer {
+    /// The revision at which the answer was given.
+    pub revision: Option<i64>,
+    /// Keys that were read.
+    pub seen: Vec<Seen>,
+    /// Whether a delete found its key, or a comparison held.
+    pub done: Option<bool>,
+}
+
+impl Etcd {
+    /// The store that a history was recorded on. Its header may name the `revision` before the first operation; 1 if
+    /// not, as in an empty etcd.
+    pub fn of(history: &History) -> Etcd {
+        Etcd { revision: history.header.more.get("revision").and_then(Value::as_i64).unwrap_or(1) }
+    }
+}
+
+fn optional(fields: &Map<String, Value>, name: &str) -> Result<Option<i64>, String> {
+    fields.get(name).filter(|value| !value.is_null()).map(|value| integer(name, value)).transpose()
+}
+
+fn seen(key: Option<String>, value: Value, fields: &Map<String, Value>) -> Result<Seen, String> {
+    let (create, modified) = (optional(fields, "create")?, optional(fields, "mod")?);
+    Ok(Seen { key, value, create, modified, version: optional(fields, "version")? })
+}
+
+impl Seen {
+    fn shows(&self, key: &str, held: Option<&Held>) -> bool {
+        let Some(held) = held else { return self.value.is_null() };
+        let agrees = |said: Option<i64>, is: i64| said.is_none_or(|said| said == is);
+        self.key.as_deref().is_none_or(|said| said == key)
+            && self.value == held.value
+            && agrees(self.create, held.create)
+            && agrees(self.modified, held.modified)
+            && agrees(self.version, held.version)
+    }
+}
+
+impl EtcdState {
+    fn put(&self, key: &str, value: &Value) -> EtcdState {
+        let mut after = self.clone();
+        after.revision += 1;
+        let (create, version) =
+            self.keys.get(key).map_or((after.revision, 1), |held| (held.create, held.version + 1));
+        let held = Held { value: value.clone(), create, modified: after.revision, version };
+        after.keys.insert(key.to_owned(), held);
+        after
+    }
+
+    fn value(&self, key: &str) -> &Value {
+        self.keys.get(key).map_or(&Value::Null, |held| &held.value)
+    }
+}
+
+impl Model for Etcd {
+    type Op = EtcdOp;
+    type Answer = EtcdAnswer;
+    type State = EtcdState;
+
+    fn decode(&self, call: &Call, reply: Option<&Reply>) -> Result<(EtcdOp, Option<EtcdAnswer>), String> {
+        let key =
+            || call.key.as_deref().map(str::to_owned).ok_or_else(|| format!("`{}` needs a `key`", call.op));
+        let op = match &*call.op {
+            "get" => EtcdOp::Get(key()?),
+            "range" => match call.more.get("end") {
+                Some(Value::String(end)) => EtcdOp::Range(key()?, end.clone()),
+                _ => return Err("`range` needs an `end`, the first key that is not read".into()),
+            },
+            "put" => EtcdOp::Put(key()?, argument(call)?),
+            "delete" => EtcdOp::Delete(key()?),
+            "cas" => {
+                let expect = call.expect.clone().ok_or("`cas` needs `expect`, null for a missing key")?;
+                EtcdOp::Cas(key()?, expect, argument(call)?)
+            }
+            _ => return Err(unknown(call, "store with revisions", "get, range, put, delete and cas")),
+        };
+        let Some(reply) = reply else { return Ok((op, None)) };
+        let mut answer =
+            EtcdAnswer { revision: optional(&reply.more, "revision")?, seen: Vec::new(), done: None };
+        match (&op, &reply.value) {
+            (EtcdOp::Get(_), Some(value)) => answer.seen.push(seen(None, value.clone(), &reply.more)?),
+            (EtcdOp::Get(_), None) => {
+                return Err("a `get` that succeeded needs a `value`, null for none".into());
+            }
+            (EtcdOp::Range(..), Some(Value::Array(items))) => {
+                for item in items {
+                    let fields = item.as_object().ok_or("what `range` reads is an array of objects")?;
+                    let name = fields.get("key").and_then(Value::as_str).ok_or("an item needs a `key`")?;
+                    let value = fields.get("value").cloned().ok_or("an item needs a `value`")?;
+                    answer.seen.push(seen(Some(name.to_owned()), value, fields)?);
+                }
+            }
+            (EtcdOp::Range(..), _) => return Err("what `range` reads is an array of objects".into()),
+            (EtcdOp::Cas(..), Some(Value::Bool(done))) => answer.done = Some(*done),
+            (EtcdOp::Cas(..), _) => return Err("the answer to `cas` is true or false".into()),
+            (EtcdOp::Delete(_), Some(Value::Bool(done))) => answer.done = Some(*done),
+            (EtcdOp::Delete(_) | EtcdOp::Put(..), _) => {}
+        }
+        Ok((op, Some(answer)))
+    }
+
+    fn part<'a>(&self, _op: &'a EtcdOp) -> Option<&'a str> {
+        None
+    }
+
+    fn init(&self) -> EtcdState {
+        EtcdState { revision: self.revision, keys: BTreeMap::new() }
+    }
+
+    fn step(&self, state: &EtcdState, op: &EtcdOp, answer: Option<&EtcdAnswer>) -> Option<EtcdState> {
+        let (after, done) = match op {
+            EtcdOp::Get(_) | EtcdOp::Range(..) => (state.clone(), None),
+            EtcdOp::Put(key, value) => (state.put(key, value), None),
+            EtcdOp::Delete(key) => {
+                let mut after = state.clone();
+                let existed = after.keys.remove(key).is_some();
+                after.revision += i64::from(existed);
+                (after, Some(existed))
+            }
+            EtcdOp::Cas(key, expect, value) => {
+                let equal = state.value(key) == expect;
+                (if equal { state.put(key, value) } else { state.clone() }, Some(equal))
+            }
+        };
+        let Some(answer) = answer else { return Some(after) };
+        if answer.revision.is_some_and(|revision| revision != after.revision)
+            || answer.done.is_some() && answer.done != done
+        {
+            return None;
+        }
+        let fits = match op {
+            EtcdOp::Get(key) => answer.seen.iter().all(|seen| seen.shows(key, state.keys.get(key))),
+            EtcdOp::Range(from, to) if from < to => {
+                let held = state.keys.range(from.clone()..to.clone());
+                held.clone().count() == answer.seen.len()
+                    && held.zip(&answer.seen).all(|((key, held), seen)| seen.shows(key, Some(held)))
+            }
+            EtcdOp::Range(..) => answer.seen.is_empty(),
+            _ => true,
+        };
+        fits.then_some(after)
+    }
+
+    fn is_read_only(&self, op: &EtcdOp, answer: Option<&EtcdAnswer>) -> bool {
+        let unchanged = answer.is_some_and(|answer| answer.done == Some(false));
+        matches!(op, EtcdOp::Get(_) | EtcdOp::Range(..)) || unchanged
+    }
+
+    fn state_bytes(&self, state: &EtcdState) -> usize {
+        state.keys.len() * 128
+    }
+
+    fn describe(&self, state: &EtcdState) -> String {
+        let keys: Vec<String> =
+            state.keys.iter().take(8).map(|(key, held)| format!("{key} = {}", held.value)).collect();
+        format!("revision {}: {}", state.revision, keys.join(", "))
+    }
+}

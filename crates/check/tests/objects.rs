@@ -1,0 +1,350 @@
+//! Every object, and every algorithm that avoids search, against brute force on small random histories.
+
+mod common;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use common::{Random, brute_force, entries, shown, simulated};
+use serde_json::{Value, json};
+use synod_check::history::{Call, Header, History, Outcome, Reply};
+use synod_check::linearizable::{Limits, Verdict, check, verify};
+use synod_check::model::*;
+
+fn call(op: &str, value: impl Into<Value>) -> Call {
+    Call { value: Some(value.into()), ..Call::new(op) }
+}
+
+/// How verdicts came out.
+#[derive(Default)]
+struct Tally {
+    yes: u64,
+    no: u64,
+    shortcuts: u64,
+    minimal: u64,
+}
+
+/// Judges a history and holds the verdict against brute force, and the evidence against replay.
+fn agree<M: Model>(model: &M, history: &History, tally: &mut Tally) {
+    let report = check(model, history, &Limits::default(), &mut || false)
+        .unwrap_or_else(|error| panic!("{error}\n{}", shown(history)));
+    let all = entries(model, history);
+    let rest: Vec<&Entry<M>> = all.iter().map(|(_, entry)| entry).collect();
+    let expected = brute_force(model, &rest, &model.init());
+    tally.shortcuts += u64::from(report.shortcuts > 0);
+    match &report.verdict {
+        Verdict::Yes(witness) => {
+            assert!(expected, "the checker says yes, brute force no\n{}", shown(history));
+            verify(model, history, witness).unwrap_or_else(|problem| panic!("{problem}\n{}", shown(history)));
+            tally.yes += 1;
+        }
+        Verdict::No(no) => {
+            assert!(!expected, "the checker says no, brute force yes\n{}{}", shown(history), no.explanation);
+            assert!(no.operations.contains(&no.blocked) || !no.minimal, "{}", shown(history));
+            tally.no += 1;
+            tally.minimal += u64::from(no.minimal);
+        }
+        Verdict::Unknown(unknown) => panic!("{unknown:?}\n{}", shown(history)),
+    }
+}
+
+/// Gives one answered operation the answer of another, or one made up.
+fn corrupt(random: &mut Random, history: &mut History, made_up: &dyn Fn(&mut Random) -> Value) {
+    let answers: Vec<usize> = (0..history.operations.len())
+        .filter(|index| {
+            matches!(&history.operations[*index].outcome, Outcome::Ok(reply) if reply.value.is_some())
+        })
+        .collect();
+    if answers.is_empty() {
+        return;
+    }
+    let place = answers[random.below(answers.len() as u64) as usize];
+    let value = if random.one_in(2) {
+        let from = answers[random.below(answers.len() as u64) as usize];
+        let Outcome::Ok(reply) = &history.operations[from].outcome else { return };
+        reply.value.clone().expect("chosen above")
+    } else {
+        made_up(random)
+    };
+    if let Outcome::Ok(reply) = &mut history.operations[place].outcome
+        && std::mem::discriminant(&value) == std::mem::discriminant(reply.value.as_ref().expect("above"))
+    {
+        reply.value = Some(value);
+    }
+}
+
+struct Campaign<'a, M: Model> {
+    model: M,
+    header: Header,
+    seeds: std::ops::Range<u64>,
+    call: &'a dyn Fn(&mut Random, usize) -> Call,
+    answer: &'a dyn Fn(&M::State, &Call) -> Reply,
+    made_up: &'a dyn Fn(&mut Random) -> Value,
+    /// Whether it must come up that no search was needed.
+    shortcuts: bool,
+    /// Whether contradictions can be made short.
+    strands: bool,
+}
+
+impl<M: Model> Campaign<'_, M> {
+    fn run(&self) {
+        let mut tally = Tally::default();
+        for seed in self.seeds.clone() {
+            let random = &mut Random(seed);
+            let (clients, operations) = (2 + random.below(3) as usize, 3 + random.below(5) as usize);
+            let lossy = random.one_in(2);
+            let mut history = simulated(
+                &self.model,
+                self.header.clone(),
+                random,
+                (clients, operations),
+                lossy,
+                self.call,
+                self.answer,
+            );
+            for _ in 0..random.below(3) {
+                corrupt(random, &mut history, self.made_up);
+            }
+            agree(&self.model, &history, &mut tally);
+        }
+        let Tally { yes, no, shortcuts, minimal } = tally;
+        println!("{}: {yes} yes, {no} no, {shortcuts} without search, {minimal} minimal", self.header.object);
+        assert!(yes > 200 && no > 200, "both verdicts must come up");
+        assert!(!self.shortcuts || shortcuts > (yes + no) / 3, "the shortcut must apply");
+        assert!(!self.strands || minimal > no * 9 / 10, "contradictions must be minimal");
+    }
+}
+
+#[test]
+fn registers_with_distinct_values() {
+    Campaign {
+        model: KeyValue::new(),
+        header: Header::new("register"),
+        seeds: 0..6_000,
+        call: &|random, number| if random.one_in(2) { Call::new("read") } else { call("write", number) },
+        answer: &|state, call| if &*call.op == "read" { Reply::value(state.clone()) } else { Reply::none() },
+        made_up: &|random| random.below(8).into(),
+        shortcuts: true,
+        strands: true,
+    }
+    .run();
+}
+
+fn take(state: &VecDeque<Value>, next: Option<&Value>, call: &Call) -> Reply {
+    match &*call.op {
+        "dequeue" | "pop" => Reply::value(next.filter(|_| !state.is_empty()).cloned().unwrap_or(Value::Null)),
+        _ => Reply::none(),
+    }
+}
+
+#[test]
+fn queues_with_distinct_values() {
+    Campaign {
+        model: Sequence::Queue,
+        header: Header::new("queue"),
+        seeds: 0..12_000,
+        call: &|random, number| if random.one_in(2) { Call::new("dequeue") } else { call("enqueue", number) },
+        answer: &|state, call| take(state, state.front(), call),
+        made_up: &|random| random.below(8).into(),
+        shortcuts: true,
+        strands: true,
+    }
+    .run();
+}
+
+#[test]
+fn queues_with_values_that_repeat() {
+    Campaign {
+        model: Sequence::Queue,
+        header: Header::new("queue"),
+        seeds: 0..2_000,
+        call: &|random, _| {
+            if random.one_in(2) { Call::new("dequeue") } else { call("enqueue", random.below(3)) }
+        },
+        answer: &|state, call| take(state, state.front(), call),
+        made_up: &|random| random.below(4).into(),
+        shortcuts: false,
+        strands: true,
+    }
+    .run();
+}
+
+#[test]
+fn stacks() {
+    Campaign {
+        model: Sequence::Stack,
+        header: Header::new("stack"),
+        seeds: 0..3_000,
+        call: &|random, number| if random.one_in(2) { Call::new("pop") } else { call("push", number) },
+        answer: &|state, call| take(state, state.back(), call),
+        made_up: &|random| random.below(8).into(),
+        shortcuts: false,
+        strands: true,
+    }
+    .run();
+}
+
+fn set_answer(state: &BTreeSet<String>, call: &Call) -> Reply {
+    let named = call.value.as_ref().map(Value::to_string).unwrap_or_default();
+    match &*call.op {
+        "read" => {
+            let values = state.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+            Reply::value(values.collect::<Vec<Value>>())
+        }
+        "contains" | "remove" => Reply::value(state.contains(&named)),
+        _ => Reply::none(),
+    }
+}
+
+#[test]
+fn sets_that_grow_and_are_read_as_a_whole() {
+    let mut header = Header::new("set");
+    header.initial = json!([100]);
+    let model = Set::of(&synod_check::history::Recorder::new(header.clone()).finish());
+    Campaign {
+        model,
+        header,
+        seeds: 0..10_000,
+        call: &|random, number| if random.one_in(2) { Call::new("read") } else { call("add", number) },
+        answer: &set_answer,
+        made_up: &|random| {
+            let mut values: Vec<u64> = (0..random.below(4)).map(|_| random.below(6)).collect();
+            values.sort();
+            values.dedup();
+            if !random.one_in(6) {
+                values.push(100);
+            }
+            json!(values)
+        },
+        shortcuts: true,
+        strands: true,
+    }
+    .run();
+}
+
+#[test]
+fn sets_with_every_operation() {
+    Campaign {
+        model: Set::default(),
+        header: Header::new("set"),
+        seeds: 0..4_000,
+        call: &|random, _| match random.below(8) {
+            0..3 => call("add", random.below(3)),
+            3 => call("remove", random.below(3)),
+            4..7 => call("contains", random.below(3)),
+            _ => Call::new("read"),
+        },
+        answer: &set_answer,
+        made_up: &|random| random.one_in(2).into(),
+        shortcuts: false,
+        strands: true,
+    }
+    .run();
+}
+
+#[test]
+fn counters() {
+    let mut campaign = Campaign {
+        model: Counter::default(),
+        header: Header::new("counter"),
+        seeds: 0..3_000,
+        call: &|random, _| {
+            if random.one_in(2) { Call::new("read") } else { call("add", random.below(3) as i64 - 1) }
+        },
+        answer: &|state, call| if &*call.op == "read" { Reply::value(*state) } else { Reply::none() },
+        made_up: &|random| random.below(4).into(),
+        shortcuts: false,
+        strands: false,
+    };
+    campaign.header.about = Some("adds and reads".into());
+    campaign.run();
+}
+
+#[test]
+fn etcd_with_revisions() {
+    Campaign {
+        model: Etcd::of(&synod_check::history::Recorder::new(Header::new("etcd")).finish()),
+        header: Header::new("etcd"),
+        seeds: 0..12_000,
+        call: &|random, number| {
+            let key = ["x", "y"][random.below(2) as usize];
+            match random.below(5) {
+                0..2 => Call::get(key),
+                2 => Call::delete(key),
+                3 => Call::cas(key, random.below(7), number),
+                _ => Call::put(key, number),
+            }
+        },
+        answer: &|state, call| {
+            let held = state.keys.get(call.key.as_deref().unwrap_or_default());
+            let value = held.map_or(Value::Null, |held| held.value.clone());
+            let (reply, writes) = match &*call.op {
+                "get" => (Reply::value(value), false),
+                "delete" => (Reply::value(held.is_some()), held.is_some()),
+                "put" => (Reply::value("done"), true),
+                "cas" => {
+                    let equal = call.expect.as_ref() == Some(&value);
+                    (Reply::value(equal), equal)
+                }
+                _ => (Reply::none(), true),
+            };
+            let revision = state.revision + i64::from(writes);
+            Reply { more: [("revision".to_owned(), revision.into())].into_iter().collect(), ..reply }
+        },
+        made_up: &|random| random.below(7).into(),
+        shortcuts: false,
+        strands: false,
+    }
+    .run();
+}
+
+#[test]
+fn locks_elections_and_banks_say_what_is_impossible() {
+    let history = |object: &str, lines: &str| {
+        let text = format!("{{\"synod-history\":1,\"object\":\"{object}\"}}\n{lines}");
+        History::read(text.as_bytes(), synod_check::ReadLimits::default()).expect("a history")
+    };
+    let line = |id: u64, client: &str, op: &str, value: Value| {
+        format!(
+            "{{\"event\":\"invoke\",\"id\":{id},\"client\":\"{client}\",{op}}}\n{{\"event\":\"ok\",\"id\":{id},\"value\":{value}}}\n"
+        )
+    };
+    let judge = |history: &History, model: &str| {
+        let stop = &mut || false;
+        let limits = Limits::default();
+        match model {
+            "mutex" => check(&Lock::mutex(), history, &limits, stop).expect("mutex").verdict.is_yes(),
+            "lock" => check(&Lock::fenced(history), history, &limits, stop).expect("lock").verdict.is_yes(),
+            "election" => check(&Election, history, &limits, stop).expect("election").verdict.is_yes(),
+            _ => check(&Bank::of(history).expect("bank"), history, &limits, stop)
+                .expect("bank")
+                .verdict
+                .is_yes(),
+        }
+    };
+    let acquire = |id, client, token: Value| line(id, client, "\"op\":\"acquire\"", token);
+    let twice = acquire(0, "a", Value::Null) + &acquire(1, "b", Value::Null);
+    assert!(!judge(&history("mutex", &twice), "mutex"));
+    let released = acquire(0, "a", Value::Null)
+        + &line(1, "a", "\"op\":\"release\"", Value::Null)
+        + &acquire(2, "b", Value::Null);
+    assert!(judge(&history("mutex", &released), "mutex"));
+    assert!(judge(&history("lock", &(acquire(0, "a", json!(1)) + &acquire(1, "b", json!(2)))), "lock"));
+    assert!(!judge(&history("lock", &(acquire(0, "a", json!(2)) + &acquire(1, "b", json!(2)))), "lock"));
+    let used = |token: u64, accepted: bool| {
+        line(7 + token, "r", &format!("\"op\":\"use\",\"token\":{token}"), json!(accepted))
+    };
+    assert!(!judge(&history("lock", &(used(2, true) + &used(1, true))), "lock"));
+    assert!(judge(&history("lock", &(used(2, true) + &used(1, false))), "lock"));
+    let campaign = |id, client, term: Value| line(id, client, "\"op\":\"campaign\"", term);
+    let leader = |id, who: &str| line(id, "o", "\"op\":\"leader\"", json!(who));
+    assert!(judge(&history("election", &(campaign(0, "a", json!(1)) + &leader(1, "a"))), "election"));
+    assert!(!judge(&history("election", &(campaign(0, "a", json!(1)) + &leader(1, "b"))), "election"));
+    assert!(!judge(
+        &history("election", &(campaign(0, "a", json!(3)) + &campaign(1, "b", json!(3)))),
+        "election"
+    ));
+    let transfer = line(0, "a", "\"op\":\"transfer\",\"from\":\"x\",\"to\":\"y\",\"amount\":5", Value::Null);
+    let read = |x: i64, y: i64| line(1, "b", "\"op\":\"read\"", json!({"x": x, "y": y}));
+    assert!(judge(&history("bank", &(transfer.clone() + &read(-5, 5))), "bank"));
+    assert!(!judge(&history("bank", &(transfer + &read(0, 5))), "bank"));
+}

@@ -1,0 +1,176 @@
+//! `synod check`: which consistency a recorded history has.
+
+use crate::cli;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use synod_check::answer::Answer;
+use synod_check::history::History;
+use synod_check::judge::{Consistency, Judgement, Object, judge};
+use synod_check::linearizable::Limits;
+use synod_check::stream::{FollowLimits, Follower, Standing};
+use synod_check::{ReadLimits, import, picture, report};
+
+/// The answers' exit codes.
+const VALID: u8 = 0;
+const INVALID: u8 = 1;
+const UNKNOWN: u8 = 2;
+/// Also of flags that cannot be understood; see `main`.
+pub const UNUSABLE: u8 = 3;
+
+/// How often a followed file is looked at.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Judges, and says with which code to end.
+pub fn run(options: &cli::Check) -> ExitCode {
+    let judged = if options.follow { follow(options) } else { check(options) };
+    ExitCode::from(judged.unwrap_or_else(|problem| {
+        eprintln!("synod: {problem}");
+        UNUSABLE
+    }))
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, String> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
+}
+
+fn check(options: &cli::Check) -> Result<u8, String> {
+    let shown = options.file.display().to_string();
+    let model = named(options.model.as_deref(), "model", Consistency::named, Consistency::names)?;
+    let object = named(options.object.as_deref(), "object", Object::named, Object::names)?;
+    let required = named(options.require.as_deref(), "model", Consistency::named, Consistency::names)?;
+    let (history, format) = import::any(open(&options.file)?, ReadLimits::default())
+        .map_err(|error| format!("{shown}: {error}"))?;
+    let limits = Limits { bytes_max: options.memory_mib.saturating_mul(1 << 20), ..Limits::default() };
+    let started = Instant::now();
+    let deadline = started + options.time;
+    let mut stop = || Instant::now() >= deadline;
+    // A bar that is not part of what is asked for anyway is asked for alone.
+    let judgement =
+        judge(&history, object, model, &limits, &mut stop).map_err(|error| format!("{shown}: {error}"))?;
+    let bar = required.or(model).or_else(|| judgement.findings.first().map(|finding| finding.model));
+    let extra = match bar.filter(|bar| judgement.of(*bar).is_none()) {
+        Some(bar) => Some(
+            judge(&history, object, Some(bar), &limits, &mut stop)
+                .map_err(|error| format!("{shown}: {error}"))?,
+        ),
+        None => None,
+    };
+    let took = started.elapsed();
+    let code = code(&extra, &judgement, bar);
+    write_files(options, &history, &judgement, &shown, required.or(model))?;
+    if options.json {
+        let mut json = report::json(&history, &judgement);
+        json["file"] = shown.into();
+        json["format"] = format!("{format:?}").to_lowercase().into();
+        json["millis"] = (took.as_secs_f64() * 1e3).into();
+        json["required"] = bar.map(|bar| bar.name()).into();
+        json["exit"] = code.into();
+        println!("{json}");
+    } else {
+        print!("{shown}: {}", report::text(&judgement));
+        if let Some(bar) = bar {
+            let verdict = ["valid", "invalid", "unknown"][usize::from(code)];
+            println!("{verdict}: {bar} was required ({:.1} ms after reading)", took.as_secs_f64() * 1e3);
+        }
+    }
+    Ok(code)
+}
+
+fn code(extra: &Option<Judgement>, judgement: &Judgement, bar: Option<Consistency>) -> u8 {
+    let of = |bar: Consistency| extra.as_ref().and_then(|extra| extra.of(bar)).or_else(|| judgement.of(bar));
+    match bar.and_then(of).map(|finding| &finding.answer) {
+        Some(Answer::Yes(_)) => VALID,
+        Some(Answer::No(_)) => INVALID,
+        Some(Answer::Unknown(_)) | None => UNKNOWN,
+    }
+}
+
+fn named<T, N: Iterator<Item = &'static str>>(
+    name: Option<&str>,
+    what: &str,
+    of: fn(&str) -> Option<T>,
+    names: fn() -> N,
+) -> Result<Option<T>, String> {
+    let Some(name) = name else { return Ok(None) };
+    let known =
+        || format!("there is no {what} {name:?}; there are {}", names().collect::<Vec<_>>().join(", "));
+    of(name).map(Some).ok_or_else(known)
+}
+
+fn write_files(
+    options: &cli::Check,
+    history: &History,
+    judgement: &Judgement,
+    shown: &str,
+    required: Option<Consistency>,
+) -> Result<(), String> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    };
+    if let Some(path) = &options.html {
+        write(path, picture::html(history, judgement, shown))?;
+    }
+    if let Some(path) = &options.junit {
+        let required: Vec<Consistency> = required.into_iter().collect();
+        write(path, report::junit(judgement, shown, &required))?;
+    }
+    Ok(())
+}
+
+/// Follows a file while it grows, or standard input until it ends.
+fn follow(options: &cli::Check) -> Result<u8, String> {
+    let shown = options.file.display().to_string();
+    let mut input = open(&options.file)?;
+    let mut follower = Follower::new(FollowLimits::default());
+    let mut partial = Vec::new();
+    let (mut quiet_since, mut told) = (Instant::now(), Instant::now());
+    let stdin = options.file.as_os_str() == "-";
+    while follower.standing() == Standing::Yes {
+        let bound = ReadLimits::default().line_bytes_max;
+        let read = input.by_ref().take(bound).read_until(b'\n', &mut partial);
+        let read = read.map_err(|error| format!("{shown}: {error}"))?;
+        if partial.len() as u64 >= bound {
+            return Err(format!("{shown}: a line is longer than {bound} bytes"));
+        }
+        if partial.last() == Some(&b'\n') {
+            let line = std::str::from_utf8(&partial).map_err(|error| format!("{shown}: {error}"))?;
+            follower.line(line).map_err(|error| format!("{shown}: {error}"))?;
+            partial.clear();
+        }
+        if read > 0 {
+            quiet_since = Instant::now();
+            continue;
+        }
+        if stdin || options.idle.is_some_and(|idle| quiet_since.elapsed() >= idle) {
+            break;
+        }
+        if told.elapsed() >= Duration::from_secs(5) {
+            told = Instant::now();
+            eprintln!("{shown}: {} operations, linearizable so far", follower.operations());
+        }
+        std::thread::sleep(FOLLOW_INTERVAL);
+    }
+    follower.finish();
+    let operations = follower.operations();
+    Ok(match follower.standing() {
+        Standing::Yes => {
+            println!("{shown}: {operations} operations, linearizable");
+            VALID
+        }
+        Standing::No { line, words } => {
+            println!("{shown}: line {line}: not linearizable: {words}");
+            INVALID
+        }
+        Standing::Unknown { line, words } => {
+            println!("{shown}: line {line}: unknown: {words}; linearizable until there");
+            UNKNOWN
+        }
+    })
+}
