@@ -141,6 +141,8 @@ impl Checkers {
         // What its log held after that entry may be gone: it need not have been of the same history.
         (shadow.delivered, shadow.promised, shadow.writing) = (index, index, None);
         shadow.durable = shadow.durable.max(index);
+        // What its log held up to there is no longer what it stands on.
+        shadow.log.iter_mut().take(index as usize).for_each(|epoch| *epoch = UNSEEN);
     }
 
     /// A member's disk was lost. It is not expected to come back with anything; but what it
