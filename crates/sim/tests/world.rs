@@ -185,6 +185,19 @@ fn rot_in_an_old_record_is_noticed_and_borne() {
 }
 
 #[test]
+fn a_member_that_comes_back_behind_the_logs_beginning_is_sent_a_snapshot() {
+    let mut snapshots = 0;
+    for seed in 0..6 {
+        let outcome = run(&format!(
+            "seed {seed}\nsegment 8192\nfor 6s\nclients 4 every 5ms keys 3\nat 500ms crash n3\nat 3s restart n3\nat 4s crash all\nat 4200ms restart all"
+        ));
+        assert!(outcome.passed(), "{outcome}");
+        snapshots += outcome.marks.iter().filter(|mark| mark.kind == "snapshot").count();
+    }
+    assert!(snapshots >= 6, "{snapshots}");
+}
+
+#[test]
 fn a_lost_disk_is_not_taken_for_a_new_one() {
     let outcome = run("for 4s\nclients 2 every 20ms keys 2\nat 2s disk n1 wipe\nat 2500ms restart n1");
     assert!(outcome.passed(), "{outcome}");
