@@ -130,7 +130,7 @@ impl Story {
     fn on_state(&mut self, t: u64, n: Member, state: &NodeState) {
         let before = self.members.get(&n.0).cloned().unwrap_or_default();
         let role = |state: &NodeState| if state.up { state.role } else { "down" };
-        let known = before.state.role != "";
+        let known = !before.state.role.is_empty();
         if known && (role(&before.state), before.state.epoch) != (role(state), state.epoch) {
             self.end_standing(n.0, &before, t);
         }
