@@ -65,9 +65,8 @@ struct Seen {
 /// The picture of one member.
 #[derive(Clone, Debug, Default)]
 struct Shadow {
-    /// The epochs of its log, from index 1; unseen up to its base.
+    /// The epochs of its log, from index 1.
     log: Vec<u64>,
-    base: usize,
     role: Option<Role>,
     epoch: u64,
     last: u64,
@@ -142,6 +141,8 @@ impl Checkers {
         // What its log held after that entry may be gone: it need not have been of the same history.
         (shadow.delivered, shadow.promised, shadow.writing) = (index, index, None);
         shadow.durable = shadow.durable.max(index);
+        // What its log held up to there is no longer what it stands on.
+        shadow.log.iter_mut().take(index as usize).for_each(|epoch| *epoch = UNSEEN);
     }
 
     /// A member's disk was lost. It is not expected to come back with anything; but what it
@@ -217,14 +218,6 @@ impl Checkers {
                 self.violation(t, "leader completeness", detail);
             }
             self.members[at].log.truncate(last as usize);
-        }
-        // A state that was fetched takes the place of whatever stood there.
-        let base = status.base.0 as usize;
-        let Shadow { log, base: known_base, .. } = &mut self.members[at];
-        if base > *known_base {
-            let to = base.min(log.len());
-            log[(*known_base).min(to)..to].fill(UNSEEN);
-            *known_base = base;
         }
         // Back from the end to where the log is as it was.
         let mut fresh = Vec::new();

@@ -172,7 +172,7 @@ fn torn_and_lost_writes_are_recovered_from() {
 }
 
 #[test]
-fn rot_in_an_old_record_is_noticed() {
+fn rot_in_an_old_record_is_noticed_and_borne() {
     let mut noticed = 0;
     for seed in 0..10 {
         let outcome = run(&format!(
@@ -182,6 +182,19 @@ fn rot_in_an_old_record_is_noticed() {
         noticed += outcome.counts.damaged + outcome.counts.refused;
     }
     assert!(noticed >= 5, "{noticed}");
+}
+
+#[test]
+fn a_member_that_comes_back_behind_the_logs_beginning_is_sent_a_snapshot() {
+    let mut snapshots = 0;
+    for seed in 0..6 {
+        let outcome = run(&format!(
+            "seed {seed}\nsegment 8192\nfor 6s\nclients 4 every 5ms keys 3\nat 500ms crash n3\nat 3s restart n3\nat 4s crash all\nat 4200ms restart all"
+        ));
+        assert!(outcome.passed(), "{outcome}");
+        snapshots += outcome.marks.iter().filter(|mark| mark.kind == "snapshot").count();
+    }
+    assert!(snapshots >= 6, "{snapshots}");
 }
 
 #[test]
