@@ -62,6 +62,10 @@ struct Member {
 struct Life {
     pid: Option<u32>,
     stopped: bool,
+    /// It was killed, and is not gone yet.
+    killed: bool,
+    /// It shall be started as soon as it is gone.
+    again: bool,
     /// Standard input of the process: the member stops when this end closes, whatever became of us.
     _leash: Option<tokio::process::ChildStdin>,
 }
@@ -168,7 +172,7 @@ impl Supervisor {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| format!("cannot start {}: {e}", member.name))?;
-        *life = Life { pid: child.id(), stopped: false, _leash: child.stdin.take() };
+        *life = Life { pid: child.id(), _leash: child.stdin.take(), ..Life::default() };
         drop(life);
         self.tell_process(member);
         tokio::spawn(self.clone().reap(i, child));
@@ -179,12 +183,15 @@ impl Supervisor {
     async fn reap(self, i: usize, mut child: Child) {
         let status = child.wait().await;
         let member = &self.shared.members[i];
-        *member.life() = Life::default();
+        let again = std::mem::take(&mut *member.life()).again;
         self.tell_process(member);
         if let Ok(status) = status {
             self.tell(
                 json!({"k": "note", "n": member.name, "text": format!("{} ended: {status}", member.name)}),
             );
+        }
+        if again && let Err(why) = self.spawn(i) {
+            self.tell(json!({"k": "note", "n": member.name, "text": why}));
         }
     }
 
@@ -326,9 +333,23 @@ impl LiveCluster for Supervisor {
         let member = &self.shared.members[i];
         match action.verb {
             LiveVerb::Kill => {
-                member.signal(Signal::KILL).map(|()| self.tell_fault("crash", &member.name, None))
+                member.signal(Signal::KILL)?;
+                member.life().killed = true;
+                self.tell_fault("crash", &member.name, None);
+                Ok(())
             }
-            LiveVerb::Start => self.spawn(i).map(|()| self.tell_fault("restart", &member.name, None)),
+            LiveVerb::Start => {
+                // The system takes a moment to end a process that was killed.
+                let mut life = member.life();
+                if life.killed && life.pid.is_some() {
+                    life.again = true;
+                } else {
+                    drop(life);
+                    self.spawn(i)?;
+                }
+                self.tell_fault("restart", &member.name, None);
+                Ok(())
+            }
             LiveVerb::Stop => {
                 member.signal(Signal::STOP)?;
                 member.life().stopped = true;
