@@ -30,6 +30,7 @@
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
+//! | [`commit`] | two-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
 //!
@@ -43,6 +44,7 @@ extern crate std;
 
 pub mod ballot;
 pub mod catalogue;
+pub mod commit;
 pub mod contract;
 pub mod fingerprint;
 pub mod log;
