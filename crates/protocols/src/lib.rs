@@ -30,7 +30,7 @@
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
-//! | [`commit`] | two-phase commit, and what transactions change |
+//! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
 //!

@@ -42,6 +42,10 @@
 //!   neither yes nor no for it, and asks until it is answered.
 //! - If all are read-only there is no second phase, and no record.
 //!
+//! # Three-phase commit
+//!
+//! See [`three_phase`].
+//!
 //! # Sources
 //!
 //! Mohan, Lindsay and Obermarck, *Transaction Management in the R\* Distributed Database Management
@@ -67,6 +71,8 @@ mod keyspace;
 mod message;
 mod participant;
 mod resource;
+pub mod three_phase;
+mod three_phase_message;
 
 pub use bank::{Bank, BankOp};
 pub use coordinator::{AbortReason, Config, Coordinator, Event, Limits, RefusalReason, Request, Timing};

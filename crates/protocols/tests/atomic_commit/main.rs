@@ -15,5 +15,6 @@ mod random;
 mod resources;
 mod script;
 mod scripts;
+mod timed;
 mod wire;
 mod world;

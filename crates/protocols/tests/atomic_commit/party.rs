@@ -1,5 +1,8 @@
 //! What the tests see of a process that takes part in atomic commit, whatever the protocol.
 
+use super::subject::three_phase::{
+    Config as SiteConfig, Event as SiteEvent, Message as SiteMessage, Record as SiteRecord, Run, Site,
+};
 use super::subject::{
     Bank, BankOp, Config, Coordinator, CoordinatorRecord, Decision, Event, Limits, Message, Participant,
     ParticipantConfig, ParticipantEvent, ParticipantRecord, Request, Resource, TxnId,
@@ -279,6 +282,86 @@ impl Party for TwoPhase {
             TwoPhase::Coordinator(_) => Vec::new(),
             TwoPhase::Bank(bank) => bank.in_doubt().into_iter().map(|doubt| doubt.txn).collect(),
         }
+    }
+}
+
+/// Three-phase commit: the coordinator is a site without money.
+#[derive(Clone, Debug)]
+pub struct ThreePhase(Site<Bank>);
+
+impl Process for ThreePhase {
+    type Config = SiteConfig<Bank>;
+    type Message = SiteMessage;
+    type Record = SiteRecord;
+    type Request = Run;
+    type Ask = ();
+    type Answer = ();
+    type Event = SiteEvent;
+    type Base = ();
+
+    fn recover(
+        config: SiteConfig<Bank>,
+        from: Recovery<'_, SiteRecord>,
+        (): (),
+        now: Time,
+        out: &mut Effects<Self>,
+    ) -> Self {
+        let mut inner = Effects::new();
+        let site = Site::recover(config, from, (), now, &mut inner);
+        (out.records, out.sends, out.events) = (inner.records, inner.sends, inner.events);
+        ThreePhase(site)
+    }
+
+    fn step(&mut self, now: Time, asked: Input<Self>, out: &mut Effects<Self>) {
+        let mut inner = Effects::new();
+        self.0.step(now, input(asked, |request| request), &mut inner);
+        (out.records, out.sends, out.events) = (inner.records, inner.sends, inner.events);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.0.deadline()
+    }
+
+    fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
+        self.0.fingerprint(now, digest);
+    }
+}
+
+impl Party for ThreePhase {
+    fn config(part: &Part) -> SiteConfig<Bank> {
+        match part {
+            Part::Coordinator(machine, _) => SiteConfig::new(*machine, Bank::default()),
+            Part::Bank(id, bank) => SiteConfig::new(*id, bank.clone()),
+        }
+    }
+
+    fn run(ticket: Ticket, branches: &Branches) -> Run {
+        let branches = branches.iter().map(|(id, work)| (*id, work.to_bytes())).collect();
+        Run { ticket, branches }
+    }
+
+    fn by_piece(_: Ticket, _: ByPiece) -> Option<Run> {
+        None
+    }
+
+    fn told(event: SiteEvent) -> Told {
+        match event {
+            SiteEvent::Opened { ticket, txn } => Told::Opened { ticket, txn },
+            SiteEvent::Refused { ticket } => Told::Refused { ticket, why: String::new() },
+            SiteEvent::Decided { txn, decision, answers, why } => {
+                Told::Decided { txn, decision, answers, why: format!("{why:?}") }
+            }
+            SiteEvent::Prepared { .. } => Told::Prepared,
+            SiteEvent::Ended { txn, decision } => Told::Ended { txn, decision },
+        }
+    }
+
+    fn bank(&self) -> Option<&Bank> {
+        Some(self.0.resource()).filter(|bank| !bank.accounts().is_empty())
+    }
+
+    fn in_doubt(&self) -> Vec<TxnId> {
+        self.0.in_doubt().into_iter().map(|(txn, _)| txn).collect()
     }
 }
 

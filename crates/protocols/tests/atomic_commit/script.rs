@@ -19,6 +19,7 @@
 //! | `disk p1 slow`, `disk p1 quick`, `sync p1` | effects wait for `sync`, or no longer do |
 //! | `crash p1 [durable]`, `restart p1` | unsynced records are lost, but for the first `durable` steps' |
 //! | `takeover c d` | d starts as the coordinator, from a copy of c's disk; c goes on if it is up |
+//! | `allow split` | that one commits what another aborts is noted, and does not end the run |
 //! | `expect …` | see [`Runner::expect`] |
 
 use super::party::{ByPiece, Party, locks};
@@ -79,6 +80,7 @@ impl<P: Party> Runner<P> {
                 self.names.insert((*t).into(), ticket);
             }
             ["open" | "work" | "commit" | "abort", ..] => return self.by_piece(words),
+            ["allow", "split"] => world.oracle.is_split_allowed = true,
             ["run"] => world.run(),
             ["deliver" | "drop" | "repeat", ..] => return self.traffic(words),
             ["heal"] => world.cut.clear(),
@@ -168,6 +170,7 @@ impl<P: Party> Runner<P> {
     /// |---|---|
     /// | `expect t committed`, `expect t aborted [Silent]`, `expect t undecided`, `expect t refused Busy` | what its client knows |
     /// | `expect t reads 70 130` | what it read, in the order of the banks |
+    /// | `expect split` | somebody committed what another aborted |
     /// | `expect a 70` | the committed balance of account a |
     /// | `expect p1 locks a`, `expect p1 locks nothing` | what is locked at p1 |
     /// | `expect p1 in doubt about t`, `expect p1 in doubt about nothing` | for what p1 waits |
@@ -176,6 +179,7 @@ impl<P: Party> Runner<P> {
     fn expect(&mut self, words: &[&str]) -> Outcome {
         let nothing = |list: Vec<String>| if list.is_empty() { "nothing".into() } else { list.join(" ") };
         let (found, wanted) = match words {
+            ["split"] => (self.world.oracle.is_split.to_string(), "true".into()),
             [id, "locks", wanted @ ..] => {
                 let bank = self.world.bank(node(id)?).ok_or("it is down, or no bank")?;
                 (nothing(locks(bank).into_iter().map(|(name, _)| name).collect()), wanted.join(" "))

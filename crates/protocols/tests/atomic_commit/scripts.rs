@@ -1,6 +1,7 @@
-//! The golden scripts in `scripts/`: those named `2pc-…` run on two-phase commit.
+//! The golden scripts in `scripts/`: those named `2pc-…` run on two-phase commit, `3pc-…`
+//! on three-phase commit.
 
-use super::party::TwoPhase;
+use super::party::{ThreePhase, TwoPhase};
 use super::script;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::path::Path;
 type Run = fn(&str) -> Result<(), String>;
 
 /// Every protocol, by what its scripts' names begin with.
-const PROTOCOLS: [(&str, Run); 1] = [("2pc", script::run::<TwoPhase>)];
+const PROTOCOLS: [(&str, Run); 2] = [("2pc", script::run::<TwoPhase>), ("3pc", script::run::<ThreePhase>)];
 
 #[test]
 fn every_script_holds() {

@@ -78,16 +78,18 @@ pub struct Oracle {
     ended: BTreeMap<(NodeId, TxnId), Decision>,
     pub commits: u64,
     pub aborts: u64,
+    /// Whether a split is noted and not the end of the run: a script wants to show one.
+    pub is_split_allowed: bool,
+    pub is_split: bool,
 }
 
 impl Oracle {
     /// Nobody commits what another aborts, and nobody changes its mind.
     fn decided(&mut self, who: NodeId, txn: TxnId, decision: Decision) {
         let before = *self.decisions.entry(txn).or_insert(decision);
-        assert!(
-            before == decision,
-            "ATOMICITY: {who} says {decision} of {txn}, which was {before} elsewhere"
-        );
+        self.is_split |= before != decision;
+        let is_fine = before == decision || self.is_split_allowed;
+        assert!(is_fine, "ATOMICITY: {who} says {decision} of {txn}, which was {before} elsewhere");
     }
 
     fn ended(&mut self, who: NodeId, txn: TxnId, decision: Decision) {
