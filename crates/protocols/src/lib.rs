@@ -30,6 +30,7 @@
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
+//! | [`replicated`] | any process, run on any replicated log |
 //! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
@@ -51,6 +52,7 @@ pub mod log;
 pub mod multi_paxos;
 pub mod paxos;
 pub mod raft;
+pub mod replicated;
 pub mod rng;
 pub mod types;
 pub mod viewstamped;

@@ -22,7 +22,7 @@
 //!    somebody may still ask about: the coordinator raises it only past what is aborted, or committed
 //!    and acknowledged by all.
 //! 4. *One coordinator.* Participants remember the highest epoch of each coordinator durably, and
-//!    refuse lower ones. In the replicated coordinator this fences a leader that
+//!    refuse lower ones. In the replicated coordinator ([`crate::replicated`]) this fences a leader that
 //!    does not know yet that it was replaced.
 //!
 //! # Where it blocks

@@ -12,6 +12,7 @@ mod subject {
 mod explore;
 mod party;
 mod random;
+mod replicated;
 mod resources;
 mod script;
 mod scripts;

@@ -26,13 +26,16 @@ pub type Branches = BTreeMap<NodeId, Vec<BankOp>>;
 pub enum Part {
     /// The coordinator, on the machine with this id.
     Coordinator(NodeId, Limits),
+    /// A member of a replicated coordinator, and all members.
+    Member(NodeId, Vec<NodeId>),
     /// A bank.
     Bank(NodeId, Bank),
 }
 
 /// A process that takes part in atomic commit.
 pub trait Party: Process<Ask = (), Answer = (), Base = ()> {
-    fn config(part: &Part) -> Self::Config;
+    /// A configuration for the machine's so-manieth life.
+    fn config(part: &Part, life: u64) -> Self::Config;
     fn run(ticket: Ticket, branches: &Branches) -> Self::Request;
     /// The same piece by piece, where the protocol can.
     fn by_piece(ticket: Ticket, asked: ByPiece) -> Option<Self::Request>;
@@ -57,9 +60,8 @@ pub enum Told {
     Worked { ticket: Ticket, answer: Bytes },
     Refused { ticket: Ticket, why: String },
     Decided { txn: TxnId, decision: Decision, answers: BTreeMap<NodeId, Bytes>, why: String },
-    Prepared,
     Ended { txn: TxnId, decision: Decision },
-    Deposed,
+    Other,
 }
 
 /// Two-phase commit: a coordinator or a participant.
@@ -225,8 +227,28 @@ impl Process for TwoPhase {
     }
 }
 
+pub fn told_by_coordinator(event: Event) -> Told {
+    match event {
+        Event::Opened { ticket, txn } => Told::Opened { ticket, txn },
+        Event::Worked { ticket, answer } => Told::Worked { ticket, answer },
+        Event::Refused { ticket, why } => Told::Refused { ticket, why: format!("{why:?}") },
+        Event::Decided { txn, decision, answers, why } => {
+            let why = why.map(|why| format!("{why:?}")).unwrap_or_default();
+            Told::Decided { txn, decision, answers, why }
+        }
+        Event::Deposed { .. } => Told::Other,
+    }
+}
+
+pub fn told_by_bank(event: ParticipantEvent) -> Told {
+    match event {
+        ParticipantEvent::Prepared { .. } => Told::Other,
+        ParticipantEvent::Ended { txn, decision } => Told::Ended { txn, decision },
+    }
+}
+
 impl Party for TwoPhase {
-    fn config(part: &Part) -> TwoPhaseConfig {
+    fn config(part: &Part, _: u64) -> TwoPhaseConfig {
         match part {
             Part::Coordinator(machine, limits) => {
                 let addresses = vec![*machine];
@@ -234,6 +256,7 @@ impl Party for TwoPhase {
                 TwoPhaseConfig::Coordinator(Config { addresses, limits, ..Config::new(COORDINATOR) })
             }
             Part::Bank(id, bank) => TwoPhaseConfig::Bank(ParticipantConfig::new(*id, bank.clone())),
+            Part::Member(..) => unreachable!("a coordinator of its own is no member"),
         }
     }
 
@@ -255,18 +278,8 @@ impl Party for TwoPhase {
 
     fn told(event: TwoPhaseEvent) -> Told {
         match event {
-            TwoPhaseEvent::Coordinator(Event::Opened { ticket, txn }) => Told::Opened { ticket, txn },
-            TwoPhaseEvent::Coordinator(Event::Worked { ticket, answer }) => Told::Worked { ticket, answer },
-            TwoPhaseEvent::Coordinator(Event::Refused { ticket, why }) => {
-                Told::Refused { ticket, why: format!("{why:?}") }
-            }
-            TwoPhaseEvent::Coordinator(Event::Decided { txn, decision, answers, why }) => {
-                let why = why.map(|why| format!("{why:?}")).unwrap_or_default();
-                Told::Decided { txn, decision, answers, why }
-            }
-            TwoPhaseEvent::Coordinator(Event::Deposed { .. }) => Told::Deposed,
-            TwoPhaseEvent::Bank(ParticipantEvent::Prepared { .. }) => Told::Prepared,
-            TwoPhaseEvent::Bank(ParticipantEvent::Ended { txn, decision }) => Told::Ended { txn, decision },
+            TwoPhaseEvent::Coordinator(event) => told_by_coordinator(event),
+            TwoPhaseEvent::Bank(event) => told_by_bank(event),
         }
     }
 
@@ -328,10 +341,11 @@ impl Process for ThreePhase {
 }
 
 impl Party for ThreePhase {
-    fn config(part: &Part) -> SiteConfig<Bank> {
+    fn config(part: &Part, _: u64) -> SiteConfig<Bank> {
         match part {
             Part::Coordinator(machine, _) => SiteConfig::new(*machine, Bank::default()),
             Part::Bank(id, bank) => SiteConfig::new(*id, bank.clone()),
+            Part::Member(..) => unreachable!("a site is no member"),
         }
     }
 
@@ -351,7 +365,7 @@ impl Party for ThreePhase {
             SiteEvent::Decided { txn, decision, answers, why } => {
                 Told::Decided { txn, decision, answers, why: format!("{why:?}") }
             }
-            SiteEvent::Prepared { .. } => Told::Prepared,
+            SiteEvent::Prepared { .. } => Told::Other,
             SiteEvent::Ended { txn, decision } => Told::Ended { txn, decision },
         }
     }

@@ -15,9 +15,11 @@ const COORDINATOR: NodeId = NodeId(10);
 const SLOWEST_MS: u64 = 40;
 
 /// A world whose messages arrive by themselves.
-struct Timed<P: Party> {
-    world: World<P>,
-    rng: Rng,
+pub struct Timed<P: Party> {
+    pub world: World<P>,
+    pub rng: Rng,
+    /// Whether messages between two machines keep their order, as the replicated logs like it.
+    pub keeps_order: bool,
     arrivals: Vec<(Time, Flying<P>)>,
 }
 
@@ -25,15 +27,24 @@ impl<P: Party> Timed<P> {
     fn new(seed: u64, banks: u64) -> Self {
         let mut world = World::new(banks, Limits::default());
         world.trace = Some(String::new());
-        Timed { world, rng: Rng::new(seed), arrivals: Vec::new() }
+        Self::of(world, seed)
+    }
+
+    pub fn of(world: World<P>, seed: u64) -> Self {
+        Timed { world, rng: Rng::new(seed), keeps_order: false, arrivals: Vec::new() }
     }
 
     /// Everything happens that is due until then.
-    fn advance(&mut self, until: Time) {
+    pub fn advance(&mut self, until: Time) {
         loop {
             for flying in std::mem::take(&mut self.world.flight) {
                 let delay = Duration::from_micros(self.rng.between(1_000, SLOWEST_MS * 1_000));
-                self.arrivals.push((self.world.now + delay, flying));
+                let pair = (flying.from, flying.to);
+                let earlier = self.arrivals.iter().filter(|(_, other)| (other.from, other.to) == pair);
+                let last = earlier.map(|(at, _)| *at).max().filter(|_| self.keeps_order);
+                let at = (self.world.now + delay)
+                    .max(last.map_or(Time::ZERO, |last| last + Duration::from_nanos(1)));
+                self.arrivals.push((at, flying));
             }
             let next = self.arrivals.iter().enumerate().map(|(i, (at, _))| (*at, i)).min();
             let timer = self.world.next_deadline();
@@ -54,7 +65,7 @@ impl<P: Party> Timed<P> {
         self.world.now = self.world.now.max(until);
     }
 
-    fn moment(&mut self, until_ms: u64) -> Time {
+    pub fn moment(&mut self, until_ms: u64) -> Time {
         Time(self.rng.below(until_ms * 1_000_000))
     }
 

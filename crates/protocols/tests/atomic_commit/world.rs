@@ -46,6 +46,7 @@ pub struct Flying<P: Party> {
 #[derive(Clone)]
 pub struct Machine<P: Party> {
     pub part: Part,
+    lives: u64,
     pub process: Option<P>,
     /// What is durable.
     pub disk: Vec<P::Record>,
@@ -106,6 +107,11 @@ impl Oracle {
 impl<P: Party> World<P> {
     /// One coordinator on machine 10, and banks 1 to `banks`, whose accounts are called a, b, c…
     pub fn new(banks: u64, limits: Limits) -> Self {
+        Self::with(banks, vec![Part::Coordinator(NodeId(10), limits)])
+    }
+
+    /// Banks, and these machines numbered from 10 on.
+    pub fn with(banks: u64, others: Vec<Part>) -> Self {
         let mut world = World {
             now: Time::ZERO,
             machines: BTreeMap::new(),
@@ -121,15 +127,23 @@ impl<P: Party> World<P> {
         for id in (1..=banks).map(NodeId) {
             world.install(id, Part::Bank(id, Bank::new([(account(id), BALANCE)])));
         }
-        world.install(NodeId(10), Part::Coordinator(NodeId(10), limits));
+        for (id, part) in (10..).map(NodeId).zip(others) {
+            world.install(id, part);
+        }
         let ids: Vec<NodeId> = world.machines.keys().copied().collect();
         ids.into_iter().for_each(|id| world.start(id));
         world
     }
 
     fn install(&mut self, id: NodeId, part: Part) {
-        let machine =
-            Machine { part, process: None, disk: Vec::new(), is_slow: false, waiting: VecDeque::new() };
+        let machine = Machine {
+            part,
+            lives: 0,
+            process: None,
+            disk: Vec::new(),
+            is_slow: false,
+            waiting: VecDeque::new(),
+        };
         self.machines.insert(id, machine);
     }
 
@@ -175,7 +189,9 @@ impl<P: Party> World<P> {
             false => Recovery::Resume { records: &mut records },
         };
         let mut out = Effects::new();
-        machine.process = Some(P::recover(P::config(&machine.part), from, (), now, &mut out));
+        machine.lives += 1;
+        let config = P::config(&machine.part, machine.lives);
+        machine.process = Some(P::recover(config, from, (), now, &mut out));
         self.note(|| format!("{id} starts"));
         self.take(id, out);
     }
@@ -209,7 +225,7 @@ impl<P: Party> World<P> {
         if !out.records.is_empty() {
             machine.waiting.push_back(Held::Records(out.records));
         }
-        let mut early = Vec::new();
+        let (mut early, mut early_events) = (Vec::new(), Vec::new());
         for send in out.sends {
             match send.release {
                 Release::Held => machine.waiting.push_back(Held::Send(send.to, send.message)),
@@ -217,11 +233,14 @@ impl<P: Party> World<P> {
             }
         }
         for emit in out.events {
-            assert!(emit.release == Release::Held, "no event of these protocols is early");
-            machine.waiting.push_back(Held::Event(emit.event));
+            match emit.release {
+                Release::Held => machine.waiting.push_back(Held::Event(emit.event)),
+                Release::Early => early_events.push(emit.event),
+            }
         }
         let is_slow = machine.is_slow;
         early.into_iter().for_each(|(to, message)| self.post(id, to, message));
+        early_events.into_iter().for_each(|event| self.hear(id, P::told(event)));
         self.sync(id, if is_slow { 0 } else { usize::MAX });
     }
 
@@ -267,7 +286,7 @@ impl<P: Party> World<P> {
                 }
             }
             Told::Ended { txn, decision } => self.oracle.ended(id, txn, decision),
-            Told::Prepared | Told::Deposed => {}
+            Told::Other => {}
         }
     }
 
@@ -292,6 +311,10 @@ impl<P: Party> World<P> {
 /// Messages and time.
 impl<P: Party> World<P> {
     fn post(&mut self, from: NodeId, to: NodeId, message: P::Message) {
+        if from == to {
+            // What a process tells itself is returned after the sync, which is now.
+            return self.step(to, Input::Message { from, message });
+        }
         let is_lost = self.cut.contains(&(from, to)) || !self.machines.contains_key(&to);
         let fate = if is_lost { "is lost" } else { "is sent" };
         self.note(|| format!("{from} -> {to} {} ({}) {fate}", message.name(), message.detail()));
