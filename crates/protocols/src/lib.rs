@@ -31,6 +31,8 @@
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
+//! | [`replicated`] | any process, run on any replicated log |
+//! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
 //!
@@ -44,6 +46,7 @@ extern crate std;
 
 pub mod ballot;
 pub mod catalogue;
+pub mod commit;
 pub mod contract;
 pub mod epoch_log;
 pub mod fingerprint;
@@ -54,6 +57,7 @@ pub mod multi_paxos;
 pub mod paxos;
 pub mod raft;
 pub mod reading;
+pub mod replicated;
 pub mod rng;
 pub mod types;
 pub mod viewstamped;
