@@ -28,8 +28,12 @@ const CLIENT_ELECTIONS: u64 = 15;
 /// Timeouts of one member at one virtual time at most.
 const SPINS_MAX: u32 = 100;
 /// What judging a history may cost.
-const JUDGE: Limits =
-    Limits { configurations_max: 2_000_000, bytes_max: 256 << 20, minimise_configurations_max: 100_000 };
+const JUDGE: Limits = Limits {
+    configurations_max: 2_000_000,
+    bytes_max: 256 << 20,
+    minimise_configurations_max: 100_000,
+    threads_max: 1,
+};
 
 /// Everything there is.
 pub(crate) struct World<'a, P: ReplicatedLog> {
