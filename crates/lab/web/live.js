@@ -75,6 +75,8 @@ export class LiveTrace {
     // Events of several processes may come in a little out of order; time on the page does not go back.
     e.t = Math.max(e.t, chunk.to);
     e.i = ++this.header.events;
+    // A member only knows that it has no connection; that the process at its other end is gone is known here.
+    if (e.k === 'send' && e.lost === 'no connection' && this.#down(e.to)) e.lost = 'receiver down';
     // What a supervisor did to a link, its ends report as well.
     if (e.k === 'fault' && !e.cuts) e.echo = true;
     this.#mark(e, chunk);
@@ -84,6 +86,12 @@ export class LiveTrace {
     this.latest = e.t;
     this.chunks.size = this.list.length;
     this.onload();
+  }
+
+  /** @param {string} id */
+  #down(id) {
+    const node = this.cluster?.nodes.find((/** @type {any} */ n) => n.name === id);
+    return !!node && !node.pid;
   }
 
   /** @param {any} e */

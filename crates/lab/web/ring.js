@@ -7,7 +7,7 @@
  */
 
 import { s, put } from './dom.js';
-import { epochWord } from './words.js';
+import { EARLY, epochWord } from './words.js';
 
 const LOG_CELLS = 6;
 /** The width that a label beside a node may take, in pixels. */
@@ -288,7 +288,7 @@ export class Ring {
     const glyph = s('path', { class: 'glyph', d: GLYPH[m.dying ? 'dying' : m.kind] ?? GLYPH.other });
     const el = s('g', { role: 'img', 'aria-label': `${m.name} from ${m.from} to ${m.to}` }, s('circle', { class: 'hit', r: 15 }), glyph);
     el.glyph = glyph;
-    el.addEventListener('pointerenter', () => this.does.tip(`${el.message.name}, ${el.message.from} to ${el.message.to}\n${el.message.detail}${el.message.why ? `\nlost: ${el.message.why}` : ''}`, el.getBoundingClientRect()));
+    el.addEventListener('pointerenter', () => this.does.tip(`${el.message.name}, ${el.message.from} to ${el.message.to}\n${el.message.detail}${el.message.why ? `\nlost: ${el.message.why}` : ''}${el.message.early ? `\n${EARLY}` : ''}`, el.getBoundingClientRect()));
     el.addEventListener('pointerleave', () => this.does.tip(null));
     el.addEventListener('contextmenu', (/** @type {Event} */ e) => { e.preventDefault(); this.does.messageMenu(el.message, el.getBoundingClientRect()); });
     this.#drag(el);

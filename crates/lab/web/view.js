@@ -6,7 +6,7 @@
  * @typedef {import('./trace.js').NodeState & {id:string, known:boolean, syncing:boolean, votes:string[],
  *   pre:boolean, granted:string[]}} NodeView
  * @typedef {{m:number|string, from:string, to:string, name:string, detail:string, kind:string, progress:number,
- *   sent:number, end:number|null, dying:boolean, why:string}} MessageView
+ *   sent:number, end:number|null, dying:boolean, why:string, early:boolean}} MessageView
  * @typedef {{t:number, known:boolean, nodes:NodeView[], byId:Map<string,NodeView>, messages:MessageView[],
  *   cuts:Set<string>, ops:any[], quorum:number}} View
  */
@@ -87,7 +87,7 @@ function messages(trace, chunk, moment, t) {
 
 /** How far a message comes that is lost as it is sent: over a link that is known to be dead, hardly out of the door. @param {string} why */
 export function lostAt(why) {
-  return /connection/.test(why) ? 0.06 : 0.5;
+  return /connection|down/.test(why) ? 0.06 : 0.5;
 }
 
 /**
@@ -102,14 +102,15 @@ function liveMessages(chunk, t) {
     if (e.t <= t - LIVE_SHOWN_NS) break;
     if (e.k !== 'send') continue;
     const progress = (t - e.t) / LIVE_SHOWN_NS;
-    shown.push(message(e, e.lost ? Math.min(0.5, progress) : progress, e.t + LIVE_SHOWN_NS, !!e.lost && progress > 0.5, e.lost ?? ''));
+    const far = e.lost ? lostAt(e.lost) : 1;
+    shown.push(message(e, Math.min(far, progress), e.t + LIVE_SHOWN_NS, !!e.lost && progress > far, e.lost ?? ''));
   }
   return shown;
 }
 
 /** @returns {MessageView} @param {any} e @param {number} progress @param {number|null} end @param {boolean} dying @param {string} why */
 function message(e, progress, end, dying, why) {
-  return { m: e.m, from: e.from, to: e.to, name: e.name, detail: e.detail ?? '', kind: messageKind(e.name, e.detail), progress, sent: e.t, end, dying, why };
+  return { m: e.m, from: e.from, to: e.to, name: e.name, detail: e.detail ?? '', kind: messageKind(e.name, e.detail), progress, sent: e.t, end, dying, why, early: !!e.early };
 }
 
 /**

@@ -4,11 +4,19 @@
 import { leaderOf, reach } from './view.js';
 
 /** What each protocol calls its ordering of leaders. */
-const EPOCH = { raft: 'term', paxos: 'ballot', 'multi-paxos': 'ballot', zab: 'epoch', vr: 'view', vsr: 'view' };
+const EPOCH = { raft: 'term', 'multi-paxos': 'ballot', zab: 'epoch', viewstamped: 'view' };
+
+/** What is said of a message that overtook its sender's disk. */
+export const EARLY = 'early: it left while its sender’s disk was still writing, and stays true if that is lost';
 
 /** @param {string} protocol */
 export function epochWord(protocol) {
-  return /** @type {any} */ (EPOCH)[protocol] ?? 'epoch';
+  return /** @type {any} */ (EPOCH)[baseOf(protocol)] ?? 'epoch';
+}
+
+/** `raft` of `raft/old_term_counted`, which is Raft with a rule taken out. @param {string} protocol */
+export function baseOf(protocol) {
+  return protocol.split('/')[0];
 }
 
 /** "a, b and c" @param {string[]} items */
@@ -117,7 +125,7 @@ export function waits(v, id, protocol) {
 export function eventWords(e) {
   switch (e.k) {
     case 'state': return { who: e.n, what: 'state', detail: `${e.s.up ? (e.s.paused ? 'paused' : e.s.role) : 'down'}, epoch ${e.s.epoch}, log ${e.s.last}, durable ${e.s.durable}, committed ${e.s.committed}` };
-    case 'send': return { who: e.from, what: `sends ${e.name}`, detail: `m${e.m} to ${e.to}${e.copy_of ? `, a copy of m${e.copy_of}` : ''}: ${e.detail ?? ''}${e.lost ? ` (will be lost: ${e.lost})` : ''}` };
+    case 'send': return { who: e.from, what: `sends ${e.name}`, detail: `m${e.m} to ${e.to}${e.copy_of ? `, a copy of m${e.copy_of}` : ''}: ${e.detail ?? ''}${e.lost ? ` (will be lost: ${e.lost})` : ''}${e.early ? ` (${EARLY})` : ''}` };
     case 'recv': return { who: e.to ?? '', what: `receives ${e.sent?.name ?? ''}`, detail: `m${e.m}${e.sent ? ` from ${e.sent.from}: ${e.sent.detail ?? ''}` : ''}` };
     case 'drop': return { who: e.to ?? '', what: `never gets ${e.sent?.name ?? ''}`, detail: `m${e.m}${e.sent ? ` from ${e.sent.from}` : ''}: ${e.why ?? ''}` };
     case 'disk': return { who: e.n, what: `disk ${e.op}`, detail: e.bytes === undefined ? '' : `${e.bytes} bytes` };

@@ -14,7 +14,7 @@ use synod_node::tape::{self, TapeError};
 use synod_protocols::contract::Describe;
 use synod_protocols::log::{LogEvent, ReplicatedLog, Role};
 use synod_protocols::with_replicated_log;
-use synod_protocols::{Effects, Fingerprint, Input, NodeId, Time};
+use synod_protocols::{Effects, Fingerprint, Input, NodeId, Release, Time, Wire};
 
 /// Why a recording cannot be shown.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Player<'_> {
         let n = self.member;
         match input {
             Some(Input::Message { from, message }) if from.0 != u64::from(n.0) => {
-                self.message(t, Member(from.0 as u8), n, message);
+                self.message(t, Member(from.0 as u8), n, message, false);
             }
             Some(Input::Timeout) => self.sink.event(t, &Event::Timeout { n }),
             Some(Input::LinkUp { peer, .. }) => {
@@ -151,8 +151,17 @@ impl Player<'_> {
             let (name, detail) = (record.name(), record.detail());
             self.sink.event(t, &Event::Record { n, name, detail });
         }
+        // The recording does not say which of its own records were durable by then; that the log was not, does.
+        let status = process.status();
+        let overtakes = status.durable < status.last;
         for send in effects.sends.iter().filter(|send| send.to.0 != u64::from(n.0)) {
-            self.message(t, n, Member(send.to.0 as u8), &send.message);
+            self.message(
+                t,
+                n,
+                Member(send.to.0 as u8),
+                &send.message,
+                overtakes && send.release == Release::Early,
+            );
         }
         for emit in &effects.events {
             self.event(t, &emit.event);
@@ -162,11 +171,13 @@ impl Player<'_> {
     }
 
     /// When a message arrived is only known at its receiver: it is shown as instant.
-    fn message(&mut self, t: u64, from: Member, to: Member, message: &impl Describe) {
+    fn message(&mut self, t: u64, from: Member, to: Member, message: &(impl Describe + Wire), early: bool) {
         self.messages += 1;
         let m = self.messages;
         let (name, detail) = (message.name(), message.detail());
-        let event = Event::Send { m, copy_of: None, from, to, name, detail, at: Some(t), lost: None };
+        let bytes = message.to_bytes().len() as u64;
+        let (copy_of, at, lost) = (None, Some(t), None);
+        let event = Event::Send { m, copy_of, from, to, name, detail, bytes, early, at, lost };
         self.sink.event(t, &event);
         self.sink.event(t, &Event::Recv { m });
     }

@@ -132,3 +132,13 @@ fn label(payload: &Payload) -> String {
         Err(_) => "unknown command".into(),
     }
 }
+
+/// What a protocol calls its ordering of leaders.
+pub(crate) fn epoch_word(protocol: &str) -> &'static str {
+    match protocol {
+        "raft" => "term",
+        "multi-paxos" => "ballot",
+        "viewstamped" => "view",
+        _ => "epoch",
+    }
+}
