@@ -23,11 +23,13 @@ export class Ring {
    *   link:(a:string,b:string)=>void, linkMenu:(a:string,b:string,at:DOMRect)=>void,
    *   messageMenu:(m:any, at:DOMRect)=>void, delay:(m:any, ns:number)=>void, tip:(text:string|null, at?:DOMRect)=>void,
    *   nodeVerb:(id:string)=>string, linkVerb:(a:string,b:string)=>string}} does
+   * @param {{compact?:boolean}} [how] compact: without the words and the log beside each node
    */
-  constructor(box, does) {
+  constructor(box, does, { compact = false } = {}) {
+    this.compact = compact;
     this.box = box;
     this.does = does;
-    this.svg = s('svg', { class: 'ring', role: 'group', 'aria-label': 'Cluster' });
+    this.svg = s('svg', { class: `ring${compact ? ' compact' : ''}`, role: 'group', 'aria-label': 'Cluster' });
     this.svg.append(defs());
     this.linkLayer = s('g', { class: 'links' });
     this.messageLayer = s('g', { class: 'messages' });
@@ -131,11 +133,11 @@ export class Ring {
   #place() {
     const w = this.box.clientWidth, height = this.box.clientHeight;
     if (!w || !height) return;
-    this.narrow = w < 520;
+    this.narrow = this.compact || w < 520;
     put(this.svg, { viewBox: `0 0 ${w} ${height}` });
-    this.r = this.narrow ? 29 : Math.max(32, Math.min(44, height / 11));
-    const n = this.ids.length, side = this.narrow ? 56 : this.r + 20 + SIDE_LABEL;
-    const above = this.narrow ? 64 : 68, below = this.narrow ? 60 : 72;
+    this.r = this.compact ? 22 : this.narrow ? 29 : Math.max(32, Math.min(44, height / 11));
+    const n = this.ids.length, side = this.compact ? 38 : this.narrow ? 56 : this.r + 20 + SIDE_LABEL;
+    const above = this.compact ? 14 : this.narrow ? 64 : 68, below = this.compact ? 14 : this.narrow ? 60 : 72;
     const room = height - 2 * this.r - above - below, rx = Math.min(w / 2 - side, height * 0.52);
     // A ring of an odd number is lower than it is high: what it leaves free below goes to its radius.
     const lowest = Math.max(...this.ids.map((_, i) => Math.sin(-Math.PI / 2 + (i * 2 * Math.PI) / n)));

@@ -113,20 +113,25 @@ function message(e, progress, end, dying, why) {
   return { m: e.m, from: e.from, to: e.to, name: e.name, detail: e.detail ?? '', kind: messageKind(e.name, e.detail), progress, sent: e.t, end, dying, why, early: !!e.early };
 }
 
+/** What each message of the four protocols is for. @type {Record<string, string>} */
+const KIND = {
+  RequestVote: 'ask', Vote: 'vote', RequestPreVote: 'pre-ask', PreVote: 'pre-vote', AppendEntriesReply: 'ack', InstallSnapshot: 'entries',
+  Promise: 'vote', Preempted: 'vote', Probe: 'pre-ask', Willing: 'pre-vote', Accept: 'entries', Accepted: 'ack',
+  Notification: 'ask', LeaderInfo: 'ask', AckEpoch: 'vote', NewLeader: 'entries', Propose: 'entries', Diff: 'entries', Snap: 'entries', Trunc: 'entries', Ack: 'ack', Ping: 'beat', Pong: 'ack', UpToDate: 'beat',
+  StartViewChange: 'ask', DoViewChange: 'vote', PreViewChange: 'pre-ask', PreViewChangeOk: 'pre-vote', StartView: 'entries', NewState: 'entries', PrepareOk: 'ack',
+  Commit: 'beat', SnapshotPart: 'entries',
+};
+
 /**
  * What a message is for, which decides its shape and dash: `ask` (for a vote), `vote`, `pre-ask`,
  * `pre-vote`, `entries`, `beat` (nothing new), `ack`, `other`.
  * @param {string} name @param {string} [detail]
  */
 export function messageKind(name, detail = '') {
-  const reply = /(reply|response|answer|result|ack|resp|ok|promise)$/i.test(name) || /^(vote|prevote)$/i.test(name);
-  if (/pre-?vote/i.test(name)) return reply || !/request/i.test(name) && /granted|refused|rejected/i.test(detail) ? 'pre-vote' : 'pre-ask';
-  if (/vote|election|prepare|promise|viewchange/i.test(name)) return reply ? 'vote' : 'ask';
-  if (/append|accept|propos|prepareok|entries|heartbeat/i.test(name)) {
-    if (reply) return 'ack';
-    return /heartbeat/i.test(name + detail) || /\b(no|0) entr/i.test(detail) ? 'beat' : 'entries';
-  }
-  return reply ? 'ack' : 'other';
+  // Paxos asks with it, and Viewstamped Replication replicates.
+  if (name === 'Prepare') return /ballot/.test(detail) ? 'ask' : 'entries';
+  if (name === 'AppendEntries' || KIND[name] === 'entries') return /heartbeat|\b(no|0) (entr|operation|value|proposal)/i.test(detail) ? 'beat' : 'entries';
+  return KIND[name] ?? 'other';
 }
 
 /** Who leads: the leader of the highest epoch among those that run. @param {View} v */

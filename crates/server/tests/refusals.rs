@@ -7,7 +7,7 @@ use common::*;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
-use synod_server::{Config, Error, Server, Start};
+use synod_server::{Config, Error, PROTOCOLS, Server, Start};
 use synod_store::proto::etcdserverpb as pb;
 
 fn alone() -> Cluster {
@@ -151,7 +151,25 @@ fn garbage_on_either_port_closes_that_connection_alone() {
 }
 
 #[test]
-fn members_that_disagree_refuse_each_other_and_both_say_why() {
+fn data_of_one_protocol_are_refused_by_every_other() {
+    for protocol in PROTOCOLS {
+        let mut cluster = Cluster::of(protocol, 1);
+        put_surely(&cluster.endpoint(0), "a", protocol);
+        cluster.down(0);
+        for other in PROTOCOLS.iter().filter(|other| *other != protocol) {
+            let config = Config { protocol: (*other).to_owned(), ..cluster.configs[0].clone() };
+            let said = refusal(config).to_string();
+            let why =
+                format!("belongs to protocol {protocol}, but this member is configured as protocol {other}");
+            assert!(said.contains(&why), "{said}");
+        }
+        cluster.up(0);
+        assert_eq!(get_surely(&cluster.endpoint(0), "a").as_deref(), Some(*protocol));
+    }
+}
+
+/// Two members, the second of which is configured in another way.
+fn members_that_disagree(change: impl FnOnce(&mut Config), said_by_the_first: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut cluster = Cluster {
         configs: configs(directory.path(), 2),
@@ -159,15 +177,23 @@ fn members_that_disagree_refuse_each_other_and_both_say_why() {
         lines: Default::default(),
         directory,
     };
-    cluster.configs[1].cluster = "other".into();
+    change(&mut cluster.configs[1]);
     cluster.up(0);
     cluster.up(1);
     until("both have said it", || {
-        let here =
-            cluster.said("n1: refused a connection from 127.0.0.1: n2 belongs to the cluster \"other\"");
+        let here = cluster.said(&format!("n1: refused a connection from 127.0.0.1: {said_by_the_first}"));
         let there = cluster.said("n2: no connection to n1");
         (here && there).then_some(())
     });
+}
+
+#[test]
+fn members_of_different_clusters_or_protocols_refuse_each_other_and_both_say_why() {
+    members_that_disagree(|config| config.cluster = "other".into(), "n2 belongs to the cluster \"other\"");
+    for other in PROTOCOLS.iter().filter(|protocol| **protocol != "raft") {
+        let why = format!("n2 runs {other}, n1 runs raft: configure the same `protocol` on all members");
+        members_that_disagree(|config| config.protocol = (*other).to_owned(), &why);
+    }
 }
 
 #[test]
