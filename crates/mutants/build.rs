@@ -1,5 +1,5 @@
-//! Generates one copy of the Raft sources for each file in `bugs/`, and one of another protocol's for
-//! each file in the folder of its name, with that file's patch applied.
+//! Generates one copy of a protocol's sources for each file in its folder of `bugs/`, with that
+//! file's patch applied.
 //! A patch that no longer applies stops the build: the bug would otherwise be tested no more.
 //!
 //! A bug's file has this form, with one or more changes:
@@ -18,11 +18,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// The bugs that the laboratory shows: all there are without the feature `all`.
-const LESSONS: [&str; 1] = ["old_term_counted"];
-
-/// Protocols with a folder of bugs; those of Raft are in `bugs/` itself.
-const PROTOCOLS: [&str; 3] = ["multi_paxos", "viewstamped", "zab"];
+/// Protocols with a folder of bugs.
+const PROTOCOLS: [&str; 4] = ["multi_paxos", "raft", "viewstamped", "zab"];
+/// What the laboratory's lessons are about: all that there is without the feature `all`.
+const LESSONS: [&str; 1] = ["raft/old_term_counted.txt"];
 
 fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -30,12 +29,11 @@ fn main() {
     println!("cargo::rerun-if-changed={}", here.join("bugs").display());
     let sources = here.join("../protocols/src");
     let all = env::var_os("CARGO_FEATURE_ALL").is_some();
-    let mut raft = files(&here.join("bugs"));
-    raft.retain(|file, _| all || LESSONS.iter().any(|lesson| file.strip_suffix(".txt") == Some(lesson)));
-    let mut modules = generate(&sources.join("raft"), raft, &out);
-    for protocol in PROTOCOLS.into_iter().filter(|_| all) {
-        let bugs = here.join("bugs").join(protocol);
-        let copies = generate(&sources.join(protocol), files(&bugs), &out.join(protocol));
+    let mut modules = String::new();
+    for protocol in PROTOCOLS {
+        let mut bugs = files(&here.join("bugs").join(protocol));
+        bugs.retain(|file, _| all || LESSONS.contains(&format!("{protocol}/{file}").as_str()));
+        let copies = generate(&sources.join(protocol), bugs, &out.join(protocol));
         modules += &format!("/// The bugs of `{protocol}`.\npub mod {protocol} {{\n{copies}}}\n");
     }
     fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");

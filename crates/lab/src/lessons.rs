@@ -14,7 +14,7 @@ pub const LESSONS: &[&str] = &["raft/old_term_counted"];
 /// [`UnknownProtocol`] where there is neither.
 pub(crate) fn run(script: &Script, sink: &mut dyn Sink) -> Result<Outcome, UnknownProtocol> {
     match script.protocol.as_str() {
-        "raft/old_term_counted" => Ok(run_with::<synod_mutants::old_term_counted::Raft>(script, sink)),
+        "raft/old_term_counted" => Ok(run_with::<synod_mutants::raft::old_term_counted::Raft>(script, sink)),
         _ => synod_sim::run(script, sink),
     }
 }

@@ -1,6 +1,6 @@
 //! What shrinking must give: the same broken promise, from a script of which nothing can go.
 
-use synod_mutants as bugs;
+use synod_mutants::raft as bugs;
 use synod_protocols::log::ReplicatedLog;
 use synod_sim::script::{Action, Timed};
 use synod_sim::{Fault, NoTrace, Script, Span, Story, Swarm, broken, run_with, shrink, swarm};

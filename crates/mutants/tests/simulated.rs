@@ -1,22 +1,25 @@
-//! Well-known mistakes, planted in copies of Raft, must be found by a bounded campaign.
+//! Well-known mistakes, planted in copies of Raft, must be found by a bounded campaign of the simulator.
+//! `-- --nocapture` shows how many seeds and how much time each took.
 //!
 //! Each bound is a few times the number of seeds that it took when it was written down, so that a
 //! simulator which has become blind to a mistake fails here, and a change of the scripts' luck
-//! does not. Mistakes that hurt only in one rare story are looked for in scripts that tell it;
-//! the plain swarm finds them, too, after more seeds (`examples/hunt.rs` tells how many).
+//! does not. Mistakes that hurt only in one rare story are looked for in scripts that tell it.
 
-use synod_mutants as bugs;
+use std::time::Instant;
+use synod_mutants::raft as bugs;
 use synod_protocols::log::ReplicatedLog;
 use synod_sim::{Failure, Fault, NoTrace, Span, Swarm, run_with, swarm};
 
 /// Runs seeds until one breaks a promise of safety.
 fn find<P: ReplicatedLog>(name: &str, nodes: u8, only: Option<Fault>, seeds_max: u64) {
     let common = Swarm { nodes, only, until: Span::secs(4), ..Swarm::default() };
+    let began = Instant::now();
     for seed in 0..seeds_max {
         let outcome = run_with::<P>(&swarm(seed, &common), &mut NoTrace);
         if !outcome.verdict.safe {
             let failure = Failure::of(&common, &outcome).expect("it is not safe");
-            return println!("{name}: found after {} seeds: {failure}", seed + 1);
+            let seconds = began.elapsed().as_secs_f64();
+            return println!("{name}: found after {} seeds, {seconds:.2} s: {failure}", seed + 1);
         }
     }
     panic!("{name}: not found in {seeds_max} seeds");
