@@ -76,7 +76,7 @@ export class Compare {
     box.replaceChildren(
       h('header', { class: 'page-head' }, h('p', { class: 'eyebrow', text: 'Protocols' }), h('h1', { text: 'Four answers to one question' }),
         h('p', { text: 'The same clients, the same network, the same faults at the same moments. All four keep one log on a majority of the members; they differ in how a leader comes into office, and in their words. Click a node to crash it in all of them.' }),
-        this.chooser, this.verbs),
+        h('div', { class: 'choices' }, this.chooser, this.verbs)),
       this.list,
       h('section', { class: 'tables' }, h('h2', { text: 'What it has cost up to the cursor' }), h('div', { class: 'wide' }, this.costs),
         h('h2', { text: 'The algorithms' }), h('div', { class: 'wide' }, algorithms()),
@@ -189,7 +189,7 @@ export class Compare {
       ['Longest time without an acknowledged write', (c) => duration(c.quiet)],
     ];
     this.costs.replaceChildren(
-      h('thead', {}, h('tr', {}, h('td'), ...this.rows.map((row) => h('th', { scope: 'col', text: aboutProtocol(row.id)?.name ?? row.id })))),
+      h('thead', {}, h('tr', {}, h('th'), ...this.rows.map((row) => h('th', { scope: 'col', text: aboutProtocol(row.id)?.name ?? row.id })))),
       h('tbody', {}, ...lines.map(([name, text]) => h('tr', {}, h('th', { scope: 'row', text: name }), ...costs.map((c) => h('td', { text: text(c) }))))));
   }
 }
@@ -214,7 +214,7 @@ function algorithms() {
 
 function dictionary() {
   return h('table', { class: 'dictionary' },
-    h('thead', {}, h('tr', {}, h('td'), ...PROTOCOLS.map((p) => h('th', { scope: 'col', text: p.name })))),
+    h('thead', {}, h('tr', {}, h('th'), ...PROTOCOLS.map((p) => h('th', { scope: 'col', text: p.name })))),
     h('tbody', {}, ...WORDS.map(([key, what]) => h('tr', {}, h('th', { scope: 'row', text: what }), ...PROTOCOLS.map((p) => h('td', { text: p[key] }))))));
 }
 

@@ -47,9 +47,11 @@ export const LESSONS = [
       'An entry of an old term may lie on a majority and still be overwritten, because another member’s last entry is of a later term: its log passes for better, and it is elected.',
     ],
     steps: [
-      { t: 68e6, label: 'n4 leads and has entries that only n5 has got. The network splits.' },
-      { t: 98e6, label: 'n3 is elected by the other side in a later term, and what it appends reaches nobody.' },
-      { t: 134e6, label: 'n4 leads again and copies its old entries to a majority. Without the rule they count as committed.' },
+      { t: 68e6, label: 'n4 leads term 1. The network splits, and its entries 3 and 4 reach n5 alone.' },
+      { t: 99e6, label: 'n3 was elected by the other side. Its own entry 3, of term 2, is on no other disk. Both leaders crash.' },
+      { t: 135.8e6, label: 'n4 leads again, in term 3, and has brought its old entry 3 to n1 and n2: a majority. Without the rule it counts as committed, and n2 applies it.' },
+      { t: 150e6, label: 'n4 is down and n3 is back. Its entry 3 is of term 2 and passes for newer than that of term 1.' },
+      { t: 219.6e6, label: 'n1 has met the better log, as it seems, and fetched it: n3’s entry 3 takes the place of the committed one.' },
     ],
   },
 ];

@@ -4,7 +4,7 @@
 import { Chunk, Moment } from './trace.js';
 import { BLANK } from './view.js';
 import { h } from './dom.js';
-import { epochWord } from './words.js';
+import { epochNumber, epochWord } from './words.js';
 
 /** Events of one chunk, and chunks that are kept: the past that can be scrubbed back over. */
 const CHUNK_EVENTS = 1500;
@@ -111,7 +111,7 @@ export class LiveTrace {
     const add = (/** @type {string} */ label, /** @type {string} */ kind) => { this.header.marks.push({ t: e.t, label, kind }); if (this.header.marks.length > MARKS_MAX) this.header.marks.shift(); };
     if (e.k === 'state' && e.s.role === 'leader' && e.s.up) {
       const before = chunk.now.states.get(e.n);
-      if (before?.role !== 'leader' || before.epoch !== e.s.epoch) add(`${e.n} leads ${epochWord(this.header.protocol)} ${e.s.epoch}`, 'leader');
+      if (before?.role !== 'leader' || before.epoch !== e.s.epoch) add(`${e.n} leads ${epochWord(this.header.protocol)} ${epochNumber(e.s.epoch)}`, 'leader');
     } else if (e.k === 'fault' && !e.echo) add(e.text ?? e.what, e.what);
     else if (e.k === 'violation') add(e.promise, 'violation');
   }

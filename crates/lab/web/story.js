@@ -9,7 +9,7 @@ import { lessonOf } from './lessons.js';
 import { aboutProtocol } from './protocols.js';
 import { simAddress } from './script.js';
 import { leaderOf, reach, view } from './view.js';
-import { clock, duration, epochWord, list } from './words.js';
+import { clock, duration, epochNumber, epochWord, list } from './words.js';
 
 /** How long before the loss of a leader its question is asked. */
 const ASK_BEFORE_NS = 2e9;
@@ -65,7 +65,7 @@ export function why(trace, e) {
   if (winner) {
     const voters = winner.votes.filter((id) => id !== e.winner);
     const shorter = voters.every((id) => (then.byId.get(id)?.last ?? 0) <= winner.last);
-    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${winner.epoch}: with its own, ${winner.votes.length} of ${then.nodes.length}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
+    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${epochNumber(winner.epoch)}: with its own, ${winner.votes.length} of ${then.nodes.length}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
   }
   return said;
 }

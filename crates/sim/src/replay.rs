@@ -164,7 +164,7 @@ impl Player<'_> {
             );
         }
         for emit in &effects.events {
-            self.event(t, &emit.event);
+            self.event(t, P::NAME, &emit.event);
         }
         process.fingerprint(now, &mut self.digest);
         self.state(t, now, process);
@@ -182,14 +182,14 @@ impl Player<'_> {
         self.sink.event(t, &Event::Recv { m });
     }
 
-    fn event(&mut self, t: u64, event: &LogEvent) {
+    fn event(&mut self, t: u64, protocol: &str, event: &LogEvent) {
         match event {
             LogEvent::Committed { entries } => {
                 let (from, to) = (entries[0].index.0, entries[entries.len() - 1].index.0);
                 self.sink.event(t, &Event::Commit { n: self.member, from, to });
             }
             LogEvent::Role { role: Role::Leader, epoch, .. } => {
-                let label = format!("{} leads {}", self.member, epoch.0);
+                let label = format!("{} leads {}", self.member, show::epoch_words(protocol, epoch.0));
                 self.marks.push(Mark { t, label, kind: "leader" });
             }
             _ => {}

@@ -344,8 +344,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         if self.checkers.elections > self.counts.elections {
             self.counts.elections = self.checkers.elections;
             debug_assert_eq!(role, Role::Leader);
-            let word = show::epoch_word(P::NAME);
-            self.mark("leader", || format!("n{} leads {word} {epoch}", index + 1));
+            self.mark("leader", || format!("n{} leads {}", index + 1, show::epoch_words(P::NAME, epoch)));
         }
     }
 
