@@ -12,10 +12,11 @@ use crate::network::{Arrival, Fate, Network};
 use crate::outcome::{Counts, Linearizable, Outcome, Verdict};
 use crate::queue::{Due, Queue};
 use crate::script::{self, Script};
+use crate::show;
 use std::hash::Hasher;
 use synod_check::linearizable::{self, Limits};
 use synod_check::model::KeyValue;
-use synod_node::{DiskCommand, Input, Notice, Outbox, PeerMessage};
+use synod_node::{DiskCommand, Input, Notice, Outbox, PeerMessage, PeerSend};
 use synod_protocols::log::{ReplicatedLog, Role, Ticket};
 use synod_protocols::{Describe, Fingerprint, LinkSession, NodeId, Wire};
 
@@ -287,8 +288,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         for ticket in outbox.persists.drain(..) {
             self.persist(index, ticket);
         }
-        for (to, message) in outbox.sends.drain(..) {
-            self.send(index, to, message);
+        for sent in outbox.sends.drain(..) {
+            self.send(index, sent);
         }
         let node = self.members[at].node.as_ref().expect("it has just made a step");
         let status = node.status();
@@ -347,8 +348,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         if self.checkers.elections > self.counts.elections {
             self.counts.elections = self.checkers.elections;
             debug_assert_eq!(role, Role::Leader);
-            let word = if self.script.protocol == "raft" { "term" } else { "epoch" };
-            self.mark("leader", || format!("n{} leads {word} {epoch}", index + 1));
+            self.mark("leader", || format!("n{} leads {}", index + 1, show::epoch_words(P::NAME, epoch)));
         }
     }
 
@@ -414,12 +414,13 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
 
     // Network.
 
-    fn send(&mut self, from: u8, to: NodeId, message: PeerMessage<P::Message>) {
+    fn send(&mut self, from: u8, PeerSend { to, message, early }: PeerSend<P::Message>) {
         let to = (to.0 - 1) as u8;
         self.scratch.clear();
         message.encode(&mut self.scratch);
         self.counts.messages += 1;
-        self.counts.bytes += self.scratch.len() as u64;
+        let bytes = self.scratch.len() as u64;
+        self.counts.bytes += bytes;
         let mut digest = std::mem::take(&mut self.digest);
         digest.word(u64::from(from) << 8 | u64::from(to));
         digest.write(&self.scratch);
@@ -434,7 +435,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                     Fate::Lost(why) => (None, Some(why)),
                 };
                 let (from, to, detail) = (member(from), member(to), detail.clone());
-                self.sink.event(self.now, &Event::Send { m, copy_of, from, to, name, detail, at, lost });
+                let sent = Event::Send { m, copy_of, from, to, name, detail, bytes, early, at, lost };
+                self.sink.event(self.now, &sent);
             };
             show(number, None, fate);
             if let Some((copy, fate)) = copy {

@@ -1,26 +1,23 @@
 //! The page in a real browser, on the simulator.
 
-mod browser;
-mod host;
-
-use browser::{Browser, Page};
-use host::Served;
+use crate::host::Served;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use synod_browser::{Browser, Page};
 use synod_lab::{LiveAction, LiveCluster, LiveDescription, LiveNode, LiveVerb};
 use tokio::sync::broadcast;
 
-const READY: &str =
+pub(crate) const READY: &str =
     "document.getElementById('lab').dataset.ready && !document.getElementById('lab').ariaBusy";
 
-fn open(browser: &Browser, lab: &Served, fragment: &str) -> Page {
+pub(crate) fn open(browser: &Browser, lab: &Served, fragment: &str) -> Page {
     let mut page = browser.page(1440, 900);
     page.open(&format!("{}{fragment}", lab.url));
     page.wait_for("the page", READY);
     page
 }
 
-fn said(page: &mut Page, what: &str) -> String {
+pub(crate) fn said(page: &mut Page, what: &str) -> String {
     let value = page.evaluate(&format!("document.getElementById('lab').dataset.{what}"));
     value.as_str().unwrap_or_default().to_owned()
 }

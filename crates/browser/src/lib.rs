@@ -4,9 +4,6 @@
 //! that no page of ours may do (an uncaught error, a request to another machine) is kept, and
 //! [`Page::assert_clean`] fails on it.
 
-// Each test binary uses its own part of the driver.
-#![allow(dead_code)]
-
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
@@ -19,10 +16,10 @@ use tungstenite::{Message, WebSocket};
 /// How long Chromium may take to start and to answer one command.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// How long a page may take until it shows what is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running Chromium with an empty profile of its own; both are gone when it is dropped.
-pub(crate) struct Browser {
+pub struct Browser {
     child: Child,
     profile: PathBuf,
     address: String,
@@ -31,7 +28,7 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts Chromium, or says loudly that there is none. `SYNOD_CHROMIUM` names one elsewhere;
     /// with `SYNOD_REQUIRE_TOOLS` set, a missing one is a failure.
-    pub(crate) fn start() -> Option<Browser> {
+    pub fn start() -> Option<Browser> {
         let Some(program) = find() else {
             assert!(
                 std::env::var_os("SYNOD_REQUIRE_TOOLS").is_none(),
@@ -65,7 +62,7 @@ impl Browser {
     }
 
     /// A new page of this size in CSS pixels.
-    pub(crate) fn page(&self, width: u32, height: u32) -> Page {
+    pub fn page(&self, width: u32, height: u32) -> Page {
         let (socket, _) = tungstenite::connect(self.address.as_str()).expect("DevTools answer");
         if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
             let _: &TcpStream = stream;
@@ -112,7 +109,7 @@ fn unique() -> u128 {
 }
 
 /// One page.
-pub(crate) struct Page {
+pub struct Page {
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
     session: Option<String>,
     next: u64,
@@ -121,7 +118,7 @@ pub(crate) struct Page {
 
 impl Page {
     /// Sends a command and waits for its answer.
-    pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
         self.next += 1;
         let id = self.next;
         let mut command = json!({ "id": id, "method": method, "params": params });
@@ -154,7 +151,7 @@ impl Page {
             }
             Some("Network.requestWillBeSent") => {
                 let url = params["request"]["url"].as_str().unwrap_or_default();
-                if !["http://127.0.0.1:", "http://localhost:", "data:", "about:"]
+                if !["http://127.0.0.1:", "http://localhost:", "file:", "data:", "about:"]
                     .iter()
                     .any(|own| url.starts_with(own))
                 {
@@ -166,30 +163,30 @@ impl Page {
     }
 
     /// Sets the size of the page in CSS pixels; a narrow one is taken for a phone.
-    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+    pub fn resize(&mut self, width: u32, height: u32) {
         let mobile = width < 500;
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
         self.call("Emulation.setDeviceMetricsOverride", metrics);
     }
 
     /// Sets what the page is told of the reader's wishes, such as `prefers-color-scheme` `dark`.
-    pub(crate) fn prefer(&mut self, feature: &str, value: &str) {
+    pub fn prefer(&mut self, feature: &str, value: &str) {
         self.call("Emulation.setEmulatedMedia", json!({ "features": [{ "name": feature, "value": value }] }));
     }
 
     /// Opens an address. One that differs only in its fragment is an address of the same page.
-    pub(crate) fn open(&mut self, url: &str) {
+    pub fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({ "url": url }));
     }
 
     /// Loads the page again, from nothing but its address.
-    pub(crate) fn reload(&mut self) {
+    pub fn reload(&mut self) {
         self.evaluate("delete document.getElementById('lab')?.dataset.ready");
         self.call("Page.reload", json!({}));
     }
 
     /// The value of an expression; a promise is awaited.
-    pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
+    pub fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
         let mut answer = self.call("Runtime.evaluate", params);
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
@@ -197,7 +194,7 @@ impl Page {
     }
 
     /// Waits until an expression is true, and returns its value.
-    pub(crate) fn wait_for(&mut self, what: &str, expression: &str) -> Value {
+    pub fn wait_for(&mut self, what: &str, expression: &str) -> Value {
         let start = Instant::now();
         loop {
             // While a page loads, what the expression names may not be there yet.
@@ -218,13 +215,13 @@ impl Page {
     }
 
     /// The text of an element.
-    pub(crate) fn text(&mut self, selector: &str) -> String {
+    pub fn text(&mut self, selector: &str) -> String {
         let value = self.evaluate(&format!("document.querySelector({})?.textContent ?? ''", json!(selector)));
         value.as_str().unwrap_or_default().to_owned()
     }
 
     /// Clicks in the middle of an element, as a mouse does: what lies above it gets the click.
-    pub(crate) fn click(&mut self, selector: &str) {
+    pub fn click(&mut self, selector: &str) {
         let place = self.wait_for(
             selector,
             &format!(
@@ -244,7 +241,7 @@ impl Page {
     }
 
     /// Presses and releases a key, by its name in `KeyboardEvent.key`.
-    pub(crate) fn press(&mut self, key: &str) {
+    pub fn press(&mut self, key: &str) {
         let text = if key.chars().count() == 1 {
             key
         } else if key == "Enter" {
@@ -260,7 +257,7 @@ impl Page {
     }
 
     /// Keeps a picture of what is shown, for people: where `SYNOD_SCREENSHOTS` says, if it is set.
-    pub(crate) fn picture(&mut self, name: &str) {
+    pub fn picture(&mut self, name: &str) {
         let Some(folder) = std::env::var_os("SYNOD_SCREENSHOTS") else { return };
         let answer = self.call("Page.captureScreenshot", json!({}));
         let bytes = base64(answer["data"].as_str().expect("a picture"));
@@ -269,7 +266,7 @@ impl Page {
     }
 
     /// Fails if the page did what no page of ours may do.
-    pub(crate) fn assert_clean(&mut self) {
+    pub fn assert_clean(&mut self) {
         self.evaluate("0");
         assert!(self.faults.is_empty(), "the page misbehaved:\n{}", self.faults.join("\n"));
     }

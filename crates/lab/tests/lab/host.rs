@@ -1,8 +1,5 @@
 //! A laboratory on a free port, served from a thread of its own, and plain requests to it.
 
-// Each test binary uses its own part of this.
-#![allow(dead_code)]
-
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

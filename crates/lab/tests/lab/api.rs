@@ -1,8 +1,6 @@
 //! The server's answers, asked for without a browser.
 
-mod host;
-
-use host::Served;
+use crate::host::Served;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
