@@ -1,41 +1,56 @@
-//! The log as a server holds it: a tail of entries in memory, and the term of every entry.
+//! The log as a member holds it: a tail of entries in memory, and the epoch of every entry (its
+//! term in Raft, its view in Viewstamped Replication).
 //!
 //! The tail is bounded; what was evicted is asked of the host again when a peer or the state
-//! machine needs it. The terms are kept as runs, one for each change of term in the log, so that
+//! machine needs it. The epochs are kept as runs, one for each change of epoch in the log, so that
 //! any position can be compared although its entry is not in memory. Runs are as many as there
 //! were successful elections since the log's base, which snapshots move up.
 
-use super::record::{Entry, Term};
 use crate::log::Index;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::fmt::Debug;
+use core::hash::Hash;
 
+/// An entry of such a log.
+pub trait LogEntry: Clone + Hash {
+    /// What numbers those who lead, one after the other.
+    type Epoch: Copy + Ord + Hash + Debug;
+
+    /// The epoch in which it was proposed.
+    fn epoch(&self) -> Self::Epoch;
+
+    /// Bytes that count against windows and limits.
+    fn cost(&self) -> usize;
+}
+
+/// Entries whose epochs never go back.
 #[derive(Clone, Debug)]
-pub(super) struct Log {
-    /// The position before the first entry, and its term: what the latest snapshot covers.
+pub struct EpochLog<E: LogEntry> {
+    /// The position before the first entry, and its epoch: what the latest snapshot covers.
     base_index: Index,
-    base_term: Term,
-    /// Where each term begins, ascending in both; the first begins right after the base.
-    runs: Vec<Run>,
+    base_epoch: E::Epoch,
+    /// Where each epoch begins, ascending in both; the first begins right after the base.
+    runs: Vec<Run<E::Epoch>>,
     /// The position of the first entry in memory.
     first: Index,
-    tail: VecDeque<Entry>,
+    tail: VecDeque<E>,
     /// The cost of the entries in memory.
     bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Run {
+struct Run<T> {
     first: Index,
-    term: Term,
+    epoch: T,
 }
 
-impl Log {
+impl<E: LogEntry> EpochLog<E> {
     /// An empty log after a snapshot.
-    pub(super) fn after(base_index: Index, base_term: Term) -> Log {
-        Log {
+    pub fn after(base_index: Index, base_epoch: E::Epoch) -> EpochLog<E> {
+        EpochLog {
             base_index,
-            base_term,
+            base_epoch,
             runs: Vec::new(),
             first: base_index.next(),
             tail: VecDeque::new(),
@@ -44,78 +59,81 @@ impl Log {
     }
 
     /// The position before the first entry.
-    pub(super) fn base(&self) -> Index {
+    pub fn base(&self) -> Index {
         self.base_index
     }
 
-    pub(super) fn last(&self) -> Index {
+    /// The position of the last entry, the base if there is none.
+    pub fn last(&self) -> Index {
         Index(self.first.0 + self.tail.len() as u64 - 1)
     }
 
-    pub(super) fn last_term(&self) -> Term {
-        self.runs.last().map_or(self.base_term, |run| run.term)
+    /// The epoch of the last entry, the base's if there is none.
+    pub fn last_epoch(&self) -> E::Epoch {
+        self.runs.last().map_or(self.base_epoch, |run| run.epoch)
     }
 
     /// The first position in memory, `last + 1` if there is none.
-    pub(super) fn first_in_memory(&self) -> Index {
+    pub fn first_in_memory(&self) -> Index {
         self.first
     }
 
     /// The cost of the entries in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The term at `index`, from the base to the last entry.
-    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+    /// The epoch at `index`, from the base to the last entry.
+    pub fn epoch_at(&self, index: Index) -> Option<E::Epoch> {
         if index < self.base_index || index > self.last() {
             return None;
         }
-        Some(self.term_before_end(index))
+        Some(self.epoch_before_end(index))
     }
 
-    fn term_before_end(&self, index: Index) -> Term {
+    fn epoch_before_end(&self, index: Index) -> E::Epoch {
         // Almost always it is one of the last run's.
         match self.runs.last() {
-            Some(run) if index >= run.first => run.term,
+            Some(run) if index >= run.first => run.epoch,
             _ => match self.runs.partition_point(|run| run.first <= index) {
-                0 => self.base_term,
-                after => self.runs[after - 1].term,
+                0 => self.base_epoch,
+                after => self.runs[after - 1].epoch,
             },
         }
     }
 
-    /// The last position at or before `index` whose term is not above `term`, with its term; the
+    /// The last position at or before `index` whose epoch is not above `epoch`, with its epoch; the
     /// base if there is no other.
-    pub(super) fn last_not_above(&self, index: Index, term: Term) -> (Index, Term) {
+    pub fn last_not_above(&self, index: Index, epoch: E::Epoch) -> (Index, E::Epoch) {
         let index = index.min(self.last()).max(self.base_index);
-        let found = self.term_before_end(index);
-        if found <= term || index == self.base_index {
+        let found = self.epoch_before_end(index);
+        if found <= epoch || index == self.base_index {
             return (index, found);
         }
-        let after = self.runs.partition_point(|run| run.term <= term);
-        // The runs from `after` on are above `term`; the one that holds `index` is among them.
+        let after = self.runs.partition_point(|run| run.epoch <= epoch);
+        // The runs from `after` on are above `epoch`; the one that holds `index` is among them.
         let end = self.runs[after].first.previous();
-        (end, self.term_before_end(end))
+        (end, self.epoch_before_end(end))
     }
 
-    pub(super) fn get(&self, index: Index) -> Option<&Entry> {
+    /// The entry at `index`, if it is in memory.
+    pub fn get(&self, index: Index) -> Option<&E> {
         let offset = index.0.checked_sub(self.first.0)?;
         self.tail.get(usize::try_from(offset).ok()?)
     }
 
-    /// Appends one entry; its term is not below the last one's.
-    pub(super) fn push(&mut self, entry: Entry) {
-        assert!(entry.term >= self.last_term(), "terms never go back in a log");
-        if self.runs.last().is_none_or(|run| run.term < entry.term) {
-            self.runs.push(Run { first: self.last().next(), term: entry.term });
+    /// Appends one entry; its epoch is not below the last one's.
+    pub fn push(&mut self, entry: E) {
+        assert!(entry.epoch() >= self.last_epoch(), "epochs never go back in a log");
+        if self.runs.last().is_none_or(|run| run.epoch < entry.epoch()) {
+            self.runs.push(Run { first: self.last().next(), epoch: entry.epoch() });
         }
         self.bytes += entry.cost();
         self.tail.push_back(entry);
     }
 
     /// Removes `from` and everything after it. Returns the cost of what was in memory.
-    pub(super) fn truncate(&mut self, from: Index) -> usize {
+    pub fn truncate(&mut self, from: Index) -> usize {
         assert!(from > self.base_index, "a snapshot is never truncated");
         let before = self.bytes;
         while self.last() >= from {
@@ -131,9 +149,9 @@ impl Log {
         before - self.bytes
     }
 
-    /// Moves the base up to `index`, which is in the log and, as is known, of `term`. (Only the
-    /// base's own term may have been unknown, and so too low.)
-    pub(super) fn compact(&mut self, index: Index, term: Term) {
+    /// Moves the base up to `index`, which is in the log and, as is known, of `epoch`. (Only the
+    /// base's own epoch may have been unknown, and so too low.)
+    pub fn compact(&mut self, index: Index, epoch: E::Epoch) {
         assert!(index >= self.base_index && index <= self.last(), "the base moves up within the log");
         let last = self.last();
         while self.first <= index && !self.tail.is_empty() {
@@ -147,11 +165,11 @@ impl Log {
             self.runs[begun - 1].first = index.next();
         }
         self.runs.drain(..begun - usize::from(goes_on));
-        (self.base_index, self.base_term) = (index, term);
+        (self.base_index, self.base_epoch) = (index, epoch);
     }
 
     /// Forgets the first entry in memory, which stays in the log.
-    pub(super) fn evict_first(&mut self) {
+    pub fn evict_first(&mut self) {
         if let Some(entry) = self.tail.pop_front() {
             self.bytes -= entry.cost();
             self.first = self.first.next();
@@ -160,7 +178,7 @@ impl Log {
 
     /// The entries from `from` on, which is in memory: as many as cost at most `bytes_max`
     /// together, but at least one if there is one. Returns them with their cost.
-    pub(super) fn batch(&self, from: Index, bytes_max: usize) -> (Vec<Entry>, usize) {
+    pub fn batch(&self, from: Index, bytes_max: usize) -> (Vec<E>, usize) {
         assert!(from >= self.first, "only entries in memory can be sent");
         let start = ((from.0 - self.first.0) as usize).min(self.tail.len());
         let mut cost = 0;
@@ -175,17 +193,31 @@ impl Log {
         (self.tail.range(start..start + count).cloned().collect(), cost)
     }
 
+    /// The last entries, from `from` on or as many as cost at most `bytes_max` together, with the
+    /// position before them.
+    pub fn suffix(&self, from: Index, bytes_max: usize) -> (Index, Vec<E>) {
+        let (mut cost, mut after) = (0, self.last());
+        for entry in self.tail.iter().rev() {
+            cost += entry.cost();
+            if after < from || cost > bytes_max {
+                break;
+            }
+            after = after.previous();
+        }
+        (after, self.range(after.next(), self.last()).cloned().collect())
+    }
+
     /// The entries in memory among `from..=to`.
-    pub(super) fn range(&self, from: Index, to: Index) -> impl Iterator<Item = &Entry> {
+    pub fn range(&self, from: Index, to: Index) -> impl Iterator<Item = &E> {
         let start = from.0.saturating_sub(self.first.0).min(self.tail.len() as u64) as usize;
         let end = to.next().0.saturating_sub(self.first.0).min(self.tail.len() as u64) as usize;
         self.tail.range(start..end.max(start))
     }
 }
 
-impl core::hash::Hash for Log {
+impl<E: LogEntry> Hash for EpochLog<E> {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        (self.base_index, self.base_term, &self.runs, self.first, self.tail.len()).hash(state);
+        (self.base_index, self.base_epoch, &self.runs, self.first, self.tail.len()).hash(state);
         for entry in &self.tail {
             entry.hash(state);
         }
@@ -195,12 +227,29 @@ impl core::hash::Hash for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Payload;
+
+    /// An entry that is nothing but its epoch.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    struct Term(u64);
+
+    impl LogEntry for Term {
+        type Epoch = u64;
+
+        fn epoch(&self) -> u64 {
+            self.0
+        }
+
+        fn cost(&self) -> usize {
+            10
+        }
+    }
+
+    type Log = EpochLog<Term>;
 
     fn log(terms: &[u64]) -> Log {
-        let mut log = Log::after(Index::ZERO, Term(0));
+        let mut log = Log::after(Index::ZERO, 0);
         for &term in terms {
-            log.push(Entry { term: Term(term), payload: Payload::Noop });
+            log.push(Term(term));
         }
         log
     }
@@ -211,7 +260,7 @@ mod tests {
         for _ in 0..4 {
             log.evict_first();
         }
-        let terms: Vec<_> = (0..7).map(|i| log.term_at(Index(i)).map(|t| t.0)).collect();
+        let terms: Vec<_> = (0..7).map(|i| log.epoch_at(Index(i))).collect();
         assert_eq!(terms, [Some(0), Some(1), Some(1), Some(2), Some(5), Some(5), None]);
         assert_eq!((log.first_in_memory(), log.last()), (Index(5), Index(5)));
     }
@@ -223,9 +272,9 @@ mod tests {
             log.evict_first();
         }
         log.truncate(Index(3));
-        assert_eq!((log.last(), log.last_term(), log.bytes()), (Index(2), Term(1), 0));
-        log.push(Entry { term: Term(7), payload: Payload::Noop });
-        assert_eq!((log.last(), log.term_at(Index(3))), (Index(3), Some(Term(7))));
+        assert_eq!((log.last(), log.last_epoch(), log.bytes()), (Index(2), 1, 0));
+        log.push(Term(7));
+        assert_eq!((log.last(), log.epoch_at(Index(3))), (Index(3), Some(7)));
     }
 
     #[test]
@@ -234,17 +283,17 @@ mod tests {
             for evicted in 0..=5 {
                 let mut log = log(&[1, 1, 2, 5, 5]);
                 (0..evicted).for_each(|_| log.evict_first());
-                log.compact(Index(base), log.term_at(Index(base)).unwrap());
-                let terms: Vec<_> = (0..7).map(|i| log.term_at(Index(i)).map(|t| t.0)).collect();
+                log.compact(Index(base), log.epoch_at(Index(base)).unwrap());
+                let terms: Vec<_> = (0..7).map(|i| log.epoch_at(Index(i))).collect();
                 let all = [Some(0), Some(1), Some(1), Some(2), Some(5), Some(5), None];
                 assert_eq!(terms[base as usize..], all[base as usize..], "base {base}");
                 assert_eq!((log.base(), log.last()), (Index(base), Index(5)));
                 assert_eq!(log.first_in_memory(), Index(base.max(evicted) + 1));
-                log.push(Entry { term: Term(7), payload: Payload::Noop });
-                assert_eq!((log.last(), log.term_at(Index(6))), (Index(6), Some(Term(7))));
+                log.push(Term(7));
+                assert_eq!((log.last(), log.epoch_at(Index(6))), (Index(6), Some(7)));
                 if base < 5 {
                     log.truncate(Index(base + 1));
-                    assert_eq!((log.last(), log.last_term()), (Index(base), log.base_term));
+                    assert_eq!((log.last(), log.last_epoch()), (Index(base), log.base_epoch));
                 }
             }
         }
@@ -253,10 +302,10 @@ mod tests {
     #[test]
     fn hints_skip_whole_terms() {
         let log = log(&[1, 1, 2, 5, 5]);
-        assert_eq!(log.last_not_above(Index(9), Term(9)), (Index(5), Term(5)));
-        assert_eq!(log.last_not_above(Index(5), Term(4)), (Index(3), Term(2)));
-        assert_eq!(log.last_not_above(Index(4), Term(1)), (Index(2), Term(1)));
-        assert_eq!(log.last_not_above(Index(4), Term(0)), (Index(0), Term(0)));
+        assert_eq!(log.last_not_above(Index(9), 9), (Index(5), 5));
+        assert_eq!(log.last_not_above(Index(5), 4), (Index(3), 2));
+        assert_eq!(log.last_not_above(Index(4), 1), (Index(2), 1));
+        assert_eq!(log.last_not_above(Index(4), 0), (Index(0), 0));
     }
 
     #[test]
@@ -265,5 +314,15 @@ mod tests {
         assert_eq!(log.batch(Index(2), 0).0.len(), 1);
         assert_eq!(log.batch(Index(2), 1 << 20).0.len(), 2);
         assert_eq!(log.batch(Index(4), 1 << 20).0.len(), 0);
+    }
+
+    #[test]
+    fn a_suffix_holds_as_much_as_fits() {
+        let log = log(&[1, 1, 2, 5, 5]);
+        let cost = log.get(Index(1)).map_or(0, LogEntry::cost);
+        assert_eq!(log.suffix(Index(4), 1 << 20).0, Index(3));
+        assert_eq!(log.suffix(Index(1), 3 * cost).0, Index(2));
+        assert_eq!(log.suffix(Index(1), cost - 1), (Index(5), Vec::new()));
+        assert_eq!(log.suffix(Index(1), 1 << 20).1.len(), 5);
     }
 }

@@ -1,10 +1,10 @@
 //! Who counts: configurations, the arithmetic of quorums, and which configuration is in effect.
 //!
-//! Every decision that needs a quorum asks here, because in a joint configuration (section 4.3) a
-//! quorum is a majority of the old voters *and* a majority of the new ones. A configuration is in
+//! Every decision that needs a quorum asks here, because in a joint configuration (Ongaro's
+//! dissertation, section 4.3; Shraer et al., USENIX ATC'12) a quorum is a majority of the old voters *and* a majority of the new ones. A configuration is in
 //! effect as soon as it is in the log, committed or not, and is taken back if its entry is.
 
-use crate::log::{Index, Member, MemberPart};
+use crate::log::{ChangeRefusal, Index, Member, MemberPart, MembershipChange, SnapshotPoint};
 use crate::types::NodeId;
 use crate::wire::{DecodeError, Reader, Wire, put_bytes, put_list, put_varint};
 use alloc::vec;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 /// Everything that an entry of membership says. It is whole, so that the last one in a log, or in
 /// the point of a snapshot, is all that a member needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Configuration {
+pub struct Configuration {
     /// In ascending order of ids, without repetition.
     members: Vec<Member>,
     /// The highest id that was ever a member's.
@@ -30,7 +30,7 @@ enum Half {
 
 impl Configuration {
     /// The founding members.
-    pub(super) fn founding(members: &[NodeId]) -> Configuration {
+    pub fn founding(members: &[NodeId]) -> Configuration {
         let mut ids = members.to_vec();
         ids.sort_unstable();
         ids.dedup();
@@ -40,45 +40,49 @@ impl Configuration {
     }
 
     /// What a joining member knows: nothing. Nobody has a quorum, and nobody is excluded.
-    pub(super) fn unknown() -> Configuration {
+    pub fn unknown() -> Configuration {
         Configuration { members: Vec::new(), highest: NodeId(0) }
     }
 
-    pub(super) fn is_known(&self) -> bool {
+    /// Whether it is not [`Configuration::unknown`].
+    pub fn is_known(&self) -> bool {
         !self.members.is_empty()
     }
 
-    pub(super) fn members(&self) -> &[Member] {
+    /// In ascending order of ids.
+    pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    pub(super) fn highest(&self) -> NodeId {
+    /// The highest id that was ever a member's.
+    pub fn highest(&self) -> NodeId {
         self.highest
     }
 
-    pub(super) fn part(&self, id: NodeId) -> Option<MemberPart> {
+    /// What it does there, if it is a member.
+    pub fn part(&self, id: NodeId) -> Option<MemberPart> {
         let found = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
         Some(self.members[found].part)
     }
 
     /// Whether its vote counts, in one half at least.
-    pub(super) fn is_voter(&self, id: NodeId) -> bool {
+    pub fn is_voter(&self, id: NodeId) -> bool {
         self.part(id).is_some_and(|part| !matches!(part, MemberPart::Learner { .. }))
     }
 
     /// Whether it needs two majorities.
-    pub(super) fn is_joint(&self) -> bool {
+    pub fn is_joint(&self) -> bool {
         self.members.iter().any(|member| matches!(member.part, MemberPart::Leaving | MemberPart::Entering))
     }
 
     /// The learners that shall vote when they have caught up.
-    pub(super) fn to_promote(&self) -> impl Iterator<Item = NodeId> {
+    pub fn to_promote(&self) -> impl Iterator<Item = NodeId> {
         let wanted = |member: &&Member| member.part == MemberPart::Learner { promote: true };
         self.members.iter().filter(wanted).map(|member| member.id)
     }
 
     /// The voters that there will be once a change that is under way is complete.
-    pub(super) fn voters(&self) -> impl Iterator<Item = NodeId> + Clone {
+    pub fn voters(&self) -> impl Iterator<Item = NodeId> + Clone {
         self.half(Half::New)
     }
 
@@ -94,7 +98,7 @@ impl Configuration {
 
     /// The largest value that a quorum has reached; nothing for a member counts as less than any
     /// value. Quadratic in the few voters there are, and free of memory.
-    pub(super) fn reached<T: Ord + Copy>(&self, value: impl Fn(NodeId) -> Option<T>) -> Option<T> {
+    pub fn reached<T: Ord + Copy>(&self, value: impl Fn(NodeId) -> Option<T>) -> Option<T> {
         let reached = |half| {
             let voters = self.half(half);
             let majority = voters.clone().count() / 2 + 1;
@@ -107,7 +111,7 @@ impl Configuration {
     }
 
     /// Whether the members for which it holds are a quorum.
-    pub(super) fn has_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+    pub fn has_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
         self.reached(|id| holds(id).then_some(())).is_some()
     }
 }
@@ -115,7 +119,7 @@ impl Configuration {
 /// Other configurations made from this one.
 impl Configuration {
     /// With one more learner, whose id is above all others.
-    pub(super) fn with_learner(&self, id: NodeId, context: Bytes, promote: bool) -> Configuration {
+    fn with_learner(&self, id: NodeId, context: Bytes, promote: bool) -> Configuration {
         assert!(id > self.highest, "ids are never used twice");
         let mut next = self.clone();
         next.members.push(Member { id, part: MemberPart::Learner { promote }, context });
@@ -124,14 +128,14 @@ impl Configuration {
     }
 
     /// Without a learner.
-    pub(super) fn without(&self, id: NodeId) -> Configuration {
+    fn without(&self, id: NodeId) -> Configuration {
         let mut next = self.clone();
         next.members.retain(|member| member.id != id);
         next
     }
 
     /// The joint configuration on the way to one in which exactly `voters` vote. Each is a member.
-    pub(super) fn joint(&self, voters: &[NodeId]) -> Configuration {
+    fn joint(&self, voters: &[NodeId]) -> Configuration {
         assert!(!self.is_joint(), "one change at a time");
         let mut next = self.clone();
         for member in &mut next.members {
@@ -145,7 +149,7 @@ impl Configuration {
     }
 
     /// The configuration that a joint one leads to.
-    pub(super) fn settled(&self) -> Configuration {
+    pub fn settled(&self) -> Configuration {
         let mut next = self.clone();
         next.members.retain(|member| member.part != MemberPart::Leaving);
         for member in &mut next.members {
@@ -154,6 +158,87 @@ impl Configuration {
             }
         }
         next
+    }
+}
+
+/// What to do about a request for a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// This is the next configuration.
+    Append(Configuration),
+    /// It is so already.
+    Nothing,
+    /// It cannot be done, or not yet.
+    Refuse(ChangeRefusal),
+}
+
+/// What a leader knows of its peers when it is asked for a change.
+pub trait Peers {
+    /// Whether it has answered of late.
+    fn is_reachable(&self, id: NodeId) -> bool;
+
+    /// Whether a learner has what it needs to vote at once.
+    fn is_caught_up(&self, id: NodeId) -> bool;
+}
+
+impl Configuration {
+    /// How a change begins: with one more or one less learner, or with the joint configuration on
+    /// the way to other voters. At most `members_max` members, learners included.
+    pub fn plan(&self, change: MembershipChange, members_max: usize, peers: &impl Peers) -> Plan {
+        let refuse = Plan::Refuse;
+        match change {
+            MembershipChange::Add { id, context, promote } => {
+                if self.part(id).is_some() {
+                    return refuse(ChangeRefusal::AlreadyMember(id));
+                }
+                if id <= self.highest {
+                    return refuse(ChangeRefusal::IdUsed { highest: self.highest });
+                }
+                if self.members.len() >= members_max {
+                    return refuse(ChangeRefusal::Size);
+                }
+                Plan::Append(self.with_learner(id, context, promote))
+            }
+            MembershipChange::Promote(id) => match self.part(id) {
+                None => refuse(ChangeRefusal::Unknown(id)),
+                Some(MemberPart::Learner { .. }) => {
+                    self.plan_voters(self.voters().chain([id]).collect(), peers)
+                }
+                Some(_) => refuse(ChangeRefusal::AlreadyMember(id)),
+            },
+            MembershipChange::Remove(id) => match self.part(id) {
+                None => refuse(ChangeRefusal::Unknown(id)),
+                Some(MemberPart::Learner { .. }) => Plan::Append(self.without(id)),
+                Some(_) => self.plan_voters(self.voters().filter(|voter| *voter != id).collect(), peers),
+            },
+            MembershipChange::Replace(voters) => self.plan_voters(voters, peers),
+        }
+    }
+
+    /// A change to exactly these voters, each of which is a member.
+    pub fn plan_voters(&self, mut voters: Vec<NodeId>, peers: &impl Peers) -> Plan {
+        voters.sort_unstable();
+        voters.dedup();
+        if voters.is_empty() {
+            return Plan::Refuse(ChangeRefusal::Size);
+        }
+        for id in &voters {
+            match self.part(*id) {
+                None => return Plan::Refuse(ChangeRefusal::Unknown(*id)),
+                Some(MemberPart::Learner { .. }) if !peers.is_caught_up(*id) => {
+                    return Plan::Refuse(ChangeRefusal::NotCaughtUp(*id));
+                }
+                Some(_) => {}
+            }
+        }
+        let joint = self.joint(&voters);
+        if !joint.is_joint() {
+            return Plan::Nothing;
+        }
+        if !joint.settled().has_quorum(|id| peers.is_reachable(id)) {
+            return Plan::Refuse(ChangeRefusal::WouldLoseQuorum);
+        }
+        Plan::Append(joint)
     }
 }
 
@@ -202,46 +287,54 @@ impl Wire for Configuration {
 
 /// The configurations that a log holds: the last one that is committed, and all after it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Membership {
+pub struct Membership {
     /// In ascending order of positions, never empty.
     history: Vec<(Index, Configuration)>,
 }
 
 impl Membership {
     /// A log that begins after `index` with `configuration` in effect.
-    pub(super) fn after(index: Index, configuration: Configuration) -> Membership {
+    pub fn after(index: Index, configuration: Configuration) -> Membership {
         Membership { history: vec![(index, configuration)] }
     }
 
+    /// What a snapshot says, or the founding members if it says nothing.
+    pub fn of(point: &SnapshotPoint, founders: &[NodeId]) -> Membership {
+        match Configuration::from_bytes(point.membership.clone()) {
+            Ok(configuration) => Membership::after(point.index, configuration),
+            Err(_) => Membership::after(Index::ZERO, Configuration::founding(founders)),
+        }
+    }
+
     /// The one in effect.
-    pub(super) fn current(&self) -> &Configuration {
+    pub fn current(&self) -> &Configuration {
         &self.history[self.history.len() - 1].1
     }
 
     /// Where the one in effect stands in the log.
-    pub(super) fn current_index(&self) -> Index {
+    pub fn current_index(&self) -> Index {
         self.history[self.history.len() - 1].0
     }
 
     /// The last one that is known to be committed.
-    pub(super) fn committed(&self) -> &Configuration {
+    pub fn committed(&self) -> &Configuration {
         &self.history[0].1
     }
 
     /// Whether any of those that may yet govern lists it.
-    pub(super) fn lists(&self, id: NodeId) -> bool {
+    pub fn lists(&self, id: NodeId) -> bool {
         self.history.iter().any(|(_, configuration)| configuration.part(id).is_some())
     }
 
     /// Whether it votes in any of those that may yet govern. A server which the last configuration
     /// in its log lets go may be the only one left that holds that configuration's entry: until it
     /// is committed nobody else might be electable, and so it still campaigns (section 4.2.2).
-    pub(super) fn may_lead(&self, id: NodeId) -> bool {
+    pub fn may_lead(&self, id: NodeId) -> bool {
         self.history.iter().any(|(_, configuration)| configuration.is_voter(id))
     }
 
     /// Everybody whom one that may yet govern lists, in ascending order.
-    pub(super) fn everybody(&self) -> Vec<NodeId> {
+    pub fn everybody(&self) -> Vec<NodeId> {
         let listed = self.history.iter().flat_map(|(_, configuration)| configuration.members());
         let mut ids: Vec<_> = listed.map(|member| member.id).collect();
         ids.sort_unstable();
@@ -254,17 +347,18 @@ impl Membership {
     /// about to leave goes on leading until its successor is committed. Nor is one with an id
     /// above all that are known: it may have been added since. (Section 4.2.2: what a server takes
     /// from a leader, and whom it votes for, does not depend on its own configuration.)
-    pub(super) fn excludes(&self, id: NodeId) -> bool {
+    pub fn excludes(&self, id: NodeId) -> bool {
         id == NodeId(0) || id <= self.committed().highest() && !self.lists(id)
     }
 
-    pub(super) fn push(&mut self, index: Index, configuration: Configuration) {
+    /// The entry at `index` changes the configuration, at once.
+    pub fn push(&mut self, index: Index, configuration: Configuration) {
         assert!(index > self.current_index(), "configurations follow each other in the log");
         self.history.push((index, configuration));
     }
 
     /// Takes back those at `from` and after it. Returns whether there were any.
-    pub(super) fn truncate(&mut self, from: Index) -> bool {
+    pub fn truncate(&mut self, from: Index) -> bool {
         let before = self.history.len();
         self.history.retain(|(index, _)| *index < from);
         assert!(!self.history.is_empty(), "a committed configuration is never taken back");
@@ -272,7 +366,7 @@ impl Membership {
     }
 
     /// Everything up to `commit` is committed. Returns whether another one is now the last of them.
-    pub(super) fn commit_to(&mut self, commit: Index) -> bool {
+    pub fn commit_to(&mut self, commit: Index) -> bool {
         let superseded = self.history.iter().skip(1).take_while(|(index, _)| *index <= commit).count();
         self.history.drain(..superseded);
         superseded > 0
