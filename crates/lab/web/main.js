@@ -19,11 +19,12 @@ import { closeMenu, showMenu } from './menu.js';
 import { linkMenu, messageMenu, nodeMenu } from './gestures.js';
 import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
-import { scriptTime, summary } from './words.js';
+import { SINGLE, scriptTime, summary } from './words.js';
 
 const PLACES = ['sim', 'live', 'compare', 'matrix', 'replay'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
+const DUEL_PRELUDE_NS = 20e6;
 const CODA_NS = 180e6;
 /** How much of the run lies under the whole width at first. */
 const FIRST_SPAN_NS = 1.7e9;
@@ -418,6 +419,7 @@ function show(trace, t, keep) {
 /** Where a run is worth entering: shortly before it loses its leader. @param {any} trace */
 function firstMoment(trace) {
   const e = election(trace, Infinity), first = trace.header.marks.find((/** @type {any} */ m) => m.kind !== 'leader');
+  if (trace.header.protocol === SINGLE) return Math.max(0, (first?.t ?? 0) - DUEL_PRELUDE_NS);
   const at = e?.at ?? first?.t ?? 0;
   return Math.max(0, at - PRELUDE_NS);
 }

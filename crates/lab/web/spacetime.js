@@ -189,6 +189,7 @@ export class SpaceTime {
     this.#messages(g, c, rows, chunks);
     for (const n of rows.nodes) this.#line(g, c, rows, n, chunks);
     this.#marks(g, c, rows, chunks);
+    this.#snapshots(g, c, rows);
     this.#operations(g, c, rows, chunks);
     g.restore();
     this.#labels(g, c, rows);
@@ -337,6 +338,18 @@ export class SpaceTime {
         g.fillStyle = c.violation; g.fillRect(x - 3, y - 3, 6, 6);
         this.spots?.push({ x, y, text: `${e.n}'s disk: ${e.op}` });
       }
+    }
+  }
+
+  /** Who got another's snapshot, and when. @param {any} g @param {any} c @param {any} rows */
+  #snapshots(g, c, rows) {
+    for (const mark of this.trace.header.marks) {
+      const who = mark.kind === 'snapshot' ? mark.label.split(' ')[0] : '';
+      if (!rows.nodes.includes(who) || mark.t < this.from || mark.t > this.to) continue;
+      const x = this.x(mark.t), y = rows.node(who);
+      g.fillStyle = c.bg; g.strokeStyle = c.committed; g.lineWidth = 1.8;
+      g.beginPath(); g.rect(x - 5, y - 6, 10, 12); g.moveTo(x - 5, y - 2); g.lineTo(x + 5, y - 2); g.moveTo(x - 5, y + 2); g.lineTo(x + 5, y + 2); g.fill(); g.stroke();
+      this.spots?.push({ x, y, text: `${mark.label} at ${clock(mark.t)}` });
     }
   }
 

@@ -82,3 +82,17 @@ fn an_exported_page_shows_its_run_from_a_file_without_a_server() {
     page.assert_clean();
     std::fs::remove_file(&file).expect("it was there");
 }
+
+#[test]
+fn two_proposers_duel_over_one_value_until_it_is_chosen() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "#compare");
+    page.click("[data-duel]");
+    page.wait_for("its run", &format!("{READY} && document.getElementById('lab').dataset.place === 'sim'"));
+    page.wait_for("the words", "document.querySelector('#story h1').textContent === 'Agreeing on one value'");
+    page.press("End");
+    page.wait_for("the outcome", "document.getElementById('summary').textContent.includes('is chosen')");
+    page.wait_for("the verdict", "document.querySelector('.chips .good')?.textContent.includes('safe')");
+    page.assert_clean();
+}
