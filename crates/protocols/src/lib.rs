@@ -31,6 +31,7 @@
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
 //! | [`replicated`] | any process, run on any replicated log |
+//! | [`saga`] | sagas: long transactions that are undone step by step |
 //! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
@@ -54,6 +55,7 @@ pub mod paxos;
 pub mod raft;
 pub mod replicated;
 pub mod rng;
+pub mod saga;
 pub mod types;
 pub mod viewstamped;
 pub mod wire;
