@@ -5,8 +5,11 @@
  */
 
 import { h } from './dom.js';
+import { lessonOf } from './lessons.js';
+import { aboutProtocol } from './protocols.js';
+import { simAddress } from './script.js';
 import { leaderOf, reach, view } from './view.js';
-import { clock, duration, epochWord, list } from './words.js';
+import { clock, duration, epochNumber, epochWord, list } from './words.js';
 
 /** How long before the loss of a leader its question is asked. */
 const ASK_BEFORE_NS = 2e9;
@@ -62,7 +65,7 @@ export function why(trace, e) {
   if (winner) {
     const voters = winner.votes.filter((id) => id !== e.winner);
     const shorter = voters.every((id) => (then.byId.get(id)?.last ?? 0) <= winner.last);
-    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${winner.epoch}: with its own, ${winner.votes.length} of ${then.nodes.length}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
+    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${epochNumber(winner.epoch)}: with its own, ${winner.votes.length} of ${then.nodes.length}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
   }
   return said;
 }
@@ -87,8 +90,10 @@ export class Story {
     this.key = key;
     const parts = [];
     if (about.warning) parts.push(h('p', { class: 'warning', role: 'alert', text: about.warning }));
-    parts.push(...this.#head(trace, e, phase, about));
-    if (e) parts.push(this.#question(trace, v, e, phase, guess));
+    const lesson = lessonOf(trace.header.protocol);
+    if (lesson) parts.push(...this.#lesson(trace, lesson));
+    else parts.push(...this.#head(trace, e, phase, about));
+    if (e && !lesson) parts.push(this.#question(trace, v, e, phase, guess));
     if (about.forkable) parts.push(this.#verbs(v, leader));
     this.box.replaceChildren(...parts);
   }
@@ -96,7 +101,7 @@ export class Story {
   /** @param {any} trace @param {any} e @param {string} phase @param {any} about */
   #head(trace, e, phase, about) {
     const { nodes, protocol } = trace.header;
-    const name = protocol.charAt(0).toUpperCase() + protocol.slice(1);
+    const name = aboutProtocol(protocol)?.name ?? protocol;
     const lede = [h('p', { class: 'eyebrow', text: `${name}, ${nodes.length} nodes, ${about.title}` })];
     if (!e) {
       lede.push(h('h1', { text: 'A cluster at work' }), h('p', { text: 'One node leads and puts every change into one order; the others follow and stand ready. Break something and see what holds.' }));
@@ -112,6 +117,21 @@ export class Story {
       lede.push(h('h1', { text: title }), h('p', { text }));
     }
     return lede;
+  }
+
+  /** A rule, the run that breaks without it, and where to look. @param {any} trace @param {import('./lessons.js').Lesson} lesson */
+  #lesson(trace, lesson) {
+    const broken = trace.header.verdict?.violations?.[0];
+    const steps = [...lesson.steps.map(({ t, label }) => ({ t, label, bad: false }))].filter((step) => step.t <= trace.until);
+    if (broken) steps.push({ t: broken.t, label: `${broken.promise} is broken: ${broken.detail}.`, bad: true });
+    // Whoever has changed the script tells another story.
+    const same = trace.header.script === lesson.script;
+    return [
+      h('p', { class: 'eyebrow', text: 'One rule taken out' }), h('h1', { text: lesson.title }), h('p', { class: 'rule', text: lesson.rule }),
+      ...lesson.text.map((text) => h('p', { text })),
+      h('ol', { class: 'steps' }, ...(same || broken ? steps : []).map((step) => h('li', {}, h('button', { type: 'button', class: `soft${step.bad ? ' violation' : ''}`, onclick: () => this.does.jump(step.t) }, h('span', { class: 'at-time', text: clock(step.t) }), ` ${step.label}`)))),
+      h('a', { class: 'verb link', href: simAddress({ script: trace.header.script.replace(lesson.protocol, lesson.base), t: steps[steps.length - 1]?.t ?? 0 }), 'data-with-rule': '', text: 'Run the same with the rule in place' }),
+    ];
   }
 
   /** @param {any} trace @param {import('./view.js').View} v @param {any} e @param {string} phase @param {string|undefined} guess */

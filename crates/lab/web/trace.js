@@ -210,6 +210,23 @@ export class Trace {
     return new Trace(await answer(await fetch('/api/recorded')));
   }
 
+  /**
+   * The run that came with the page, in one file: all of it is here at once.
+   * @param {{header:Header, events:TraceEvent[]}} embedded
+   */
+  static embedded({ header, events }) {
+    const trace = new Trace(header);
+    let next = 0, moment = new Moment();
+    for (let n = 0; n < trace.count; n++) {
+      const chunk = new Chunk(n * trace.width, moment, header.nodes);
+      chunk.to = n + 1 === trace.count ? header.until + 1 : chunk.from + trace.width;
+      for (; next < events.length && (events[next].t < chunk.to || n + 1 === trace.count); next++) trace.#take(chunk, events[next]);
+      trace.chunks.set(n, chunk);
+      moment = chunk.now;
+    }
+    return trace;
+  }
+
   /** @param {number} t */
   #number(t) { return Math.min(this.count - 1, Math.max(0, Math.floor(t / this.width))); }
 

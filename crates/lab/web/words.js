@@ -4,11 +4,27 @@
 import { leaderOf, reach } from './view.js';
 
 /** What each protocol calls its ordering of leaders. */
-const EPOCH = { raft: 'term', paxos: 'ballot', 'multi-paxos': 'ballot', zab: 'epoch', vr: 'view', vsr: 'view' };
+const EPOCH = { raft: 'term', 'multi-paxos': 'ballot', zab: 'epoch', viewstamped: 'view' };
+
+/** What is said of a message that overtook its sender's disk. */
+export const EARLY = 'early: it left while its sender’s disk was still writing, and stays true if that is lost';
 
 /** @param {string} protocol */
 export function epochWord(protocol) {
-  return /** @type {any} */ (EPOCH)[protocol] ?? 'epoch';
+  return /** @type {any} */ (EPOCH)[baseOf(protocol)] ?? 'epoch';
+}
+
+/** `raft` of `raft/old_term_counted`, which is Raft with a rule taken out. @param {string} protocol */
+export function baseOf(protocol) {
+  return protocol.split('/')[0];
+}
+
+/** What a ballot's round counts for in the number of an epoch: a ballot is a round and the member that it belongs to. */
+const BALLOT_ROUND = 1e6;
+
+/** An epoch as its protocol writes it. No term, epoch or view comes near a ballot's numbers. @param {number} epoch */
+export function epochNumber(epoch) {
+  return epoch < BALLOT_ROUND ? String(epoch) : `${Math.floor(epoch / BALLOT_ROUND)}.${epoch % BALLOT_ROUND}`;
 }
 
 /** "a, b and c" @param {string[]} items */
@@ -64,22 +80,22 @@ export function summary(v, protocol) {
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView} leader @param {string} word */
 function leads(v, leader, word) {
   const reached = reach(v, leader.id).length;
-  if (leader.paused) return `${leader.id} leads ${word} ${leader.epoch}, but stands still: its followers will not wait for it long.`;
+  if (leader.paused) return `${leader.id} leads ${word} ${epochNumber(leader.epoch)}, but stands still: its followers will not wait for it long.`;
   if (reached < v.quorum) {
-    return `${leader.id} still takes itself for the leader of ${word} ${leader.epoch}, but reaches only ${reached} of ${v.nodes.length}: what it appends now cannot commit.`;
+    return `${leader.id} still takes itself for the leader of ${word} ${epochNumber(leader.epoch)}, but reaches only ${reached} of ${v.nodes.length}: what it appends now cannot commit.`;
   }
   const others = v.nodes.filter((n) => n.up && n.role === 'leader' && n !== leader);
-  const stale = others.map((n) => ` ${n.id} still takes itself for the leader of ${word} ${n.epoch}, which is past.`).join('');
+  const stale = others.map((n) => ` ${n.id} still takes itself for the leader of ${word} ${epochNumber(n.epoch)}, which is past.`).join('');
   const with_ = leader.votes.length ? ` with the votes of ${list(leader.votes)}` : '';
-  return `${leader.id} leads ${word} ${leader.epoch}${with_}.${stale}`;
+  return `${leader.id} leads ${word} ${epochNumber(leader.epoch)}${with_}.${stale}`;
 }
 
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView} n @param {string} word */
 function standing(v, n, word) {
   const has = `${n.granted.length} of ${v.nodes.length}`, near = reach(v, n.id).length;
   if (near < v.quorum) return `it needs ${v.quorum} of ${v.nodes.length}, and reaches only ${near}, itself included: it cannot win.`;
-  if (n.pre) return `before it calls for votes, it asks who would give it one in ${word} ${n.epoch + 1}; ${has} would so far, and it needs ${v.quorum}.`;
-  return `in ${word} ${n.epoch} it has ${has} votes and needs ${v.quorum}.`;
+  if (n.pre) return `before it calls for votes, it asks who would give it one in the next ${word}; ${has} would so far, and it needs ${v.quorum}.`;
+  return `in ${word} ${epochNumber(n.epoch)} it has ${has} votes and needs ${v.quorum}.`;
 }
 
 /** @param {import('./view.js').View} v @param {import('./view.js').NodeView[]} up */
@@ -100,24 +116,25 @@ export function waits(v, id, protocol) {
   if (n.role === 'candidate') return `${id} waits: ${standing(v, n, word)}`;
   if (n.role === 'leader') {
     if (n.last > n.committed) {
-      const open = n.committed + 1;
+      const open = n.committed + 1, entry = n.log.find(([index]) => index === open);
+      if (protocol === 'raft' && entry && entry[1] < n.epoch) return `${id} leads term ${n.epoch}. Entry ${open} is of term ${entry[1]}, and copies of it count for nothing: it commits along with the first entry of term ${n.epoch}.`;
       const holders = v.nodes.filter((x) => x.up && x.durable >= open && x.epoch <= n.epoch).length;
-      return `${id} leads ${word} ${n.epoch}. Entry ${open} is on the disks of ${holders} of ${v.nodes.length}; it commits when ${v.quorum} have told ${id} so.`;
+      return `${id} leads ${word} ${epochNumber(n.epoch)}. Entry ${open} is on the disks of ${holders} of ${v.nodes.length}; it commits when ${v.quorum} have told ${id} so.`;
     }
-    return `${id} leads ${word} ${n.epoch}. ${n.last === 1 ? 'Its one entry is' : `All ${n.last} entries are`} committed; it sends heartbeats so that nobody else stands.`;
+    return `${id} leads ${word} ${epochNumber(n.epoch)}. ${n.last === 1 ? 'Its one entry is' : `All ${n.last} entries are`} committed; it sends heartbeats so that nobody else stands.`;
   }
   if (n.role === 'learner') return `${id} receives the log and does not vote.`;
   if (n.role === 'abstaining') return `${id} abstains: its disk is damaged, and it may not vote on what it may have forgotten.`;
   const timer = left === null ? '' : ` Unless it hears from a leader within ${duration(Math.max(0, left))}, it stands for election.`;
-  if (n.leader) return `${id} follows ${n.leader} in ${word} ${n.epoch}.${timer}`;
-  return `${id} knows no leader in ${word} ${n.epoch}${n.voted ? `, and voted for ${n.voted}` : ''}.${timer}`;
+  if (n.leader) return `${id} follows ${n.leader} in ${word} ${epochNumber(n.epoch)}.${timer}`;
+  return `${id} knows no leader in ${word} ${epochNumber(n.epoch)}${n.voted ? `, and voted for ${n.voted}` : ''}.${timer}`;
 }
 
 /** One event as a line of the table. @param {any} e @returns {{who:string, what:string, detail:string}} */
 export function eventWords(e) {
   switch (e.k) {
-    case 'state': return { who: e.n, what: 'state', detail: `${e.s.up ? (e.s.paused ? 'paused' : e.s.role) : 'down'}, epoch ${e.s.epoch}, log ${e.s.last}, durable ${e.s.durable}, committed ${e.s.committed}` };
-    case 'send': return { who: e.from, what: `sends ${e.name}`, detail: `m${e.m} to ${e.to}${e.copy_of ? `, a copy of m${e.copy_of}` : ''}: ${e.detail ?? ''}${e.lost ? ` (will be lost: ${e.lost})` : ''}` };
+    case 'state': return { who: e.n, what: 'state', detail: `${e.s.up ? (e.s.paused ? 'paused' : e.s.role) : 'down'}, epoch ${epochNumber(e.s.epoch)}, log ${e.s.last}, durable ${e.s.durable}, committed ${e.s.committed}` };
+    case 'send': return { who: e.from, what: `sends ${e.name}`, detail: `m${e.m} to ${e.to}${e.copy_of ? `, a copy of m${e.copy_of}` : ''}: ${e.detail ?? ''}${e.lost ? ` (will be lost: ${e.lost})` : ''}${e.early ? ` (${EARLY})` : ''}` };
     case 'recv': return { who: e.to ?? '', what: `receives ${e.sent?.name ?? ''}`, detail: `m${e.m}${e.sent ? ` from ${e.sent.from}: ${e.sent.detail ?? ''}` : ''}` };
     case 'drop': return { who: e.to ?? '', what: `never gets ${e.sent?.name ?? ''}`, detail: `m${e.m}${e.sent ? ` from ${e.sent.from}` : ''}: ${e.why ?? ''}` };
     case 'disk': return { who: e.n, what: `disk ${e.op}`, detail: e.bytes === undefined ? '' : `${e.bytes} bytes` };

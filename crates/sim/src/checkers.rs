@@ -344,9 +344,9 @@ impl Checkers {
             shadow.durable >= index
                 && shadow.log.get(index as usize - 1).is_some_and(|found| *found == epoch || *found == UNSEEN)
         };
-        let holders: Vec<String> =
-            (1..).zip(&self.members).filter(|(_, s)| holds(s)).map(|(n, _)| format!("n{n}")).collect();
-        if holders.len() <= self.members.len() / 2 {
+        let holders = (1..).zip(&self.members).filter(|(_, shadow)| holds(shadow)).map(|(n, _)| n);
+        if holders.clone().count() <= self.members.len() / 2 {
+            let holders: Vec<String> = holders.map(|n| format!("n{n}")).collect();
             let who = if holders.is_empty() { "no member".to_owned() } else { holders.join(", ") };
             let detail =
                 format!("entry {index} of epoch {epoch} counts as committed, and {who} alone has it on disk");

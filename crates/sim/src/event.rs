@@ -35,6 +35,10 @@ pub enum Event<'a> {
         name: &'static str,
         /// Its fields.
         detail: String,
+        /// Its size, encoded.
+        bytes: u64,
+        /// Whether it left before its sender's disk held all that was recorded before it.
+        early: bool,
         /// When it arrives, in nanoseconds; none if it never does.
         at: Option<u64>,
         /// Why it never does.

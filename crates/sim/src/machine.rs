@@ -116,19 +116,19 @@ impl OrderedMap for SimMap {
         } else {
             (self.digest, Vec::with_capacity(writes.len()))
         };
-        for (key, value) in writes.iter() {
-            let Ok(old) = self.map.get(key);
+        for (key, value) in writes {
+            if let Some(value) = &value {
+                self.digest = self.digest.wrapping_add(pair_digest(&key, value));
+            }
+            let old = self.map.replace(key.clone(), value);
             if let Some(old) = &old {
-                self.digest = self.digest.wrapping_sub(pair_digest(key, old));
+                self.digest = self.digest.wrapping_sub(pair_digest(&key, old));
             }
-            if let Some(value) = value {
-                self.digest = self.digest.wrapping_add(pair_digest(key, value));
-            }
-            pairs.push((key.clone(), old));
+            pairs.push((key, old));
         }
         self.commits += 1;
         self.undo.push_back((before, pairs));
-        self.map.commit(writes)
+        Ok(())
     }
 }
 

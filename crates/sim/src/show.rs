@@ -3,6 +3,7 @@
 use crate::event::{Event, LOG_SHOWN, NodeState};
 use crate::world::{World, member};
 use synod_node::sessions;
+use synod_protocols::ballot::ID_BOUND;
 use synod_protocols::log::{Index, LogStatus, Payload, ReplicatedLog, Role};
 use synod_store::Command;
 
@@ -130,5 +131,15 @@ fn label(payload: &Payload) -> String {
         },
         Ok(Command::Compact(compact)) => format!("compact {}", compact.revision),
         Err(_) => "unknown command".into(),
+    }
+}
+
+/// The number that orders leaders, as its protocol calls and writes it.
+pub(crate) fn epoch_words(protocol: &str, epoch: u64) -> String {
+    match protocol {
+        "raft" => format!("term {epoch}"),
+        "multi-paxos" => format!("ballot {}.{}", epoch / ID_BOUND, epoch % ID_BOUND),
+        "viewstamped" => format!("view {epoch}"),
+        _ => format!("epoch {epoch}"),
     }
 }

@@ -60,14 +60,14 @@ pub enum Shortcut {
 
 /// A sequential object: an initial state and a pure step.
 ///
-/// `step` must be deterministic and depend on nothing but its arguments.
-pub trait Model {
+/// `step` must be deterministic and depend on nothing but its arguments. Parts are judged on several threads.
+pub trait Model: Sync {
     /// A call, decoded.
-    type Op: Clone + Eq + Hash + fmt::Debug;
+    type Op: Clone + Eq + Hash + fmt::Debug + Sync;
     /// An answer, decoded. A call of unknown outcome has none.
-    type Answer: Clone + Eq + Hash + fmt::Debug;
+    type Answer: Clone + Eq + Hash + fmt::Debug + Sync;
     /// The object's state (of one part, if [`Model::part`] divides it).
-    type State: Clone + Eq + Hash + fmt::Debug;
+    type State: Clone + Eq + Hash + fmt::Debug + Send;
 
     /// Reads a call and, if the outcome is known to be a success, its answer. The error says what
     /// was found and what was expected.
