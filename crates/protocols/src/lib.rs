@@ -33,6 +33,7 @@
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
 //! | [`replicated`] | any process, run on any replicated log |
+//! | [`saga`] | sagas: long transactions that are undone step by step |
 //! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
@@ -61,6 +62,7 @@ pub mod raft;
 pub mod reading;
 pub mod replicated;
 pub mod rng;
+pub mod saga;
 pub mod types;
 pub mod viewstamped;
 pub mod window;
