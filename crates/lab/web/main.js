@@ -201,7 +201,7 @@ function draw() {
   spacetime.secret = !!e && t < e.won;
   spacetime.draw();
   transport.draw({ t, playing: state.playing || state.present, from: spacetime.from, to: spacetime.to, speed: state.speed, present: state.present });
-  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol);
+  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol, forkable() || state.place === 'live');
   table.draw(trace, t);
   if (state.place !== 'live') story.draw(trace, v, { title: carried ? `seed ${trace.header.seed}, as one file` : state.place === 'replay' ? 'a recording' : `seed ${trace.header.seed}`, warning: state.warning, forkable: forkable() });
   const sentence = summary(v, protocol);
