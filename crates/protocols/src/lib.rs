@@ -27,11 +27,13 @@
 //! | [`types`], [`ballot`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
 //! | [`epoch_log`], [`membership`], [`reading`], [`window`], [`host_read`] | what replicated logs do alike: the log in memory, quorums of changing members, linearizable reads, flow control, reading back |
 //! | [`paxos`] | Paxos for one value: the place to begin |
+//! | [`ben_or`] | Ben-Or's randomised consensus: what impossibility leaves possible |
 //! | [`raft`] | Raft |
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
 //! | [`replicated`] | any process, run on any replicated log |
+//! | [`saga`] | sagas: long transactions that are undone step by step |
 //! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
@@ -45,6 +47,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ballot;
+pub mod ben_or;
 pub mod catalogue;
 pub mod commit;
 pub mod contract;
@@ -59,6 +62,7 @@ pub mod raft;
 pub mod reading;
 pub mod replicated;
 pub mod rng;
+pub mod saga;
 pub mod types;
 pub mod viewstamped;
 pub mod window;

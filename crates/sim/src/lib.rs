@@ -35,6 +35,7 @@ mod dice;
 mod disk;
 mod event;
 mod faults;
+pub mod flp;
 mod machine;
 mod matrix;
 mod member;

@@ -39,7 +39,8 @@ crate::wire_format!(enum BankOp {
 });
 
 impl BankOp {
-    fn account(&self) -> &str {
+    /// The account that it is about.
+    pub fn account(&self) -> &str {
         match self {
             BankOp::Debit { account, .. } | BankOp::Credit { account, .. } | BankOp::Balance { account } => {
                 account

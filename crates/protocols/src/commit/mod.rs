@@ -70,6 +70,7 @@ mod coordinator;
 mod keyspace;
 mod message;
 mod participant;
+mod planner;
 mod resource;
 pub mod three_phase;
 mod three_phase_message;
@@ -79,6 +80,7 @@ pub use coordinator::{AbortReason, Config, Coordinator, Event, Limits, RefusalRe
 pub use keyspace::{KeyOp, Keyspace};
 pub use message::{CoordinatorRecord, Message, Outcome, ParticipantRecord, Peer, Stamp, Vote};
 pub use participant::{InDoubt, Participant, ParticipantConfig, ParticipantEvent};
+pub use planner::{CannotRoute, Placement, Route};
 pub use resource::{Refusal, Resource};
 
 use crate::types::NodeId;

@@ -11,6 +11,7 @@ mod subject {
 
 mod explore;
 mod party;
+mod planner;
 mod random;
 mod replicated;
 mod resources;
