@@ -11,6 +11,8 @@ import { simAddress } from './script.js';
 import { leaderOf, reach, view } from './view.js';
 import { SINGLE, clock, duration, epochNumber, epochWord, list } from './words.js';
 
+/** Nodes that a script may have. */
+const NODES_MAX = 15;
 /** How long before the loss of a leader its question is asked. */
 const ASK_BEFORE_NS = 2e9;
 
@@ -182,6 +184,7 @@ export class Story {
       const peer = up.find((n) => n.id !== target.id);
       if (peer) verbs.push(verb(`cut ${target.id}–${peer.id}`, `cut ${target.id} ${peer.id}`));
     }
+    if (!single && v.nodes.length < NODES_MAX) { const line = `add n${v.nodes.length + 1}`; verbs.push(verb(line, line)); }
     for (const n of down.slice(0, 2)) verbs.unshift(verb(`restart ${n.id}`, `restart ${n.id}`));
     if (v.cuts.size) verbs.unshift(verb('heal every link', 'heal'));
     return h('div', { class: 'verbs' }, h('h2', { text: 'Break it here and now' }), h('div', { class: 'verb-list' }, ...verbs));
