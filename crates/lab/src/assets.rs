@@ -51,6 +51,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "compare.js" SCRIPT;
     "dom.js" SCRIPT;
     "editor.js" SCRIPT;
+    "flp.js" SCRIPT;
     "gestures.js" SCRIPT;
     "help.js" SCRIPT;
     "inspector.js" SCRIPT;

@@ -10,6 +10,7 @@
 
 mod assets;
 mod export;
+mod flp;
 mod lessons;
 mod live;
 mod runs;

@@ -71,6 +71,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/about", get(about))
         .route("/api/run", post(run))
         .route("/api/swarm", post(swarm))
+        .route("/api/flp", post(flp))
         .route("/api/recorded", get(recorded))
         .route("/api/events", get(events))
         .route("/api/live", get(live))
@@ -215,6 +216,19 @@ async fn swarm(body: Bytes) -> Response {
     let until = Span(cell.until.min(RUN_TIME_MAX.0));
     let swarm = Swarm { protocol: cell.protocol, nodes: cell.nodes, until, only };
     synod_sim::swarm(cell.seed, &swarm).to_string().into_response()
+}
+
+/// Where a schedule leads, and what may happen there.
+async fn flp(body: Bytes) -> Response {
+    let schedule: crate::flp::Schedule = match serde_json::from_slice(&body) {
+        Ok(schedule) => schedule,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is not a schedule: {error}")),
+    };
+    match tokio::task::spawn_blocking(move || crate::flp::play(&schedule)).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(why)) => refuse(StatusCode::BAD_REQUEST, why),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn recorded(State(shared): App) -> Response {

@@ -13,6 +13,7 @@ import { Story, drawVerdict, election } from './story.js';
 import { LiveTrace, act, drawLive } from './live.js';
 import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
 import { lessonOf } from './lessons.js';
+import { Flp, scheduleOf } from './flp.js';
 import { drawMatrix } from './matrix.js';
 import { PROTOCOLS } from './protocols.js';
 import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
@@ -22,7 +23,9 @@ import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
 import { SINGLE, scriptTime, summary } from './words.js';
 
-const PLACES = ['sim', 'live', 'compare', 'matrix', 'replay'];
+const PLACES = ['sim', 'live', 'compare', 'matrix', 'flp', 'replay'];
+/** Those that show no run, and so have no time. */
+const TIMELESS = ['matrix', 'flp'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
 const DUEL_PRELUDE_NS = 20e6;
@@ -87,6 +90,7 @@ const compare = new Compare(byId('compare'), {
   act: (line) => addLine(line),
   seek: (t) => seek(t), tip, hold: () => pause(),
 });
+const flp = new Flp(byId('flp'), toast);
 const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
 
 /** What a gesture may do now. */
@@ -189,7 +193,7 @@ function advance(now, passed) {
 /* ---- drawing ---- */
 
 function draw() {
-  if (state.place === 'matrix') return;
+  if (TIMELESS.includes(state.place)) return;
   if (state.place === 'compare') { drawCompare(); return; }
   const { trace, t } = state, v = view(trace, t), protocol = trace.header.protocol;
   if (!v.byId.has(state.selected) || !state.picked) state.selected = leaderOf(v)?.id ?? (v.byId.has(state.selected) ? state.selected : trace.header.nodes[0] ?? '');
@@ -382,10 +386,10 @@ async function loadCompare(text, { protocols, t, push = false }) {
 function enter(place) {
   state.place = place;
   lab.dataset.place = place;
-  lab.hidden = place === 'compare' || place === 'matrix';
+  lab.hidden = place === 'compare' || TIMELESS.includes(place);
   byId('compare').hidden = place !== 'compare';
-  byId('matrix').hidden = place !== 'matrix';
-  byId('transport').hidden = place === 'matrix';
+  for (const timeless of TIMELESS) byId(timeless).hidden = place !== timeless;
+  byId('transport').hidden = TIMELESS.includes(place);
   for (const other of PLACES) {
     const link = byId(`place-${other}`);
     if (other === place) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
@@ -450,6 +454,7 @@ async function navigate() {
   closeMenu(false);
   if (address.place === 'live') { openLive(); return; }
   if (address.place === 'matrix') { openMatrix(); return; }
+  if (address.place === 'flp') { openFlp(); return; }
   if (address.place === 'compare') {
     const first = address.script === null;
     if (await loadCompare(address.script ?? LOCKSTEP_SCRIPT, { protocols: address.protocols, t: address.t }) && first) play(state.t + LOCKSTEP_PLAYS_NS);
@@ -488,6 +493,13 @@ function openMatrix() {
   clearTimeout(settling);
   enter('matrix');
   drawMatrix(byId('matrix'), toast).catch(() => toast('The laboratory does not answer. Is it still running?'));
+}
+
+function openFlp() {
+  pause();
+  clearTimeout(settling);
+  enter('flp');
+  flp.show(scheduleOf(location.hash));
 }
 
 /** The one run of a page that was exported. */
@@ -580,7 +592,7 @@ function keys(e) {
     if (e.key === 'z' && (state.place === 'sim' || state.place === 'compare')) { e.shiftKey ? history.forward() : history.back(); e.preventDefault(); }
     return;
   }
-  if (state.place === 'matrix') return;
+  if (TIMELESS.includes(state.place)) return;
   const onButton = target.closest('button, a, summary, [role=tab]');
   if (e.key === ' ' && onButton) return;
   const diagram = state.place === 'compare' ? compare : spacetime;

@@ -325,6 +325,24 @@ impl Paxos {
         }
     }
 
+    /// What it has promised, accepted and tries, in words.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let shown = |proposal: &Proposal| format!("{:?} under {}", proposal.1, proposal.0);
+        let mut lines = Vec::from([
+            (
+                "promised",
+                if self.promised == Ballot::ZERO { "nothing".into() } else { format!("{}", self.promised) },
+            ),
+            ("accepted", self.accepted.as_ref().map_or("nothing".into(), shown)),
+        ]);
+        if let Some(attempt) = &self.attempt {
+            lines.push(("proposes under", format!("{}", attempt.ballot)));
+            lines.push(("promised by", attempt.promisers.iter().map(|id| format!("{id} ")).collect()));
+        }
+        lines.extend(self.chosen.as_ref().map(|value| ("knows to be chosen", format!("{value:?}"))));
+        lines
+    }
+
     /// How many ballots it has tried; 0 if it does not propose.
     pub fn attempts(&self) -> u64 {
         self.attempt.as_ref().map_or(0, |attempt| attempt.count.into())

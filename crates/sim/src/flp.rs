@@ -31,6 +31,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 use std::time::Duration;
 use synod_protocols::ben_or::{self, BenOr};
 use synod_protocols::paxos::{self, Paxos};
@@ -149,6 +150,30 @@ pub enum Step {
     Wake(NodeId),
 }
 
+/// `d17` delivers letter 17, `w2` wakes n2.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Deliver(number) => write!(f, "d{number}"),
+            Step::Wake(id) => write!(f, "w{}", id.0),
+        }
+    }
+}
+
+impl FromStr for Step {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Step, String> {
+        let wrong = || format!("`{text}` is no step: `d17` delivers letter 17, `w2` wakes n2");
+        let number = |rest: &str| rest.parse().map_err(|_| wrong());
+        match text.split_at_checked(1) {
+            Some(("d", rest)) => Ok(Step::Deliver(number(rest)?)),
+            Some(("w", rest)) => Ok(Step::Wake(NodeId(number(rest)?))),
+            _ => Err(wrong()),
+        }
+    }
+}
+
 /// The state of all processes, and the messages on their way.
 #[derive(Clone)]
 pub struct Configuration<P: Consensus> {
@@ -202,6 +227,24 @@ impl<P: Consensus> Configuration<P> {
         self.members.iter().map(P::round).max().unwrap_or(0)
     }
 
+    /// One of the processes.
+    pub fn member(&self, id: NodeId) -> &P {
+        &self.members[id.0 as usize - 1]
+    }
+
+    /// What must happen in a member's turn: the oldest letter to it arrives or, without one, it
+    /// wakes if it waits.
+    pub fn due(&self, member: NodeId) -> Option<Step> {
+        let oldest = self.letters.iter().find(|letter| letter.to == member);
+        let wakes = self.member(member).deadline().is_some();
+        oldest.map(|letter| Step::Deliver(letter.number)).or(wakes.then_some(Step::Wake(member)))
+    }
+
+    /// How many steps were taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Everything that may happen next.
     pub fn enabled(&self) -> Vec<Step> {
         let wakes = (1..=MEMBERS as u64).map(NodeId).filter(|id| self.member(*id).deadline().is_some());
@@ -236,10 +279,6 @@ impl<P: Consensus> Configuration<P> {
                 })
             }
         }
-    }
-
-    fn member(&self, id: NodeId) -> &P {
-        &self.members[id.0 as usize - 1]
     }
 
     /// One process takes a step, and everything that it tells itself is part of it.
@@ -466,12 +505,8 @@ pub fn keep_bivalent<P: Consensus>(first: Configuration<P>, steps: u64) -> Run<P
             break;
         }
         let member = NodeId(turn % MEMBERS as u64 + 1);
+        let Some(due) = run.last.due(member) else { continue };
         let oldest = run.last.letters.iter().find(|letter| letter.to == member);
-        let due = match oldest {
-            Some(letter) => Step::Deliver(letter.number),
-            None if run.last.member(member).deadline().is_some() => Step::Wake(member),
-            None => continue,
-        };
         run.waited_max = run.waited_max.max(oldest.map_or(0, |letter| run.steps - letter.sent_step));
         let before = harmless(&run.last, due, turn).unwrap_or_default();
         let before = before.into_iter().map(|step| run.take(step)).collect();
@@ -485,8 +520,9 @@ pub fn keep_bivalent<P: Consensus>(first: Configuration<P>, steps: u64) -> Run<P
     run
 }
 
-/// The fewest steps after which `due` leaves the outcome open.
-fn harmless<P: Consensus>(from: &Configuration<P>, due: Step, turn: u64) -> Option<Vec<Step>> {
+/// The fewest steps after which `due` leaves the outcome open, if the search finds any. Coins fall
+/// as the number of the turn says, not as they will.
+pub fn harmless<P: Consensus>(from: &Configuration<P>, due: Step, turn: u64) -> Option<Vec<Step>> {
     let mut blind = from.clone();
     blind.members.iter_mut().zip(0..).for_each(|(member, i)| member.change_coins(!turn << 8 | i));
     let mut seen = HashSet::from([blind.digest()]);

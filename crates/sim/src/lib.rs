@@ -70,6 +70,9 @@ pub use trace::{TRACE_BYTES_MAX, TRACE_EVENTS_MAX, TRACE_VERSION, Trace};
 pub use units::{Factor, Share, Span};
 pub use world::MARKS_MAX;
 
+pub use synod_protocols::NodeId;
+pub use synod_protocols::paxos::Paxos;
+
 use std::fmt;
 use synod_protocols::catalogue::REPLICATED_LOGS;
 use synod_protocols::log::ReplicatedLog;

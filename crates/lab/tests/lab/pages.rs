@@ -47,6 +47,33 @@ fn a_cell_of_the_matrix_opens_its_run() {
 }
 
 #[test]
+fn the_reader_schedules_paxos_and_the_adversary_keeps_it_open() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "#flp");
+    page.wait_for("an open beginning", "document.getElementById('flp').dataset.mark === 'bivalent'");
+    page.click("[data-verb=adversary]");
+    page.wait_for(
+        "thirty turns, and still open",
+        "Number(document.getElementById('flp').dataset.steps) >= 30 && document.getElementById('flp').dataset.mark === 'bivalent'",
+    );
+    let address = page.evaluate("location.hash");
+    assert!(address.as_str().expect("an address").starts_with("#flp&d"), "{address}");
+    // Whoever lets everybody have their turns, come what may, sees a decision.
+    page.evaluate("location.hash = '#flp'");
+    page.wait_for("the beginning", "document.getElementById('flp').dataset.steps === '0'");
+    for step in 1..=60 {
+        if page.evaluate("document.getElementById('flp').dataset.mark === 'decided'") == true {
+            break;
+        }
+        page.click("[data-verb=fair]");
+        page.wait_for("the step", &format!("document.getElementById('flp').dataset.steps === '{step}'"));
+    }
+    assert_eq!(page.evaluate("document.getElementById('flp').dataset.mark"), "decided");
+    page.assert_clean();
+}
+
+#[test]
 fn the_lesson_opens_on_the_run_that_breaks_and_the_rule_mends_it() {
     let Some(browser) = Browser::start() else { return };
     let lab = Served::start();
