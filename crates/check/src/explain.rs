@@ -207,7 +207,13 @@ pub(crate) fn returned(operation: &Operation) -> Option<u64> {
 
 pub(crate) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
-        Outcome::Ok(reply) => reply.value.as_ref().map_or("ok".into(), |value| cut(&format!("-> {value}"))),
+        Outcome::Ok(reply) => {
+            let value = reply.value.as_ref().map_or("ok".into(), |value| cut(&format!("-> {value}")));
+            match reply.more.get("revision") {
+                Some(revision) => format!("{value} at revision {}", cut(&revision.to_string())),
+                None => value,
+            }
+        }
         Outcome::Fail { .. } => "failed".into(),
         Outcome::Unknown { .. } => "?".into(),
     }
