@@ -103,10 +103,10 @@ impl Hasher for WordHasher {
         self.0 ^ (self.0 >> 32)
     }
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            self.write_u64(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
         }
     }
     fn write_u64(&mut self, word: u64) {
@@ -175,6 +175,8 @@ struct Search<'a, M: Model> {
     jumps: Vec<u32>,
     states: Vec<Rc<M::State>>,
     state_ids: WordMap<Rc<M::State>, u32>,
+    /// The state that each entry last led to: mostly, as after a write, it is the same from everywhere.
+    led_to: Vec<u32>,
     /// For (required operations, state): the minimal sets of used optional operations that were tried.
     tried: WordMap<Words, Vec<Words>>,
     bytes: usize,
@@ -227,6 +229,7 @@ impl<'a, M: Model> Search<'a, M> {
             jumps: Vec::new(),
             states: Vec::new(),
             state_ids: WordMap::default(),
+            led_to: vec![u32::MAX; entries.len()],
             tried: WordMap::default(),
             bytes,
             best: Furthest { order: Vec::new(), blocked: None, states: Vec::new() },
@@ -458,10 +461,19 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn step(&mut self, state: u32, entry: u32) -> Option<u32> {
-        let entry = &self.entries[entry as usize];
+        let Entry { op, answer, .. } = &self.entries[entry as usize];
         let before = &self.states[state as usize];
-        let after = self.model.step(before, &entry.op, entry.answer.as_ref())?;
-        if after == **before { Some(state) } else { Some(self.intern(after)) }
+        let after = self.model.step(before, op, answer.as_ref())?;
+        if after == **before {
+            return Some(state);
+        }
+        let guess = self.led_to[entry as usize];
+        if self.states.get(guess as usize).is_some_and(|known| **known == after) {
+            return Some(guess);
+        }
+        let id = self.intern(after);
+        self.led_to[entry as usize] = id;
+        Some(id)
     }
 
     fn intern(&mut self, state: M::State) -> u32 {

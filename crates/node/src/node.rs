@@ -115,6 +115,8 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     reads: Reads<S::Query>,
     /// Answers to reads under a lease, which leave if the lease still holds when the batch ends.
     leased: Vec<Leased<S>>,
+    /// Reads answered under a lease.
+    leased_reads: u64,
     changes: Changes,
     inbox: Vec<Forwarded>,
     /// The latest proposals, oldest first.
@@ -195,6 +197,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             outgoing: Outgoing::new(config.id, incarnation),
             reads: Reads::new(),
             leased: Vec::new(),
+            leased_reads: 0,
             changes: Changes::default(),
             inbox: Vec::new(),
             proposals: VecDeque::new(),
@@ -287,11 +290,15 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         let sends = if self.outgoing.has_more() { self.send_at } else { None };
         let reads = if self.reads.has_queued() { self.read_at } else { None };
         let resend = if self.outgoing.is_outstanding() { self.resend_at } else { None };
+        let fetch = self.fetch.as_ref().map(|fetch| fetch.retry_at);
         let clients = [self.outgoing.deadline(), self.reads.deadline(), sends, reads, resend];
         let own = [self.process.deadline(), self.mark_at, self.full_until];
-        let fetch = self.fetch.as_ref().map(|fetch| fetch.retry_at);
         let others = [self.changes.deadline(), self.serving.deadline(), fetch];
-        clients.into_iter().chain(own).chain(others).flatten().min()
+        let never = Time(u64::MAX);
+        let earlier = |one: Time, other: &Option<Time>| one.min(other.unwrap_or(never));
+        let earliest =
+            [&clients[..], &own, &others].iter().fold(never, |at, times| times.iter().fold(at, earlier));
+        (earliest < never).then_some(earliest)
     }
 
     /// Where the member stands.
@@ -302,6 +309,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             incarnation: self.incarnation,
             damaged: self.damaged,
             requests: self.requests(),
+            leased_reads: self.leased_reads,
             syncs: self.writer.syncs(),
             bytes_written: self.writer.bytes_written(),
             steps: self.steps,
@@ -364,7 +372,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             } else if let Some(message) =
                 self.held.send(send.to, send.message, send.release, emitted, durable)
             {
-                out.sends.push((send.to, PeerMessage::Protocol(message)));
+                let message = PeerMessage::Protocol(message);
+                out.sends.push(PeerSend { to: send.to, message, early: emitted > durable });
             }
         }
         for emit in effects.events.drain(..) {

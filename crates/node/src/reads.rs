@@ -121,6 +121,9 @@ impl<Q> Reads<Q> {
 
     /// When the next read's time is up. Within one batch deadlines never go back.
     pub(crate) fn deadline(&self) -> Option<Time> {
+        if self.waiting == 0 {
+            return None;
+        }
         let asked = self.asked.iter().map(|(_, reads)| reads);
         let ready = self.ready.iter().map(|ready| &ready.reads);
         asked.chain(ready).chain([&self.queue]).filter_map(|reads| Some(reads.first()?.deadline)).min()

@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 /// How much of a segment is read at once, in bytes. Records share the memory of what was read, so
 /// this also bounds how much one of them keeps alive.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 64 << 10;
 /// What is overwritten at once when garbage is cleared, in bytes.
 const CLEAR_BYTES: usize = 4096;
 

@@ -12,6 +12,10 @@ use synod_protocols::Rng;
 /// What a disk writes whole or not at all, in bytes.
 pub const SECTOR_BYTES: usize = 512;
 
+/// What was never written reads as these zeros, which need not be copied: most of a segment is preallocated and
+/// empty, and a member that starts looks through all of it.
+static BLANK: [u8; 128 << 10] = [0; 128 << 10];
+
 /// The disk of one simulated member.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
@@ -165,10 +169,13 @@ impl Disk for SimDisk {
     }
 
     fn read(&mut self, segment: SegmentId, offset: u64, len: usize) -> Result<Bytes, DiskFault> {
-        let data = &self.segment(segment)?.data;
+        let Segment { data, written, .. } = self.segment(segment)?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
         let end = start.saturating_add(len).min(data.len());
-        Ok(Bytes::copy_from_slice(&data[start..end]))
+        match BLANK.get(..end - start) {
+            Some(blank) if start >= *written => Ok(Bytes::from_static(blank)),
+            _ => Ok(Bytes::copy_from_slice(&data[start..end])),
+        }
     }
 
     fn create(&mut self, segment: SegmentId, bytes: u64) -> Result<(), DiskFault> {

@@ -121,6 +121,14 @@ impl MemoryMap {
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         self.pairs.iter()
     }
+
+    /// Writes one pair, or removes it; gives the value that was there.
+    pub fn replace(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Bytes> {
+        match value {
+            Some(value) => self.pairs.insert(key, value),
+            None => self.pairs.remove(&key),
+        }
+    }
 }
 
 impl OrderedMap for MemoryMap {
@@ -146,14 +154,7 @@ impl OrderedMap for MemoryMap {
 
     fn commit(&mut self, writes: WriteBatch) -> Result<(), Infallible> {
         for (key, value) in writes {
-            match value {
-                Some(value) => {
-                    self.pairs.insert(key, value);
-                }
-                None => {
-                    self.pairs.remove(&key);
-                }
-            }
+            self.replace(key, value);
         }
         Ok(())
     }

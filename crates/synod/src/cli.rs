@@ -77,6 +77,9 @@ pub enum Command {
     /// Make a failing run small, and tell in plain words what happens in it
     #[command(after_help = SHRINK_EXAMPLE)]
     Shrink(Shrink),
+    /// Keep Paxos from deciding for as long as you like, and see what ends that
+    #[command(after_help = crate::flp::EXAMPLE)]
+    Flp(crate::flp::Flp),
     /// Measure how long writes pause when the leader dies, hangs or is cut off, on a cluster of its own
     Failover(Failover),
 }
@@ -271,10 +274,30 @@ pub struct Serve {
 
 /// Options of `synod lab`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Lab {
+    #[command(subcommand)]
+    pub command: Option<LabCommand>,
     /// The page's address
     #[arg(long, default_value = "127.0.0.1:8411")]
     pub page: SocketAddr,
+}
+
+/// What else `synod lab` does.
+#[derive(Subcommand, Debug)]
+pub enum LabCommand {
+    /// Write one HTML file that shows a run and opens anywhere, without a server or a network
+    Export(Export),
+}
+
+/// Options of `synod lab export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The script to run; the language is described in docs/scripts.md
+    pub script: PathBuf,
+    /// The file to write
+    #[arg(long, short)]
+    pub output: PathBuf,
 }
 
 /// Options of `synod sim`.
