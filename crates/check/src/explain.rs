@@ -55,7 +55,7 @@ pub(crate) fn explain(history: &History, no: &Contradiction, part: &[OperationIn
         line(format!(
             "Until `{}` of {} returned, all was explained ({found} operations in order); what it could find was: {}.",
             cut(&blocked.call.to_string()),
-            blocked.client,
+            cut(&blocked.client),
             cut(&states)
         ));
     }
@@ -83,7 +83,7 @@ pub(crate) fn named(operation: &Operation) -> String {
     format!(
         "operation {} of {} ({}{answer})",
         operation.id,
-        operation.client,
+        cut(&operation.client),
         cut(&operation.call.to_string())
     )
 }
@@ -177,7 +177,7 @@ fn picture(
                     bar.push_str(&"┄".repeat(width - column(operation.invoked.order)));
                 }
             }
-            let call = format!("{}: {}", operation.client, cut(&operation.call.to_string()));
+            let call = format!("{}: {}", cut(&operation.client), cut(&operation.call.to_string()));
             (call, answer(operation), bar)
         })
         .collect();
