@@ -25,9 +25,10 @@ export class Inspector {
     this.shown = '';
   }
 
-  /** @param {import('./view.js').View} v @param {string} id @param {string} protocol @param {Node|null} [extra] */
-  draw(v, id, protocol, extra = null) {
+  /** @param {import('./view.js').View} v @param {string} id @param {string} protocol @param {boolean} breakable @param {Node|null} [extra] */
+  draw(v, id, protocol, breakable, extra = null) {
     this.id = id;
+    this.more.hidden = !breakable;
     const n = v.byId.get(id);
     if (!n) return;
     const ids = v.nodes.map((x) => x.id).join();

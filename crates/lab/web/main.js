@@ -12,6 +12,7 @@ import { ScriptPanel } from './editor.js';
 import { Story, drawVerdict, election } from './story.js';
 import { LiveTrace, act, drawLive } from './live.js';
 import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
+import { lessonOf } from './lessons.js';
 import { drawMatrix } from './matrix.js';
 import { PROTOCOLS } from './protocols.js';
 import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
@@ -197,11 +198,12 @@ function draw() {
   spacetime.moveTo(t);
   if (state.playing || state.present) spacetime.reveal(t, true); else if (t < spacetime.from || t > spacetime.to) spacetime.reveal(t, false);
   if (state.present) spacetime.stale = true;
-  const e = state.place === 'live' ? null : election(trace, t);
+  // Who wins is not asked where the page tells another story.
+  const asks = state.place !== 'live' && protocol !== SINGLE && !lessonOf(protocol), e = asks ? election(trace, t) : null;
   spacetime.secret = !!e && t < e.won;
   spacetime.draw();
   transport.draw({ t, playing: state.playing || state.present, from: spacetime.from, to: spacetime.to, speed: state.speed, present: state.present });
-  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol);
+  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol, forkable() || state.place === 'live');
   table.draw(trace, t);
   if (state.place !== 'live') story.draw(trace, v, { title: carried ? `seed ${trace.header.seed}, as one file` : state.place === 'replay' ? 'a recording' : `seed ${trace.header.seed}`, warning: state.warning, forkable: forkable() });
   const sentence = summary(v, protocol);

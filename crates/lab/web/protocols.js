@@ -36,10 +36,11 @@ export const DUEL_SCRIPT = `synod-script 1
 protocol single-paxos
 nodes 3
 seed 3
-for 2s
+for 700ms
 latency 20ms..40ms
 disk 2ms
-election 200ms
+election 60ms
+heartbeat 10ms
 at 200ms propose red on n1
 at 240ms propose blue on n3
 `;

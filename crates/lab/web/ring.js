@@ -261,7 +261,9 @@ export class Ring {
     for (const [i, cell] of parts.cells.entries()) {
       const entry = entries[i];
       put(cell.g, { class: entry ? `entry${entry[0] <= n.committed ? ' committed' : ''}${entry[0] <= n.durable ? ' durable' : ''}` : 'none', transform: `translate(${left + i * step} 8)` });
-      if (entry) put(cell.text, { text: epochNumber(entry[1]), x: 7.5, y: 11.2 });
+      // A ballot is long for its cell, so the cell has it without the letter.
+      const epoch = entry ? epochNumber(entry[1]).replace('n', '') : '';
+      if (entry) put(cell.text, { text: epoch, class: epoch.length > 2 ? 'cell long' : 'cell', x: 7.5, y: epoch.length > 2 ? 10.4 : 11.2 });
     }
     put(parts.more, { text: this.narrow ? '' : this.protocol === SINGLE ? (n.last ? `accepted ${n.log[0]?.[2] ?? ''}` : 'nothing accepted') : !n.last ? 'log empty' : n.up ? `${n.committed} of ${n.last} committed${n.base ? `, ${n.base} in snapshot` : ''}` : `${n.durable} on disk`, y: 39 });
   }

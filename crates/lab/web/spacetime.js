@@ -373,7 +373,7 @@ export class SpaceTime {
       g.setLineDash(phase === 'ok' ? [] : phase === 'fail' ? [5, 2] : [2, 3]);
       g.beginPath(); g.roundRect(x1, y - 7, Math.max(4, x2 - x1), 14, 3); g.fill(); g.stroke();
       g.setLineDash([]);
-      const value = end?.value ?? first.value, label = `${first.f} ${first.key ?? ''}${value === undefined || value === null ? '' : `=${value}`}`;
+      const value = end?.value ?? first.value, label = `${first.f} ${first.key ?? ''}${value === undefined || value === null ? '' : `${first.key ? '=' : ''}${value}`}`;
       const at = Math.max(x1, GUTTER) + 5;
       g.fillStyle = c.text; g.textAlign = 'left';
       if (x2 - at > g.measureText(label).width + 4) g.fillText(label, at, y + 0.5);

@@ -11,6 +11,8 @@ import { simAddress } from './script.js';
 import { leaderOf, reach, view } from './view.js';
 import { SINGLE, clock, duration, epochNumber, epochWord, list } from './words.js';
 
+/** Nodes that a script may have. */
+const NODES_MAX = 15;
 /** How long before the loss of a leader its question is asked. */
 const ASK_BEFORE_NS = 2e9;
 
@@ -94,7 +96,7 @@ export class Story {
     if (single) parts.push(...this.#oneValue(trace));
     else if (lesson) parts.push(...this.#lesson(trace, lesson));
     else parts.push(...this.#head(trace, e, phase, about));
-    if (e && !lesson && !single) parts.push(this.#question(trace, v, e, phase, guess));
+    if (e && !lesson && !single && !trace.header.recorded) parts.push(this.#question(trace, v, e, phase, guess));
     if (about.forkable) parts.push(this.#verbs(v, leader, single));
     this.box.replaceChildren(...parts);
   }
@@ -103,8 +105,10 @@ export class Story {
   #head(trace, e, phase, about) {
     const { nodes, protocol } = trace.header;
     const name = aboutProtocol(protocol)?.name ?? protocol;
-    const lede = [h('p', { class: 'eyebrow', text: `${name}, ${nodes.length} nodes, ${about.title}` })];
-    if (!e) {
+    const lede = [h('p', { class: 'eyebrow', text: `${name}, ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}, ${about.title}` })];
+    if (trace.header.recorded) {
+      lede.push(h('h1', { text: `What ${trace.header.recorded} did` }), h('p', { text: `The flight recording of one member, run again: every input that ${trace.header.recorded} had, and so everything that it did. Of the others it shows what ${trace.header.recorded} heard from them and told them, and when; what else they did, it cannot know.` }));
+    } else if (!e) {
       lede.push(h('h1', { text: 'A cluster at work' }), h('p', { text: 'One node leads and puts every change into one order; the others follow and stand ready. Break something and see what holds.' }));
     } else {
       const title = phase === 'before' ? 'A cluster about to lose its leader' : phase === 'during' ? 'The leader is gone' : e.winner ? `${e.winner} leads now` : 'Nobody leads';
@@ -180,6 +184,7 @@ export class Story {
       const peer = up.find((n) => n.id !== target.id);
       if (peer) verbs.push(verb(`cut ${target.id}–${peer.id}`, `cut ${target.id} ${peer.id}`));
     }
+    if (!single && v.nodes.length < NODES_MAX) { const line = `add n${v.nodes.length + 1}`; verbs.push(verb(line, line)); }
     for (const n of down.slice(0, 2)) verbs.unshift(verb(`restart ${n.id}`, `restart ${n.id}`));
     if (v.cuts.size) verbs.unshift(verb('heal every link', 'heal'));
     return h('div', { class: 'verbs' }, h('h2', { text: 'Break it here and now' }), h('div', { class: 'verb-list' }, ...verbs));

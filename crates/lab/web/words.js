@@ -27,7 +27,7 @@ const BALLOT_ROUND = 1e6;
 
 /** An epoch as its protocol writes it. No term, epoch or view comes near a ballot's numbers. @param {number} epoch */
 export function epochNumber(epoch) {
-  return epoch < BALLOT_ROUND ? String(epoch) : `${Math.floor(epoch / BALLOT_ROUND)}.${epoch % BALLOT_ROUND}`;
+  return epoch < BALLOT_ROUND ? String(epoch) : `${Math.floor(epoch / BALLOT_ROUND)}.n${epoch % BALLOT_ROUND}`;
 }
 
 /** "a, b and c" @param {string[]} items */

@@ -142,7 +142,7 @@ fn label(payload: &Payload) -> String {
 pub(crate) fn epoch_words(protocol: &str, epoch: u64) -> String {
     match protocol {
         "raft" => format!("term {epoch}"),
-        "multi-paxos" => format!("ballot {}.{}", epoch / ID_BOUND, epoch % ID_BOUND),
+        "multi-paxos" => format!("ballot {}.n{}", epoch / ID_BOUND, epoch % ID_BOUND),
         "viewstamped" => format!("view {epoch}"),
         _ => format!("epoch {epoch}"),
     }

@@ -136,9 +136,7 @@ impl World<'_> {
                 let released = seat.synced(records);
                 self.counts.syncs += 1;
                 self.show(&Event::Disk { n: member(at), op: "sync-end", bytes: 0 });
-                for (to, message) in released {
-                    self.send(at, to, message);
-                }
+                self.send_all(at, released);
                 self.show_state(at);
             }
             Due::Timer { member: at } => {
@@ -166,11 +164,9 @@ impl World<'_> {
         if !effects.records.is_empty() {
             self.write(at, &effects);
         }
-        for send in effects.sends {
-            if let Some(message) = self.seats[usize::from(at)].hold(send.to, send.message) {
-                self.send(at, send.to, message);
-            }
-        }
+        let messages = effects.sends.into_iter().map(|send| (send.to, send.message)).collect();
+        let free = self.seats[usize::from(at)].hold(messages);
+        self.send_all(at, free);
         if let Some(value) = learnt {
             self.on_learnt(at, value);
         }
@@ -196,12 +192,19 @@ impl World<'_> {
         self.show(&Event::Disk { n, op: "sync-begin", bytes });
     }
 
-    /// Puts a message on its way. What a member tells itself needs none.
-    fn send(&mut self, from: u8, to: NodeId, message: Message) {
-        let to = index(to);
-        if to == from {
-            return self.step(from, Input::Message { from: NodeId(u64::from(from) + 1), message });
+    /// Puts messages on their way. What a member tells itself needs none, and comes after what it tells others, since
+    /// that may make it record more.
+    fn send_all(&mut self, from: u8, messages: Vec<(NodeId, Message)>) {
+        let (own, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|(to, _)| index(*to) == from);
+        for (to, message) in others {
+            self.send(from, index(to), message);
         }
+        for (id, message) in own {
+            self.step(from, Input::Message { from: id, message });
+        }
+    }
+
+    fn send(&mut self, from: u8, to: u8, message: Message) {
         let number = self.counts.messages;
         self.counts.messages += 1;
         let bytes = message.to_bytes();

@@ -161,13 +161,14 @@ impl Seat {
         }
     }
 
-    /// Keeps a message until all that was recorded before it is durable; gives it back if it is.
-    pub(super) fn hold(&mut self, to: NodeId, message: Message) -> Option<Message> {
-        if self.disk.len() == self.durable {
-            return Some(message);
+    /// Keeps messages until all that was recorded before them is durable; gives them back if it is.
+    pub(super) fn hold(&mut self, messages: Vec<(NodeId, Message)>) -> Vec<(NodeId, Message)> {
+        let gate = self.disk.len();
+        if gate == self.durable {
+            return messages;
         }
-        self.held.push_back((self.disk.len(), to, message));
-        None
+        self.held.extend(messages.into_iter().map(|(to, message)| (gate, to, message)));
+        Vec::new()
     }
 
     /// So many records are durable; what waited for them may leave.
