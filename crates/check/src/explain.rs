@@ -55,7 +55,7 @@ pub(crate) fn explain(history: &History, no: &Contradiction, part: &[OperationIn
         line(format!(
             "Until `{}` of {} returned, all was explained ({found} operations in order); what it could find was: {}.",
             cut(&blocked.call.to_string()),
-            blocked.client,
+            cut(&blocked.client),
             cut(&states)
         ));
     }
@@ -83,7 +83,7 @@ pub(crate) fn named(operation: &Operation) -> String {
     format!(
         "operation {} of {} ({}{answer})",
         operation.id,
-        operation.client,
+        cut(&operation.client),
         cut(&operation.call.to_string())
     )
 }
@@ -177,7 +177,7 @@ fn picture(
                     bar.push_str(&"┄".repeat(width - column(operation.invoked.order)));
                 }
             }
-            let call = format!("{}: {}", operation.client, cut(&operation.call.to_string()));
+            let call = format!("{}: {}", cut(&operation.client), cut(&operation.call.to_string()));
             (call, answer(operation), bar)
         })
         .collect();
@@ -207,7 +207,13 @@ pub(crate) fn returned(operation: &Operation) -> Option<u64> {
 
 pub(crate) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
-        Outcome::Ok(reply) => reply.value.as_ref().map_or("ok".into(), |value| cut(&format!("-> {value}"))),
+        Outcome::Ok(reply) => {
+            let value = reply.value.as_ref().map_or("ok".into(), |value| cut(&format!("-> {value}")));
+            match reply.more.get("revision") {
+                Some(revision) => format!("{value} at revision {}", cut(&revision.to_string())),
+                None => value,
+            }
+        }
         Outcome::Fail { .. } => "failed".into(),
         Outcome::Unknown { .. } => "?".into(),
     }

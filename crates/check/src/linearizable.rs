@@ -221,7 +221,9 @@ pub fn check<M: Model>(
         shortcuts: results
             .iter()
             .flatten()
-            .filter(|(decided, _)| matches!(decided, Decided::Order(_, true) | Decided::Short(..)))
+            .filter(|(decided, _)| {
+                matches!(decided, Decided::Order(_, true) | Decided::Short(..) | Decided::Few(..))
+            })
             .count(),
         configurations: spent.clone().map(|spent| spent.configurations).sum(),
         bytes_peak: spent.map(|spent| spent.bytes_peak).max().unwrap_or(0),
@@ -253,6 +255,7 @@ fn verdict<M: Model>(
                     model, history, part, &kept, blocked, limits, budget,
                 ));
             }
+            Some(Decided::Few(kept, words)) => return Verdict::No(few(history, part, &kept, &words)),
             last => decided.push(last),
         }
     }
@@ -294,6 +297,25 @@ fn verdict<M: Model>(
     }
 }
 
+/// A contradiction between a few operations that was found by looking at what they say.
+fn few<M: Model>(history: &History, part: &Part<M>, kept: &[u32], words: &str) -> Contradiction {
+    let mut operations = part.indices(kept);
+    operations.sort();
+    let last = operations.iter().max_by_key(|index| history.operations[index.0].returned.map(|at| at.order));
+    let mut contradiction = Contradiction {
+        part: part.name.clone(),
+        blocked: *last.expect("a contradiction has operations"),
+        operations,
+        minimal: true,
+        prefix: None,
+        states: Vec::new(),
+        explanation: String::new(),
+    };
+    let shown = explain::explain(history, &contradiction, &contradiction.operations);
+    contradiction.explanation = format!("{words}\n{shown}");
+    contradiction
+}
+
 /// A contradiction between a few operations, of which the model's own algorithm says that they have no order.
 fn short_contradiction<M: Model>(
     model: &M,
@@ -305,6 +327,10 @@ fn short_contradiction<M: Model>(
     budget: &mut Budget<'_>,
 ) -> Contradiction {
     let own: Vec<Entry<M>> = kept.iter().map(|index| part.entries[*index as usize].clone()).collect();
+    // Where nothing was narrowed down beforehand, each attempt costs a search of much, and few succeed.
+    let divisor = if kept.len() == part.entries.len() { 16 } else { 1 };
+    let minimise_configurations_max = limits.minimise_configurations_max / divisor;
+    let limits = &Limits { minimise_configurations_max, ..*limits };
     let minimal = minimise::minimise(model, &own, &part.entries, blocked, limits, budget);
     let whole = |index: &u32| part.operations[kept[*index as usize] as usize];
     let mut operations: Vec<OperationIndex> = minimal.entries.iter().map(whole).collect();

@@ -29,6 +29,8 @@ pub(crate) enum Decided<S> {
     /// The model's own algorithm found that these entries alone have no order; the last named, as an index of
     /// them, is where they stop having one.
     Short(Vec<u32>, u32),
+    /// What these entries say cannot be true together, and why.
+    Few(Vec<u32>, String),
     /// There is no order.
     Impossible(Furthest<S>),
     /// The budget was spent first.
@@ -37,7 +39,7 @@ pub(crate) enum Decided<S> {
 
 impl<S> Decided<S> {
     fn is_no(&self) -> bool {
-        matches!(self, Decided::Short(..) | Decided::Impossible(_))
+        matches!(self, Decided::Short(..) | Decided::Few(..) | Decided::Impossible(_))
     }
 }
 
@@ -166,6 +168,7 @@ fn decide_within<M: Model>(model: &M, part: &Part<M>, budget: &mut Budget<'_>) -
                 return Decided::Short(kept, blocked);
             }
         }
+        Shortcut::Few(kept, words) => return Decided::Few(kept, words),
         Shortcut::Stuck(blocked) => return Decided::Short((0..part.entries.len() as u32).collect(), blocked),
         Shortcut::None => {}
     }

@@ -21,6 +21,9 @@ const NOTES_MAX: usize = 12;
 /// Transactions of a ring at the most; a longer cycle is only told.
 const RING_MAX: usize = 12;
 
+/// Characters of a sentence at the most.
+const SENTENCE_CHARS_MAX: usize = 1_000;
+
 const STYLE: &str = "\
 :root{--back:#fbfaf7;--text:#22262b;--faint:#8a8f98;--line:#d8d5cd;--bar:#c9d7ea;--bad:#c2410c;--badback:#fbe3d3;--good:#15803d}
 @media(prefers-color-scheme:dark){:root{--back:#15181c;--text:#e6e4de;--faint:#858b95;--line:#33383f;--bar:#2d4059;--bad:#fb923c;--badback:#4a2a14;--good:#4ade80}}
@@ -55,7 +58,7 @@ pub fn html(history: &History, judgement: &Judgement, title: &str) -> String {
             Answer::Unknown(why) => ("unknown", why.as_str()),
         };
         let model = finding.model.name();
-        add(&mut page, format!("<tr><td>{model}<td class=\"{class}\">{class}<td>{}\n", escaped(words)));
+        add(&mut page, format!("<tr><td>{model}<td class=\"{class}\">{class}<td>{}\n", sentence(words)));
     }
     page.push_str("</table>\n");
     let own = |finding: &&Finding| finding.answer.is_no() && finding.follows_from.is_none();
@@ -64,7 +67,7 @@ pub fn html(history: &History, judgement: &Judgement, title: &str) -> String {
     {
         add(
             &mut page,
-            format!("<h2>Why it is not {}</h2>\n<p>{}</p>\n", finding.model, escaped(&reason.words)),
+            format!("<h2>Why it is not {}</h2>\n<p>{}</p>\n", finding.model, sentence(&reason.words)),
         );
         if is_cycle(reason) {
             page.push_str(&ring(history, reason));
@@ -74,6 +77,14 @@ pub fn html(history: &History, judgement: &Judgement, title: &str) -> String {
     }
     page.push_str("</html>\n");
     page
+}
+
+/// A sentence as it may stand on the page: the start of one that quotes a value without end.
+fn sentence(words: &str) -> String {
+    match words.char_indices().nth(SENTENCE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", escaped(&words[..end])),
+        None => escaped(words),
+    }
 }
 
 fn add(page: &mut String, text: String) {
@@ -95,7 +106,7 @@ fn because(history: &History, reason: &Reason) -> String {
         };
         add(
             &mut list,
-            format!("<li>{} before {}: {}.\n", name(link.from), name(link.to), escaped(&link.why)),
+            format!("<li>{} before {}: {}.\n", name(link.from), name(link.to), sentence(&link.why)),
         );
     }
     list.push_str("</ol>\n");

@@ -32,7 +32,10 @@ pub(crate) fn decide(first: &EtcdState, entries: &[Entry<Etcd>]) -> Shortcut {
     }
     match order(first, entries, NEVER) {
         Found::Order(order) => Shortcut::Order(order),
-        Found::Nothing => blocked(first, entries),
+        Found::Nothing => match few(first, entries) {
+            Some((kept, words)) => Shortcut::Few(kept, words),
+            None => blocked(first, entries),
+        },
         Found::Lost => Shortcut::None,
     }
 }
@@ -55,6 +58,85 @@ fn blocked(first: &EtcdState, entries: &[Entry<Etcd>]) -> Shortcut {
     let fits = |index: &u32| !matches!(order(first, entries, entries[*index as usize].ret), Found::Nothing);
     let at = returns.partition_point(fits);
     returns.get(at).map_or(Shortcut::None, |index| Shortcut::Stuck(*index))
+}
+
+/// One or two answers that cannot be right together, and why. There may be none although there is no order.
+fn few(first: &EtcdState, entries: &[Entry<Etcd>]) -> Option<(Vec<u32>, String)> {
+    let mut answered: Vec<(i64, bool, u64, u32)> = Vec::new();
+    for (index, entry) in (0..).zip(entries) {
+        let Some(answer) = &entry.answer else { continue };
+        let (revision, makes) = (answer.revision?, changes(&entry.op, answer)?);
+        if revision < first.revision + i64::from(makes) {
+            let words = format!("The store was at revision {} before the first operation.", first.revision);
+            return Some((vec![index], words));
+        }
+        answered.push((revision, !makes, entry.invoke, index));
+    }
+    answered.sort_unstable();
+    let (mut latest, mut made) = (None::<(u64, u32)>, None::<(i64, u32)>);
+    let mut written: HashMap<&str, u32> = HashMap::new();
+    for (revision, reads, invoke, index) in answered {
+        let entry = &entries[index as usize];
+        if let Some((_, later)) = latest.filter(|(invoke, _)| entry.ret < *invoke) {
+            let words = "One returned before the other was invoked, but its revision is not the earlier one.";
+            return Some((vec![index, later], words.into()));
+        }
+        latest = latest.max(Some((invoke, index)));
+        if !reads {
+            if let Some((_, other)) = made.filter(|(made, _)| *made == revision) {
+                return Some((vec![other, index], format!("Both say that they made revision {revision}.")));
+            }
+            made = Some((revision, index));
+            written.extend(write_of(&entry.op).map(|(key, _)| (key, index)));
+        } else if let Some(found) = shown_otherwise(entries, index, &written) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// The key that an operation may change, and the value that it may give it.
+fn write_of(op: &EtcdOp) -> Option<(&str, Option<&Value>)> {
+    match op {
+        EtcdOp::Put(key, value) | EtcdOp::Cas(key, _, value) => Some((key, Some(value))),
+        EtcdOp::Delete(key) => Some((key, None)),
+        EtcdOp::Get(_) | EtcdOp::Range(..) => None,
+    }
+}
+
+/// A key that was shown otherwise than its last write left it, where no write of unknown outcome explains that.
+fn shown_otherwise(
+    entries: &[Entry<Etcd>],
+    index: u32,
+    written: &HashMap<&str, u32>,
+) -> Option<(Vec<u32>, String)> {
+    let entry = &entries[index as usize];
+    entry.answer.iter().flat_map(|answer| &answer.seen).find_map(|seen| {
+        let key = match &entry.op {
+            EtcdOp::Get(key) => key,
+            _ => seen.key.as_deref()?,
+        };
+        let value = Some(&seen.value).filter(|value| !value.is_null());
+        let last = written.get(key).copied();
+        let (left, at) = last.map_or((None, None), |last| {
+            let Entry { op, answer, .. } = &entries[last as usize];
+            (write_of(op).and_then(|(_, value)| value), answer.as_ref().and_then(|answer| answer.revision))
+        });
+        let agrees =
+            left == value && (value.is_none() || seen.modified.is_none_or(|modified| Some(modified) == at));
+        let explains =
+            |other: &Entry<Etcd>| other.answer.is_none() && write_of(&other.op) == Some((key, value));
+        if agrees || entries.iter().any(explains) {
+            return None;
+        }
+        let words = match last {
+            Some(_) => {
+                format!("{key:?} was shown otherwise than its last write before that revision left it.")
+            }
+            None => format!("{key:?} was shown with a value, and nobody had written it at that revision."),
+        };
+        Some((last.into_iter().chain([index]).collect(), words))
+    })
 }
 
 enum Found {
@@ -237,15 +319,11 @@ impl<'a> Walk<'a> {
 
     /// Whether nothing shown later says that this operation did not make the revision.
     fn is_not_contradicted(&self, op: &EtcdOp, revision: i64) -> bool {
-        let (key, value) = match op {
-            EtcdOp::Put(key, value) | EtcdOp::Cas(key, _, value) => (key, Some(value)),
-            EtcdOp::Delete(key) => (key, None),
-            EtcdOp::Get(_) | EtcdOp::Range(..) => return false,
-        };
+        let Some((key, value)) = write_of(op) else { return false };
         let hinted = self.hints.get(&revision).is_none_or(|(shown_key, shown)| {
             shown_key.is_none_or(|shown_key| shown_key == key) && value == Some(*shown)
         });
-        let shown = self.shown.get(key.as_str()).map_or(&[][..], Vec::as_slice);
+        let shown = self.shown.get(key).map_or(&[][..], Vec::as_slice);
         let after = shown.partition_point(|shown| shown.revision < revision);
         let older =
             shown.get(after).and_then(|shown| shown.modified).is_some_and(|modified| modified < revision);

@@ -329,6 +329,31 @@ fn etcd_with_revisions() {
 }
 
 #[test]
+fn revisions_that_contradict_each_other_are_named() {
+    let line =
+        |id: u64, fields: &str| format!("{{\"event\":\"invoke\",\"id\":{id},\"client\":\"c\",{fields}}}\n");
+    let put = line(0, "\"op\":\"put\",\"key\":\"x\",\"value\":1");
+    let put = put + "{\"event\":\"ok\",\"id\":0,\"revision\":2}\n";
+    for (rest, words) in [
+        // A value that nobody wrote, and one that was not the latest.
+        (",\"value\":7,\"mod\":2,\"revision\":2", "shown otherwise than its last write"),
+        (",\"value\":null,\"revision\":3", "shown otherwise than its last write"),
+        // Revisions that go backwards.
+        (",\"value\":null,\"revision\":1", "its revision is not the earlier one"),
+        (",\"value\":null,\"revision\":0", "at revision 1 before the first operation"),
+    ] {
+        let lost = line(2, "\"op\":\"put\",\"key\":\"y\",\"value\":5");
+        let get = line(1, "\"op\":\"get\",\"key\":\"x\"") + "{\"event\":\"ok\",\"id\":1" + rest + "}\n";
+        let text = format!("{{\"synod-history\":1,\"object\":\"etcd\"}}\n{put}{lost}{get}");
+        let history = History::read(text.as_bytes(), synod_check::ReadLimits::default()).expect("a history");
+        let report = check(&Etcd::of(&history), &history, &Limits::default(), &mut || false);
+        let Verdict::No(no) = report.expect("etcd").verdict else { panic!("{text}") };
+        assert!(no.explanation.contains(words), "{}", no.explanation);
+        assert!(no.minimal && no.operations.len() <= 2, "{}", no.explanation);
+    }
+}
+
+#[test]
 fn locks_elections_and_banks_say_what_is_impossible() {
     let history = |object: &str, lines: &str| {
         let text = format!("{{\"synod-history\":1,\"object\":\"{object}\"}}\n{lines}");

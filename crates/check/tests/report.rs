@@ -91,3 +91,20 @@ fn a_stronger_model_is_refuted_by_a_weaker_one() {
     assert!(of(Consistency::Sequential).answer.is_no());
     assert!(of(Consistency::Eventual).answer.is_no());
 }
+
+#[test]
+fn a_page_stays_small_whatever_was_read() {
+    let mut recorder = Recorder::new(Header::new("register"));
+    let value = "x".repeat(1 << 20);
+    for number in 0..200 {
+        let client = format!("{value}{number}");
+        let read = recorder.invoke(Nanos(number * 2), &client, Call::new("read"));
+        recorder.note(Nanos(number * 2), &value);
+        recorder.complete(Nanos(number * 2 + 1), read, Outcome::Ok(Reply::value(value.as_str())));
+    }
+    let history = recorder.finish();
+    let judgement = judge(&history, None, None, &Limits::default(), &mut || false).expect("a register");
+    assert!(judgement.findings[0].answer.is_no());
+    let page = picture::html(&history, &judgement, &value);
+    assert!(page.len() < 200_000, "{} bytes", page.len());
+}

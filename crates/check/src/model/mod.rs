@@ -56,6 +56,8 @@ pub enum Shortcut {
     Order(Vec<u32>),
     /// These few alone have no order, and no further operation of this history could give them one.
     Contradiction(Vec<u32>),
+    /// There is no order, since what these few say cannot be true together in this history; why, for people.
+    Few(Vec<u32>, String),
     /// There is no order; this is the entry at whose return the part stops having one.
     Stuck(u32),
 }
