@@ -56,6 +56,7 @@ mod infer;
 mod minimise;
 mod observed;
 mod parts;
+mod revisions;
 mod search;
 mod sequential;
 mod serial;

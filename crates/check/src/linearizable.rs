@@ -294,7 +294,7 @@ fn verdict<M: Model>(
     }
 }
 
-/// A contradiction between a few operations, of which the search agreed that they have no order.
+/// A contradiction between a few operations, of which the model's own algorithm says that they have no order.
 fn short_contradiction<M: Model>(
     model: &M,
     history: &History,

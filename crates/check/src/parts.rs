@@ -26,7 +26,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) enum Decided<S> {
     /// An order; whether it was found by the model's own algorithm.
     Order(Vec<u32>, bool),
-    /// These entries alone have no order, as the search confirmed, which was stuck at the last named.
+    /// The model's own algorithm found that these entries alone have no order; the last named, as an index of
+    /// them, is where they stop having one.
     Short(Vec<u32>, u32),
     /// There is no order.
     Impossible(Furthest<S>),
@@ -165,6 +166,7 @@ fn decide_within<M: Model>(model: &M, part: &Part<M>, budget: &mut Budget<'_>) -
                 return Decided::Short(kept, blocked);
             }
         }
+        Shortcut::Stuck(blocked) => return Decided::Short((0..part.entries.len() as u32).collect(), blocked),
         Shortcut::None => {}
     }
     match search(model, &part.entries, Vec::new(), budget) {

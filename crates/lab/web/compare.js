@@ -3,7 +3,7 @@
 
 import { h, put } from './dom.js';
 import { Measures } from './measures.js';
-import { PROTOCOLS, WORDS, aboutProtocol } from './protocols.js';
+import { DUEL_SCRIPT, PROTOCOLS, WORDS, aboutProtocol } from './protocols.js';
 import { Ring } from './ring.js';
 import { DEFAULT_SCRIPT, simAddress, withProtocol } from './script.js';
 import { SpaceTime } from './spacetime.js';
@@ -207,7 +207,10 @@ function oneWay(script) {
 function algorithms() {
   return h('table', { class: 'algorithms' },
     h('thead', {}, h('tr', {}, ...['Algorithm', 'Used by', 'Idea', 'Source'].map((text) => h('th', { scope: 'col', text })))),
-    h('tbody', {}, ...PROTOCOLS.map((p) => h('tr', {},
+    h('tbody', {}, h('tr', {},
+      h('th', { scope: 'row' }, h('a', { href: simAddress({ script: DUEL_SCRIPT }), 'data-duel': '', text: 'Paxos' })),
+      h('td', { text: 'the place to begin' }), h('td', { text: 'One value, two phases: prepare and promise, accept and accepted. Two proposers can overtake each other for a while, and can never choose two values.' }), h('td', { text: 'Lamport, Paxos Made Simple, 2001' })),
+    ...PROTOCOLS.map((p) => h('tr', {},
       h('th', { scope: 'row' }, h('a', { href: simAddress({ script: withProtocol(DEFAULT_SCRIPT, p.id) }), text: p.name })),
       h('td', { text: p.use }), h('td', { text: p.idea }), h('td', { text: p.paper })))));
 }

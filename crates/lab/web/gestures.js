@@ -20,6 +20,13 @@ function simNode({ v, forkable, line, inspect }, id) {
     add('Ask it to write x = 1', `put x 1 on ${id}`);
     add('Ask it to read x', `get x on ${id}`);
   }
+  items.push({ heading: 'Members' });
+  if (n.part === 'out') add('Add it to the cluster', `add ${id}`, 'it catches up first, and counts then');
+  else {
+    if (n.part === 'learner') add('Make it a voter', `promote ${id}`);
+    else if (n.role !== 'leader') add('Hand leadership to it', `transfer ${id}`);
+    add('Remove it from the cluster', `remove ${id}`);
+  }
   items.push({ heading: 'Network' });
   add('Isolate from all', `isolate ${id}`);
   for (const x of others) {

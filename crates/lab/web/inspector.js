@@ -25,9 +25,10 @@ export class Inspector {
     this.shown = '';
   }
 
-  /** @param {import('./view.js').View} v @param {string} id @param {string} protocol @param {Node|null} [extra] */
-  draw(v, id, protocol, extra = null) {
+  /** @param {import('./view.js').View} v @param {string} id @param {string} protocol @param {boolean} breakable @param {Node|null} [extra] */
+  draw(v, id, protocol, breakable, extra = null) {
     this.id = id;
+    this.more.hidden = !breakable;
     const n = v.byId.get(id);
     if (!n) return;
     const ids = v.nodes.map((x) => x.id).join();
@@ -42,7 +43,7 @@ export class Inspector {
     if (extra !== this.lastExtra) { this.lastExtra = extra; this.extra.replaceChildren(...(extra ? [extra] : [])); }
     this.#timer(n, v.t);
     // The log and the fields change far less often than the time.
-    const looks = JSON.stringify([id, n.log, n.committed, n.durable, n.fields, n.last]);
+    const looks = JSON.stringify([id, n.base, n.log, n.committed, n.durable, n.fields, n.last]);
     if (looks === this.shown) return;
     this.shown = looks;
     this.#log(n);
@@ -67,7 +68,8 @@ export class Inspector {
       return h('tr', { class: committed ? 'committed' : durable ? 'durable' : '' },
         h('td', { text: index }), h('td', { text: epochNumber(epoch) }), h('td', { class: 'entry-text', text: label, title: label }), h('td', {}, h('span', { class: 'held', text: held })));
     });
-    if (n.last > n.log.length) rows.push(h('tr', {}, h('td', { colspan: 4, class: 'quiet-text', text: `and ${n.last - n.log.length} before` })));
+    const before = n.last - n.log.length, cut = n.base ? `; its snapshot covers entries 1 to ${n.base}, which the log need not hold` : '';
+    if (before > 0) rows.push(h('tr', {}, h('td', { colspan: 4, class: 'quiet-text', text: `and ${before} before${cut}` })));
     if (!rows.length) rows.push(h('tr', {}, h('td', { colspan: 4, class: 'quiet-text', text: 'nothing yet' })));
     this.log.replaceChildren(...rows);
   }

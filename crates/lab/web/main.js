@@ -12,6 +12,7 @@ import { ScriptPanel } from './editor.js';
 import { Story, drawVerdict, election } from './story.js';
 import { LiveTrace, act, drawLive } from './live.js';
 import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
+import { lessonOf } from './lessons.js';
 import { drawMatrix } from './matrix.js';
 import { PROTOCOLS } from './protocols.js';
 import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
@@ -19,11 +20,12 @@ import { closeMenu, showMenu } from './menu.js';
 import { linkMenu, messageMenu, nodeMenu } from './gestures.js';
 import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
-import { scriptTime, summary } from './words.js';
+import { SINGLE, scriptTime, summary } from './words.js';
 
 const PLACES = ['sim', 'live', 'compare', 'matrix', 'replay'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
+const DUEL_PRELUDE_NS = 20e6;
 const CODA_NS = 180e6;
 /** How much of the run lies under the whole width at first. */
 const FIRST_SPAN_NS = 1.7e9;
@@ -196,11 +198,12 @@ function draw() {
   spacetime.moveTo(t);
   if (state.playing || state.present) spacetime.reveal(t, true); else if (t < spacetime.from || t > spacetime.to) spacetime.reveal(t, false);
   if (state.present) spacetime.stale = true;
-  const e = state.place === 'live' ? null : election(trace, t);
+  // Who wins is not asked where the page tells another story.
+  const asks = state.place !== 'live' && protocol !== SINGLE && !lessonOf(protocol), e = asks ? election(trace, t) : null;
   spacetime.secret = !!e && t < e.won;
   spacetime.draw();
   transport.draw({ t, playing: state.playing || state.present, from: spacetime.from, to: spacetime.to, speed: state.speed, present: state.present });
-  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol);
+  if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol, forkable() || state.place === 'live');
   table.draw(trace, t);
   if (state.place !== 'live') story.draw(trace, v, { title: carried ? `seed ${trace.header.seed}, as one file` : state.place === 'replay' ? 'a recording' : `seed ${trace.header.seed}`, warning: state.warning, forkable: forkable() });
   const sentence = summary(v, protocol);
@@ -418,6 +421,7 @@ function show(trace, t, keep) {
 /** Where a run is worth entering: shortly before it loses its leader. @param {any} trace */
 function firstMoment(trace) {
   const e = election(trace, Infinity), first = trace.header.marks.find((/** @type {any} */ m) => m.kind !== 'leader');
+  if (trace.header.protocol === SINGLE) return Math.max(0, (first?.t ?? 0) - DUEL_PRELUDE_NS);
   const at = e?.at ?? first?.t ?? 0;
   return Math.max(0, at - PRELUDE_NS);
 }

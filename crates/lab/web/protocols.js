@@ -31,6 +31,20 @@ export const PROTOCOLS = [
   },
 ];
 
+/** Agreement on one value: two proposers get in each other's way, and in the end agree. */
+export const DUEL_SCRIPT = `synod-script 1
+protocol single-paxos
+nodes 3
+seed 3
+for 700ms
+latency 20ms..40ms
+disk 2ms
+election 60ms
+heartbeat 10ms
+at 200ms propose red on n1
+at 240ms propose blue on n3
+`;
+
 /** @type {[keyof About, string][]} the dictionary: what each of them calls it */
 export const WORDS = [
   ['epoch', 'The number that orders leaders'], ['leader', 'Who puts commands into order'], ['follower', 'Who keeps copies'],

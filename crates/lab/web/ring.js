@@ -7,7 +7,7 @@
  */
 
 import { s, put } from './dom.js';
-import { EARLY, epochNumber, epochWord } from './words.js';
+import { EARLY, SINGLE, epochNumber, epochWord } from './words.js';
 
 const LOG_CELLS = 6;
 /** The width that a label beside a node may take, in pixels. */
@@ -141,7 +141,7 @@ export class Ring {
     const room = height - 2 * this.r - above - below, rx = Math.min(w / 2 - side, height * 0.52);
     // A ring of an odd number is lower than it is high: what it leaves free below goes to its radius.
     const lowest = Math.max(...this.ids.map((_, i) => Math.sin(-Math.PI / 2 + (i * 2 * Math.PI) / n)));
-    const ry = room / (1 + lowest), cx = w / 2, cy = above + this.r + ry;
+    const alone = n === 1, ry = alone ? 0 : room / (1 + lowest), cx = w / 2, cy = above + this.r + (alone ? room / 2 : ry);
     for (const [i, id] of this.ids.entries()) {
       const angle = -Math.PI / 2 + (i * 2 * Math.PI) / n, node = this.nodes.get(id);
       node.x = cx + rx * Math.cos(angle);
@@ -221,12 +221,12 @@ export class Ring {
     const parts = this.nodes.get(n.id), r = this.r ?? 40;
     const role = !n.up ? 'crashed' : n.paused ? `paused ${n.role}` : n.role;
     put(parts.g, {
-      class: `node ${role}${this.selected === n.id ? ' selected' : ''}${n.syncing ? ' syncing' : ''}`,
+      class: `node ${role}${n.part === 'voter' ? '' : ` part-${n.part}`}${this.selected === n.id ? ' selected' : ''}${n.syncing ? ' syncing' : ''}`,
       'aria-label': `${n.id}: ${role}, ${word} ${epochNumber(n.epoch)}, ${n.last} entries, ${n.committed} committed. Enter: ${this.does.nodeVerb(n.id)}. M: menu.`,
     });
     put(parts.name, { text: n.id });
     put(parts.epoch, { text: `${this.narrow ? word[0] : `${word} `}${epochNumber(n.epoch)}` });
-    put(parts.role, { text: roleText(n) });
+    put(parts.role, { text: roleText(n, this.protocol ?? '') });
     this.#drawTimer(parts, n, v.t, r + 10);
     this.#drawPips(parts, n, v, r);
     this.#drawLog(parts, n);
@@ -248,8 +248,8 @@ export class Ring {
     const shown = n.up && (n.role === 'candidate' || (n.role === 'leader' && n.votes.length > 0)), has = (n.role === 'candidate' ? n.granted : n.votes).length;
     put(parts.pips, { class: `pips${shown ? '' : ' none'}` });
     if (!shown) return;
-    while (parts.pipList.length < v.nodes.length) { const pip = s('circle', { r: 3.6 }); parts.pips.append(pip); parts.pipList.push(pip); }
-    const step = 11, start = (-(v.nodes.length - 1) * step) / 2;
+    while (parts.pipList.length < v.voters) { const pip = s('circle', { r: 3.6 }); parts.pips.append(pip); parts.pipList.push(pip); }
+    const step = 11, start = (-(v.voters - 1) * step) / 2;
     for (const [i, pip] of parts.pipList.entries()) put(pip, { cx: start + i * step, cy: -r * 0.52, class: i < has ? 'has' : '' });
   }
 
@@ -261,9 +261,11 @@ export class Ring {
     for (const [i, cell] of parts.cells.entries()) {
       const entry = entries[i];
       put(cell.g, { class: entry ? `entry${entry[0] <= n.committed ? ' committed' : ''}${entry[0] <= n.durable ? ' durable' : ''}` : 'none', transform: `translate(${left + i * step} 8)` });
-      if (entry) put(cell.text, { text: epochNumber(entry[1]), x: 7.5, y: 11.2 });
+      // A ballot is long for its cell, so the cell has it without the letter.
+      const epoch = entry ? epochNumber(entry[1]).replace('n', '') : '';
+      if (entry) put(cell.text, { text: epoch, class: epoch.length > 2 ? 'cell long' : 'cell', x: 7.5, y: epoch.length > 2 ? 10.4 : 11.2 });
     }
-    put(parts.more, { text: this.narrow ? '' : !n.last ? 'log empty' : n.up ? `${n.committed} of ${n.last} committed` : `${n.durable} on disk`, y: 39 });
+    put(parts.more, { text: this.narrow ? '' : this.protocol === SINGLE ? (n.last ? `accepted ${n.log[0]?.[2] ?? ''}` : 'nothing accepted') : !n.last ? 'log empty' : n.up ? `${n.committed} of ${n.last} committed${n.base ? `, ${n.base} in snapshot` : ''}` : `${n.durable} on disk`, y: 39 });
   }
 
   /** @param {import('./view.js').View} v */
@@ -340,10 +342,13 @@ export class Ring {
   focus(id) { this.nodes.get(id)?.g.focus(); }
 }
 
-/** @param {import('./view.js').NodeView} n */
-function roleText(n) {
+/** @param {import('./view.js').NodeView} n @param {string} protocol */
+function roleText(n, protocol) {
   if (!n.up) return 'crashed';
   if (n.paused) return 'paused';
+  if (protocol === SINGLE) return n.fields.some(([name]) => name === 'chosen') ? 'knows the value' : { candidate: 'prepares', leader: 'asks to accept' }[n.role] ?? (n.fields.some(([name]) => name === 'ballot') ? 'overtaken' : 'acceptor');
+  if (n.part === 'out') return 'not a member';
+  if (n.part === 'leaving' || n.part === 'entering') return `${n.role}, ${n.part}`;
   if (n.role === 'leader') return 'leader';
   if (n.role === 'candidate') return n.pre ? 'asking first' : 'candidate';
   if (n.voted && n.voted !== n.id && !n.leader) return `voted for ${n.voted}`;

@@ -189,6 +189,7 @@ export class SpaceTime {
     this.#messages(g, c, rows, chunks);
     for (const n of rows.nodes) this.#line(g, c, rows, n, chunks);
     this.#marks(g, c, rows, chunks);
+    this.#snapshots(g, c, rows);
     this.#operations(g, c, rows, chunks);
     g.restore();
     this.#labels(g, c, rows);
@@ -340,6 +341,18 @@ export class SpaceTime {
     }
   }
 
+  /** Who got another's snapshot, and when. @param {any} g @param {any} c @param {any} rows */
+  #snapshots(g, c, rows) {
+    for (const mark of this.trace.header.marks) {
+      const who = mark.kind === 'snapshot' ? mark.label.split(' ')[0] : '';
+      if (!rows.nodes.includes(who) || mark.t < this.from || mark.t > this.to) continue;
+      const x = this.x(mark.t), y = rows.node(who);
+      g.fillStyle = c.bg; g.strokeStyle = c.committed; g.lineWidth = 1.8;
+      g.beginPath(); g.rect(x - 5, y - 6, 10, 12); g.moveTo(x - 5, y - 2); g.lineTo(x + 5, y - 2); g.moveTo(x - 5, y + 2); g.lineTo(x + 5, y + 2); g.fill(); g.stroke();
+      this.spots?.push({ x, y, text: `${mark.label} at ${clock(mark.t)}` });
+    }
+  }
+
   /** @param {any} g @param {any} c @param {any} rows @param {any[]} chunks */
   #operations(g, c, rows, chunks) {
     /** @type {Map<string, {begin:any, end:any}>} */ const found = new Map();
@@ -360,7 +373,7 @@ export class SpaceTime {
       g.setLineDash(phase === 'ok' ? [] : phase === 'fail' ? [5, 2] : [2, 3]);
       g.beginPath(); g.roundRect(x1, y - 7, Math.max(4, x2 - x1), 14, 3); g.fill(); g.stroke();
       g.setLineDash([]);
-      const value = end?.value ?? first.value, label = `${first.f} ${first.key ?? ''}${value === undefined || value === null ? '' : `=${value}`}`;
+      const value = end?.value ?? first.value, label = `${first.f} ${first.key ?? ''}${value === undefined || value === null ? '' : `${first.key ? '=' : ''}${value}`}`;
       const at = Math.max(x1, GUTTER) + 5;
       g.fillStyle = c.text; g.textAlign = 'left';
       if (x2 - at > g.measureText(label).width + 4) g.fillText(label, at, y + 0.5);

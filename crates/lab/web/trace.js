@@ -6,7 +6,7 @@
  * chunk, a checkpoint every few events makes any moment cheap to find.
  *
  * @typedef {{up:boolean, paused:boolean, role:string, epoch:number, voted:string|null, leader:string|null,
- *   last:number, lastEpoch:number, durable:number, committed:number, applied:number,
+ *   base?:number, members?:[string,string][], last:number, lastEpoch:number, durable:number, committed:number, applied:number,
  *   deadline:number|null, deadlineFrom:number|null, log:[number,number,string][], fields:[string,string][]}} NodeState
  * @typedef {{i:number, t:number, k:string, [more:string]:any}} TraceEvent
  * @typedef {{t:number, label:string, kind:string}} Mark

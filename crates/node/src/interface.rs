@@ -346,6 +346,8 @@ pub struct NodeStatus {
     pub damaged: bool,
     /// Client requests waiting.
     pub requests: usize,
+    /// Reads answered under a lease in this life.
+    pub leased_reads: u64,
     /// Syncs of the log in this life.
     pub syncs: u64,
     /// Bytes written to the log in this life.

@@ -115,6 +115,8 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     reads: Reads<S::Query>,
     /// Answers to reads under a lease, which leave if the lease still holds when the batch ends.
     leased: Vec<Leased<S>>,
+    /// Reads answered under a lease.
+    leased_reads: u64,
     changes: Changes,
     inbox: Vec<Forwarded>,
     /// The latest proposals, oldest first.
@@ -195,6 +197,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             outgoing: Outgoing::new(config.id, incarnation),
             reads: Reads::new(),
             leased: Vec::new(),
+            leased_reads: 0,
             changes: Changes::default(),
             inbox: Vec::new(),
             proposals: VecDeque::new(),
@@ -306,6 +309,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             incarnation: self.incarnation,
             damaged: self.damaged,
             requests: self.requests(),
+            leased_reads: self.leased_reads,
             syncs: self.writer.syncs(),
             bytes_written: self.writer.bytes_written(),
             steps: self.steps,

@@ -27,6 +27,7 @@
 //! | [`types`], [`ballot`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
 //! | [`epoch_log`], [`membership`], [`reading`], [`window`], [`host_read`] | what replicated logs do alike: the log in memory, quorums of changing members, linearizable reads, flow control, reading back |
 //! | [`paxos`] | Paxos for one value: the place to begin |
+//! | [`ben_or`] | Ben-Or's randomised consensus: what impossibility leaves possible |
 //! | [`raft`] | Raft |
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
@@ -46,6 +47,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ballot;
+pub mod ben_or;
 pub mod catalogue;
 pub mod commit;
 pub mod contract;

@@ -214,6 +214,18 @@ pub enum MemberPart {
     },
 }
 
+impl MemberPart {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            MemberPart::Voter => "voter",
+            MemberPart::Leaving => "leaving",
+            MemberPart::Entering => "entering",
+            MemberPart::Learner { .. } => "learner",
+        }
+    }
+}
+
 /// A point of the log which somebody's durable state covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct SnapshotPoint {

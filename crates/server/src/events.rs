@@ -209,6 +209,12 @@ impl Events {
                 Some(json!([index, epoch.0, label(payload)]))
             })
             .collect();
+        let members: Vec<Value> = node
+            .process()
+            .members()
+            .iter()
+            .map(|member| json!([member.id.to_string(), member.part.name()]))
+            .collect();
         json!({
             "up": true,
             "paused": false,
@@ -216,6 +222,8 @@ impl Events {
             "epoch": status.epoch.0,
             "voted": name(status.voted_for),
             "leader": name(status.leader),
+            "base": status.base.0,
+            "members": members,
             "last": status.last.0,
             "lastEpoch": status.last_epoch.0,
             "durable": status.durable.0,

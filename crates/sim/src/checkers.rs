@@ -10,13 +10,21 @@
 //! | log matching | entries of one index and epoch are equal and follow on the same epoch, everywhere |
 //! | leader completeness | a new leader holds what was committed in earlier epochs |
 //! | state-machine safety | members apply the same entries at the same indexes, without gaps, and their states are equal then |
-//! | durability | what is committed is on the disks of a majority at that moment; a member comes back with all that its disk said to have synced |
+//! | durability | what is committed is on the disks of a quorum at that moment; a member comes back with all that its disk said to have synced |
+//!
+//! A quorum is a majority of the voters; while members change, a majority of those before and one of those after the
+//! change. Who they are is what the member says that found the entry committed, or its leader, who may know of a change that
+//! the member has yet to hear of. An entry before the last change may also be judged by who counted before that: it may have
+//! been found committed just before the change was made, and a quorum of the old meets every quorum of the joint
+//! configuration.
 
 use crate::outcome::Violation;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use synod_protocols::Fingerprint;
-use synod_protocols::log::{CommittedEntry, Index, LogStatus, Payload, ReplicatedLog, Role};
+use synod_protocols::log::{
+    CommittedEntry, Index, LogStatus, Member, MemberPart, Payload, ReplicatedLog, Role,
+};
 
 /// Violations that a run reports at most; what follows the first is mostly its consequence.
 pub const VIOLATIONS_MAX: usize = 16;
@@ -33,6 +41,8 @@ pub(crate) struct Checkers {
     /// Every entry that ever stood at an index, from index 1.
     known: Vec<Known>,
     members: Vec<Shadow>,
+    /// The founding members.
+    founding: Vec<(u8, MemberPart)>,
     /// The digest of the state after each index, 0 if nobody was seen there.
     states: Vec<u64>,
     pub(crate) violations: Vec<Violation>,
@@ -78,18 +88,26 @@ struct Shadow {
     durable: u64,
     /// The last entry on its disk, as its disk said.
     promised: u64,
+    /// The members and their parts, as its log has it, and as it had it before; none while it does not know.
+    members: Vec<(u8, MemberPart)>,
+    members_before: Vec<(u8, MemberPart)>,
+    /// The last change of members that was seen in its log.
+    changed_at: u64,
     /// Where records end that are being written: a crash may keep them although they were not synced, and
     /// they may replace a longer log.
     writing: Option<u64>,
 }
 
 impl Checkers {
-    pub(crate) fn new(nodes: u8) -> Checkers {
+    /// For a cluster founded by `nodes` members, `size` with those that join it.
+    pub(crate) fn new(nodes: u8, size: u8) -> Checkers {
+        let founding = (0..nodes).map(|index| (index, MemberPart::Voter)).collect();
         Checkers {
+            founding,
             leaders: BTreeMap::new(),
             chosen: Vec::new(),
             known: Vec::new(),
-            members: vec![Shadow::default(); nodes.into()],
+            members: vec![Shadow::default(); size.into()],
             states: Vec::new(),
             violations: Vec::new(),
             elections: 0,
@@ -133,6 +151,13 @@ impl Checkers {
             self.violation(t, "durability", detail);
         }
         self.observe(t, member, process, status);
+    }
+
+    /// A member's log says who the members are.
+    pub(crate) fn on_members(&mut self, member: u8, members: &[Member]) {
+        let parts = members.iter().map(|member| ((member.id.0 - 1) as u8, member.part)).collect();
+        let shadow = &mut self.members[usize::from(member)];
+        shadow.members_before = std::mem::replace(&mut shadow.members, parts);
     }
 
     /// A member's state is now, durably, one that was fetched from another and covers this entry.
@@ -221,17 +246,26 @@ impl Checkers {
         }
         // Back from the end to where the log is as it was.
         let mut fresh = Vec::new();
+        let mut changed_at = 0;
         let mut index = last;
         while index > 0 {
             let old = self.members[at].log.get(index as usize - 1).copied();
             match process.entry(Index(index)) {
                 Some((epoch, _)) if old == Some(epoch.0) => break,
-                Some((epoch, payload)) => fresh.push((index, epoch.0, payload_digest(payload))),
+                Some((epoch, payload)) => {
+                    if matches!(payload, Payload::Membership(_)) {
+                        changed_at = changed_at.max(index);
+                    }
+                    fresh.push((index, epoch.0, payload_digest(payload)));
+                }
                 // No longer in memory: it was seen when it was, or is what the disk held at the start.
                 None if old.is_some() => break,
                 None => fresh.push((index, UNSEEN, 0)),
             }
             index -= 1;
+        }
+        if changed_at > 0 {
+            self.members[at].changed_at = changed_at;
         }
         for (index, epoch, digest) in fresh.into_iter().rev() {
             let log = &mut self.members[at].log;
@@ -333,20 +367,29 @@ impl Checkers {
             }
         }
         if self.chosen.len() > before {
-            self.check_quorum(t, self.chosen.len() as u64);
+            self.check_quorum(t, member, status.epoch.0);
         }
     }
 
-    /// What was just committed is on the disks of a majority.
-    fn check_quorum(&mut self, t: u64, index: u64) {
-        let epoch = self.chosen[index as usize - 1].epoch;
-        let holds = |shadow: &Shadow| {
-            shadow.durable >= index
-                && shadow.log.get(index as usize - 1).is_some_and(|found| *found == epoch || *found == UNSEEN)
+    /// What was just committed is on the disks of a quorum.
+    fn check_quorum(&mut self, t: u64, member: u8, led_in: u64) {
+        let index = self.chosen.len();
+        let epoch = self.chosen[index - 1].epoch;
+        let holds = |member: u8| {
+            let shadow = &self.members[usize::from(member)];
+            shadow.durable >= index as u64
+                && shadow.log.get(index - 1).is_some_and(|found| *found == epoch || *found == UNSEEN)
         };
-        let holders = (1..).zip(&self.members).filter(|(_, shadow)| holds(shadow)).map(|(n, _)| n);
-        if holders.clone().count() <= self.members.len() / 2 {
-            let holders: Vec<String> = holders.map(|n| format!("n{n}")).collect();
+        let counts = |member: u8| {
+            let Shadow { members, members_before, changed_at, .. } = &self.members[usize::from(member)];
+            let now = if members.is_empty() { &self.founding } else { members };
+            is_quorum(now, holds) || ((index as u64) < *changed_at && is_quorum(members_before, holds))
+        };
+        let leader = self.leaders.get(&led_in).copied().unwrap_or(member);
+        if !counts(member) && !counts(leader) {
+            let all = 0..self.members.len() as u8;
+            let holders: Vec<String> =
+                all.filter(|member| holds(*member)).map(|member| format!("n{}", member + 1)).collect();
             let who = if holders.is_empty() { "no member".to_owned() } else { holders.join(", ") };
             let detail =
                 format!("entry {index} of epoch {epoch} counts as committed, and {who} alone has it on disk");
@@ -390,6 +433,14 @@ impl Checkers {
     }
 }
 
+/// Whether the members for which it holds are a majority of the voters, before and after a change under way.
+fn is_quorum(members: &[(u8, MemberPart)], holds: impl Fn(u8) -> bool) -> bool {
+    [MemberPart::Leaving, MemberPart::Entering].into_iter().all(|also| {
+        let voters = members.iter().filter(|(_, part)| *part == MemberPart::Voter || *part == also);
+        voters.clone().filter(|(member, _)| holds(*member)).count() > voters.count() / 2
+    })
+}
+
 fn payload_digest(payload: &Payload) -> u64 {
     let mut digest = Fingerprint::new();
     payload.hash(&mut digest);
@@ -423,7 +474,7 @@ mod tests {
 
     /// Three members that hold and have synced two entries of epoch 1.
     fn checkers() -> Checkers {
-        let mut checkers = Checkers::new(3);
+        let mut checkers = Checkers::new(3, 3);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1, 1];
             checkers.on_synced(member, 2, true);
@@ -458,7 +509,7 @@ mod tests {
 
     #[test]
     fn a_commit_without_a_majority_of_disks_is_found() {
-        let mut checkers = Checkers::new(3);
+        let mut checkers = Checkers::new(3, 3);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1];
             checkers.on_synced(member, 1, member == 0);

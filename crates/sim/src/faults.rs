@@ -56,6 +56,7 @@ impl<P: ReplicatedLog> World<'_, P> {
                 self.network.change(*change);
                 self.fault("network", None, None, action);
             }
+            Action::Operator(change) => self.begin_change(*change),
             Action::Client(on, operation) => self.ask_by_hand(*on, operation),
             Action::Lose(message) => {
                 let lost = self.network.lose(self.now, *message, &mut self.queue);
@@ -93,11 +94,12 @@ impl<P: ReplicatedLog> World<'_, P> {
     fn meant(&self, target: Target) -> Vec<u8> {
         match target {
             Target::Node(Member(n)) => vec![n - 1],
-            Target::All => (0..self.script.nodes).collect(),
+            Target::All => self.all().collect(),
             Target::Leader => self.leader().into_iter().collect(),
             Target::Follower => {
                 let leader = self.leader();
-                let others: Vec<u8> = (0..self.script.nodes)
+                let others: Vec<u8> = self
+                    .all()
                     .filter(|index| self.members[usize::from(*index)].is_up() && Some(*index) != leader)
                     .collect();
                 let mut rng = dice(self.script.seed, Place::Follower, 0, 0, self.now);
@@ -110,12 +112,12 @@ impl<P: ReplicatedLog> World<'_, P> {
     }
 
     /// Who leads, in the highest epoch if several believe so.
-    fn leader(&self) -> Option<u8> {
+    pub(crate) fn leader(&self) -> Option<u8> {
         let led = |index: &u8| {
             let status = self.members[usize::from(*index)].node.as_ref()?.status().log;
             (status.role == Role::Leader).then_some(status.epoch)
         };
-        (0..self.script.nodes).filter(|index| led(index).is_some()).max_by_key(led)
+        self.all().filter(|index| led(index).is_some()).max_by_key(led)
     }
 
     fn crash_by_hand(&mut self, index: u8) -> bool {
@@ -128,7 +130,8 @@ impl<P: ReplicatedLog> World<'_, P> {
     }
 
     fn restart(&mut self, index: u8) -> bool {
-        let down = !self.members[usize::from(index)].is_up();
+        let member = &self.members[usize::from(index)];
+        let down = member.exists() && !member.is_up();
         if down {
             self.counts.restarts += 1;
             self.mark("restart", || format!("n{} restarts", index + 1));
@@ -139,7 +142,7 @@ impl<P: ReplicatedLog> World<'_, P> {
 
     fn isolate(&mut self, index: u8) -> bool {
         let mut cut = false;
-        for peer in (0..self.script.nodes).filter(|peer| *peer != index) {
+        for peer in self.all().filter(|peer| *peer != index) {
             cut |= self.network.set_cut(self.now, index, peer, true, &mut self.queue);
             cut |= self.network.set_cut(self.now, peer, index, true, &mut self.queue);
         }
@@ -221,8 +224,8 @@ impl<P: ReplicatedLog> World<'_, P> {
 
     /// Cuts exactly the links that are to be.
     fn rewire(&mut self, cut: impl Fn(u8, u8) -> bool) {
-        for from in 0..self.script.nodes {
-            for to in (0..self.script.nodes).filter(|to| *to != from) {
+        for from in self.all() {
+            for to in self.all().filter(|to| *to != from) {
                 self.rewire_one(from, to, cut(from, to));
             }
         }
@@ -294,7 +297,7 @@ impl<P: ReplicatedLog> World<'_, P> {
     /// Ends all faults.
     fn recover(&mut self) {
         self.network.clear_weather();
-        for index in 0..self.script.nodes {
+        for index in self.all() {
             self.mend_disk(index);
             let at = &mut self.members[usize::from(index)];
             at.clock.set_rate(self.now, Factor::ONE);
@@ -302,7 +305,7 @@ impl<P: ReplicatedLog> World<'_, P> {
         self.rewire(|_, _| false);
         self.fault("recover", None, None, &Action::Recover);
         self.mark("recover", || "all faults end".into());
-        for index in 0..self.script.nodes {
+        for index in self.all() {
             if !self.members[usize::from(index)].is_up() {
                 self.restart(index);
             } else if self.members[usize::from(index)].paused {

@@ -5,44 +5,42 @@
 //! without walking through them.
 
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::Hasher;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use synod_node::kv::{StateMap, is_own};
 use synod_protocols::log::Ticket;
 use synod_protocols::{Fingerprint, Rng};
 use synod_store::{MemoryMap, OrderedMap, WriteBatch};
 
-/// Commits that a crash may undo at most.
-const UNDO_MAX: usize = 8;
+/// Commits of one life that a crash undoes at most, unless it undoes all that need not have been kept.
+const UNDO_MAX: u64 = 8;
 
 /// Keys and what they held before.
 type Replaced = Vec<(Bytes, Option<Bytes>)>;
 
-/// An ordered map in memory whose last commits a crash may undo.
+/// A handle on the storage of one machine, which outlives the state machine above it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SimMap {
+pub(crate) struct SimMap(Rc<RefCell<Storage>>);
+
+/// An ordered map in memory whose commits a crash may undo.
+#[derive(Debug, Default)]
+struct Storage {
     map: MemoryMap,
-    /// What the last commits replaced, and the digest before each.
-    undo: VecDeque<(u64, Replaced)>,
     digest: u64,
-    /// How many commits there were, and how many of them a crash cannot undo.
+    /// How many commits there were, how many of them a crash cannot undo, and how many came before this life.
     commits: u64,
-    durable_commits: u64,
-    /// What a crash leaves at the worst.
-    durable: Option<Box<Kept>>,
-    /// What is being made durable.
-    persisting: Option<(Ticket, u64, Box<Kept>)>,
+    durable: u64,
+    before: u64,
+    /// What the commits since the durable ones replaced, and the digest before each.
+    undo: VecDeque<(u64, Replaced)>,
+    /// The commits that are being made durable.
+    persisting: Option<(Ticket, u64)>,
     /// Pairs of another member's state.
     staged: WriteBatch,
-}
-
-/// The pairs as of some commit, and their digest.
-#[derive(Clone, Debug, Default)]
-struct Kept {
-    map: MemoryMap,
-    digest: u64,
 }
 
 impl SimMap {
@@ -53,69 +51,52 @@ impl SimMap {
 
     /// A digest of all pairs, whatever the way they came there.
     pub(crate) fn digest(&self) -> u64 {
-        self.digest
+        self.0.borrow().digest
     }
 
-    /// What a crash leaves: everything up to some commit, at the worst nothing.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+    /// What a crash leaves: everything up to some commit, at the worst what was made durable.
+    pub(crate) fn crash(&self, rng: &mut Rng) {
         if rng.chance(1, 8) {
             return self.lose();
         }
-        let undoable = (self.undo.len() as u64).min(self.commits - self.durable_commits);
-        for _ in 0..rng.below(undoable + 1) {
-            let (digest, pairs) = self.undo.pop_back().expect("not more than there are");
-            let mut batch = WriteBatch::default();
-            for (key, old) in pairs {
-                match old {
-                    Some(value) => batch.put(key, value),
-                    None => batch.remove(key),
-                }
-            }
-            let Ok(()) = self.map.commit(batch);
-            self.digest = digest;
-        }
-        self.forget();
+        let mut storage = self.0.borrow_mut();
+        let undoable = (storage.commits - storage.durable.max(storage.before)).min(UNDO_MAX);
+        let undone = rng.below(undoable + 1);
+        storage.undo(undone);
+        storage.begin_life();
     }
 
     /// Everything goes that need not have been kept.
-    pub(crate) fn lose(&mut self) {
-        let durable = self.durable.clone().unwrap_or_default();
-        (self.map, self.digest) = (durable.map, durable.digest);
-        self.forget();
-    }
-
-    /// What only a running member knows is gone.
-    fn forget(&mut self) {
-        self.undo.clear();
-        self.persisting = None;
-        self.staged = WriteBatch::default();
+    pub(crate) fn lose(&self) {
+        let mut storage = self.0.borrow_mut();
+        let undone = storage.commits - storage.durable;
+        storage.undo(undone);
+        storage.begin_life();
     }
 }
 
-impl OrderedMap for SimMap {
-    type Error = Infallible;
-
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Infallible> {
-        self.map.get(key)
+impl Storage {
+    fn undo(&mut self, commits: u64) {
+        for _ in 0..commits {
+            let (digest, pairs) = self.undo.pop_back().expect("all since the durable ones are kept");
+            for (key, old) in pairs {
+                self.map.replace(key, old);
+            }
+            self.digest = digest;
+            self.commits -= 1;
+        }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
-    ) -> Result<(), Infallible> {
-        self.map.scan(from, to, visit)
+    /// What only a running member knows is gone.
+    fn begin_life(&mut self) {
+        self.before = self.commits;
+        self.persisting = None;
+        self.staged = WriteBatch::default();
     }
 
-    fn commit(&mut self, writes: WriteBatch) -> Result<(), Infallible> {
-        let (before, mut pairs) = if self.undo.len() == UNDO_MAX {
-            let (_, mut pairs) = self.undo.pop_front().expect("it is full");
-            pairs.clear();
-            (self.digest, pairs)
-        } else {
-            (self.digest, Vec::with_capacity(writes.len()))
-        };
+    fn commit(&mut self, writes: WriteBatch) {
+        let before = self.digest;
+        let mut pairs = Vec::with_capacity(writes.len());
         for (key, value) in writes {
             if let Some(value) = &value {
                 self.digest = self.digest.wrapping_add(pair_digest(&key, value));
@@ -128,6 +109,33 @@ impl OrderedMap for SimMap {
         }
         self.commits += 1;
         self.undo.push_back((before, pairs));
+    }
+
+    /// All commits up to this one are durable.
+    fn keep(&mut self, commits: u64) {
+        self.undo.drain(..(commits - self.durable) as usize);
+        self.durable = commits;
+    }
+}
+
+impl OrderedMap for SimMap {
+    type Error = Infallible;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Infallible> {
+        self.0.borrow().map.get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), Infallible> {
+        self.0.borrow().map.scan(from, to, visit)
+    }
+
+    fn commit(&mut self, writes: WriteBatch) -> Result<(), Infallible> {
+        self.0.borrow_mut().commit(writes);
         Ok(())
     }
 }
@@ -136,7 +144,7 @@ impl StateMap for SimMap {
     type View = MemoryMap;
 
     fn view(&mut self) -> Result<MemoryMap, Infallible> {
-        Ok(self.map.clone())
+        Ok(self.0.borrow().map.clone())
     }
 
     fn scan_view(
@@ -149,14 +157,15 @@ impl StateMap for SimMap {
     }
 
     fn persist(&mut self, ticket: Ticket) -> Result<(), Infallible> {
-        let kept = Kept { map: self.map.clone(), digest: self.digest };
-        self.persisting = Some((ticket, self.commits, Box::new(kept)));
+        let mut storage = self.0.borrow_mut();
+        storage.persisting = Some((ticket, storage.commits));
         Ok(())
     }
 
     fn persisted(&mut self, ticket: Ticket) {
-        if let Some((_, commits, kept)) = self.persisting.take_if(|(asked, ..)| *asked == ticket) {
-            (self.durable_commits, self.durable) = (commits, Some(kept));
+        let mut storage = self.0.borrow_mut();
+        if let Some((_, commits)) = storage.persisting.take_if(|(asked, _)| *asked == ticket) {
+            storage.keep(commits);
         }
     }
 
@@ -164,24 +173,24 @@ impl StateMap for SimMap {
         if first {
             self.unstage();
         }
-        pairs.into_iter().for_each(|(key, value)| self.staged.put(key, value));
+        let mut storage = self.0.borrow_mut();
+        pairs.into_iter().for_each(|(key, value)| storage.staged.put(key, value));
         Ok(())
     }
 
     fn unstage(&mut self) {
-        self.staged = WriteBatch::default();
+        self.0.borrow_mut().staged = WriteBatch::default();
     }
 
     fn install(&mut self, writes: WriteBatch) -> Result<(), Infallible> {
-        self.map = MemoryMap::new();
-        self.map.commit(std::mem::take(&mut self.staged))?;
-        self.map.commit(writes)?;
-        self.digest =
-            self.map.iter().fold(0_u64, |digest, (key, value)| digest.wrapping_add(pair_digest(key, value)));
-        self.forget();
-        self.commits += 1;
-        self.durable_commits = self.commits;
-        self.durable = Some(Box::new(Kept { map: self.map.clone(), digest: self.digest }));
+        let mut storage = self.0.borrow_mut();
+        (storage.map, storage.digest) = (MemoryMap::new(), 0);
+        let staged = std::mem::take(&mut storage.staged);
+        storage.commit(staged);
+        storage.commit(writes);
+        storage.persisting = None;
+        let commits = storage.commits;
+        storage.keep(commits);
         Ok(())
     }
 }

@@ -42,6 +42,8 @@ pub struct Cell {
     pub unsafe_runs: u64,
     /// Runs without the progress that was promised.
     pub stalled_runs: u64,
+    /// Whether the protocol offers what the runs are about: changes of members, or reads under a lease.
+    pub served: bool,
     /// Faults that struck.
     pub faults: u64,
     /// Steps of the protocol.
@@ -61,16 +63,19 @@ fn as_text<S: Serializer>(fault: &Fault, serializer: S) -> Result<S::Ok, S::Erro
 impl Cell {
     fn new(protocol: &str, fault: Fault, report: CampaignReport, took: Duration) -> Cell {
         let CampaignReport { runs, counts, unsafe_runs, stalled_runs, .. } = report;
+        let served = fault.was_served(&counts);
         Cell {
             protocol: protocol.to_owned(),
             fault,
             runs,
             unsafe_runs,
             stalled_runs,
+            served,
             faults: counts.faults,
             steps: counts.steps,
             seconds: took.as_secs_f64(),
             as_expected: match fault.expected() {
+                _ if !served => unsafe_runs == 0 && stalled_runs == 0,
                 Expected::Kept => unsafe_runs == 0 && stalled_runs == 0,
                 Expected::Stalled => unsafe_runs == 0 && stalled_runs > 0,
                 Expected::Broken => unsafe_runs > 0,
@@ -85,6 +90,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cell { runs, unsafe_runs, stalled_runs, .. } = self;
         let text = match (unsafe_runs, stalled_runs) {
+            (0, 0) if !self.served => "not served".to_owned(),
             (0, 0) => "kept".to_owned(),
             (0, stalled) => format!("safe, {stalled} of {runs} stall"),
             (broken, _) => format!("{broken} of {runs} broken"),

@@ -17,7 +17,7 @@ use synod_node::{
     Bootstrap, ClusterId, Disk, DiskCommand, DiskFault, DiskReply, Input, Node, NodeConfig, NodeLimits,
     Outbox, StartError,
 };
-use synod_protocols::log::{LogLimits, ReplicatedLog, Timing};
+use synod_protocols::log::{Lease, LogLimits, ReplicatedLog, Timing};
 use synod_protocols::{NodeId, Reader, Time, Wire};
 
 /// Election timeouts that a client's request may wait inside a member.
@@ -25,11 +25,26 @@ const REQUEST_ELECTIONS: u32 = 10;
 /// No timer is set.
 pub(crate) const NEVER: u64 = u64::MAX;
 
+/// How a machine stands with the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It founded the cluster.
+    Founder,
+    /// There is no such machine yet.
+    Absent,
+    /// It was added later.
+    Joined,
+    /// It was removed; the machine is still there.
+    Removed,
+}
+
 /// A member.
 pub(crate) struct Member<P: ReplicatedLog> {
     /// None while it is down.
     pub(crate) node: Option<Node<P, Machine>>,
-    /// What its state machine's storage holds while it is down.
+    /// How it stands with the cluster, as its operator knows.
+    pub(crate) standing: Standing,
+    /// The storage of its state machine.
     map: SimMap,
     pub(crate) disk: SimDisk,
     pub(crate) clock: Clock,
@@ -52,8 +67,9 @@ pub(crate) struct Member<P: ReplicatedLog> {
     pub(crate) stalled_until: u64,
     /// Whether a sync ever reported success: then an empty disk is a lost one.
     lived: bool,
-    /// Steps and bytes of earlier lives.
+    /// Steps, reads under a lease, and bytes of earlier lives.
     pub(crate) steps_before: u64,
+    pub(crate) leased_before: u64,
     pub(crate) bytes_before: u64,
     /// Its state as last shown.
     pub(crate) shown: NodeState,
@@ -86,6 +102,7 @@ impl<P: ReplicatedLog> Member<P> {
             dice(script.seed, Place::ClockOrigin, index.into(), 0, 0).below(3600 * crate::units::SECOND);
         Member {
             node: None,
+            standing: if index < script.nodes { Standing::Founder } else { Standing::Absent },
             map: SimMap::new(),
             disk: SimDisk::new(),
             clock: Clock::new(origin),
@@ -100,6 +117,7 @@ impl<P: ReplicatedLog> Member<P> {
             stalled_until: 0,
             lived: false,
             steps_before: 0,
+            leased_before: 0,
             bytes_before: 0,
             shown: NodeState { role: "down", ..NodeState::default() },
             deadline: (None, 0),
@@ -110,6 +128,12 @@ impl<P: ReplicatedLog> Member<P> {
         self.node.is_some()
     }
 
+    /// Whether there is such a machine.
+    pub(crate) fn exists(&self) -> bool {
+        self.standing != Standing::Absent
+    }
+
+    /// Starts it on its disk. An empty one is a beginning only if it never lived.
     pub(crate) fn start(
         &mut self,
         script: &Script,
@@ -125,7 +149,11 @@ impl<P: ReplicatedLog> Member<P> {
             cluster: ClusterId(1),
             id: NodeId(u64::from(index) + 1),
             members: (1..=u64::from(script.nodes)).map(NodeId).collect(),
-            bootstrap: if self.lived { Bootstrap::Existing } else { Bootstrap::Found },
+            bootstrap: match self.lived {
+                true => Bootstrap::Existing,
+                false if index < script.nodes => Bootstrap::Found,
+                false => Bootstrap::Join,
+            },
             timing: Timing { heartbeat: millis(script.heartbeat), election },
             log: LogLimits {
                 message_bytes_max: script.limits.message_bytes as usize,
@@ -134,7 +162,7 @@ impl<P: ReplicatedLog> Member<P> {
                 ..LogLimits::default()
             },
             priority: 1,
-            lease: None,
+            lease: script.lease.map(|drift| Lease { drift_ppm: drift.0 }),
             limits: NodeLimits {
                 request_timeout: election * REQUEST_ELECTIONS,
                 segment_bytes: script.segment,
@@ -143,19 +171,10 @@ impl<P: ReplicatedLog> Member<P> {
             seed: dice(script.seed, Place::Life, index.into(), 0, self.life.into()).next(),
             record: false,
         };
-        let machine = Machine::open(std::mem::take(&mut self.map))
-            .map_err(|error| StartError::Machine(error.to_string()))?;
-        let map = machine.store().map().clone();
-        match Node::start(config, &mut self.disk, machine, self.clock.at(now), out) {
-            Ok(node) => {
-                self.node = Some(node);
-                Ok(())
-            }
-            Err(error) => {
-                self.map = map;
-                Err(error)
-            }
-        }
+        let machine =
+            Machine::open(self.map.clone()).map_err(|error| StartError::Machine(error.to_string()))?;
+        self.node = Some(Node::start(config, &mut self.disk, machine, self.clock.at(now), out)?);
+        Ok(())
     }
 
     /// The power goes. Nothing remains but what the disk kept.
@@ -165,8 +184,8 @@ impl<P: ReplicatedLog> Member<P> {
         if let Some(node) = self.node.take() {
             let status = node.status();
             self.steps_before += status.steps;
+            self.leased_before += status.leased_reads;
             self.bytes_before += status.bytes_written;
-            self.map = node.into_machine().into_map();
             self.map.crash(&mut rng);
         }
         if lied {

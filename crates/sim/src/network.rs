@@ -119,12 +119,12 @@ impl<M: Clone> Network<M> {
         };
         Network {
             seed: script.seed,
-            nodes: script.nodes,
+            nodes: script.size(),
             transport: script.transport,
             detect: script.detect,
             fair,
             weather: fair,
-            links: vec![link; usize::from(script.nodes).pow(2)],
+            links: vec![link; usize::from(script.size()).pow(2)],
             flying: Vec::new(),
             free: Vec::new(),
             sessions: 0,

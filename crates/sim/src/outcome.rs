@@ -77,6 +77,12 @@ pub struct Counts {
     pub damaged: u64,
     /// Faults of all kinds.
     pub faults: u64,
+    /// Changes of members, and transfers, that were completed.
+    pub changes: u64,
+    /// Those that the protocol does not offer.
+    pub unserved: u64,
+    /// Reads answered under a lease.
+    pub leased_reads: u64,
     /// Client operations begun.
     pub operations: u64,
     /// Those that succeeded.
@@ -105,6 +111,9 @@ impl Counts {
         self.refused += other.refused;
         self.damaged += other.damaged;
         self.faults += other.faults;
+        self.changes += other.changes;
+        self.unserved += other.unserved;
+        self.leased_reads += other.leased_reads;
         self.operations += other.operations;
         self.ok += other.ok;
         self.failed += other.failed;
@@ -182,6 +191,16 @@ impl fmt::Display for Outcome {
             f,
             "  faults     {faults}, among them {crashes} crashes; {restarts} restarts, {refused} refused"
         )?;
+        let Counts { changes, unserved, leased_reads, .. } = self.counts;
+        if changes + unserved > 0 {
+            writeln!(
+                f,
+                "  members    {changes} changes and transfers done, {unserved} not offered by the protocol"
+            )?;
+        }
+        if self.script.lease.is_some() {
+            writeln!(f, "  leases     {leased_reads} reads answered under one")?;
+        }
         writeln!(f, "  clients    {operations} operations: {ok} done, {failed} failed, {unknown} unknown")?;
         writeln!(f, "  hash       {}", self.hash_text())?;
         write!(f, "  verdict    {}", self.verdict.detail.replace('\n', "\n             "))?;

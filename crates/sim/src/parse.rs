@@ -2,8 +2,8 @@
 
 use crate::script::{
     ACTIONS_MAX, Action, CLIENTS_MAX, ClockFault, DELAY_MAX, DURATION_MAX, Delay, DiskAction, HandOperation,
-    KEYS_MAX, Member, Mix, NODES_MAX, NetworkChange, OneWay, Progress, SCRIPT_BYTES_MAX, Script, Target,
-    Timed, Topology, Transport, Workload,
+    KEYS_MAX, Member, Mix, NODES_MAX, NetworkChange, OneWay, OperatorChange, Progress, SCRIPT_BYTES_MAX,
+    Script, Target, Timed, Topology, Transport, Workload,
 };
 use crate::units::{Factor, Share, Span};
 use std::fmt;
@@ -48,6 +48,7 @@ impl FromStr for Script {
             )));
         }
         let mut script = Script::default();
+        let joining = text.lines().filter_map(joins).max().unwrap_or(0);
         let mut seen = Vec::new();
         // Where a setting stands that only another one further down may allow.
         let mut datagram_line = None;
@@ -75,7 +76,7 @@ impl FromStr for Script {
             } else if script.actions.len() == ACTIONS_MAX {
                 return Err(at(number)(format!("a script has at most {ACTIONS_MAX} `at` lines")));
             }
-            let mut line = Line { words: &words, next: 1, nodes: script.nodes };
+            let mut line = Line { words: &words, next: 1, members: script.nodes.max(joining) };
             line.read_into(&mut script, keyword).map_err(at(number))?;
         }
         if seen.is_empty() {
@@ -103,8 +104,22 @@ fn version(words: &[&str]) -> Parsed<()> {
     }
 }
 
+/// The number of the member that a line lets join.
+fn joins(line: &str) -> Option<u8> {
+    let mut words = line.split_whitespace();
+    let name = (words.next() == Some("at") && words.nth(1) == Some("add")).then(|| words.next())??;
+    name.strip_prefix('n')?.parse().ok().filter(|n| *n <= NODES_MAX)
+}
+
 /// What concerns several lines at once.
 fn check(script: &Script) -> Parsed<()> {
+    if let Some((expected, found)) =
+        (script.nodes + 1..).map(Member).zip(script.joining()).find(|(expected, found)| expected != found)
+    {
+        return Err(format!(
+            "{found} is added where {expected} is next: names go up in the order of time and are never used twice"
+        ));
+    }
     if script.heartbeat.0 * 3 > script.election.0 {
         return Err(format!(
             "the election timeout of {} must be at least three heartbeats of {}; for example: `election {}`",
@@ -146,7 +161,8 @@ fn check(script: &Script) -> Parsed<()> {
 struct Line<'a> {
     words: &'a [&'a str],
     next: usize,
-    nodes: u8,
+    /// The last member that may be named.
+    members: u8,
 }
 
 impl<'a> Line<'a> {
@@ -199,6 +215,7 @@ impl<'a> Line<'a> {
                     self.number("a number of bytes", 0, 1 << 30, "tail-bytes 1000")? as u32;
             }
             "clients" => script.clients = Some(self.workload()?),
+            "lease" => script.lease = Some(self.share("lease 0.1%")?),
             "expect" => script.progress = Some(self.progress()?),
             "at" => {
                 let at = self.span("a moment", Span(0), DURATION_MAX, "at 3s crash leader")?;
@@ -209,7 +226,7 @@ impl<'a> Line<'a> {
                 return Err(unknown(
                     other,
                     "`protocol`, `nodes`, `seed`, `for`, `transport`, `latency`, `detect`, `loss`, `duplicate`, \
-                     `reorder`, `election`, `heartbeat`, `disk`, `segment`, `message-bytes`, `window`, `tail-bytes`, `clients`, `expect` or `at`",
+                     `reorder`, `election`, `heartbeat`, `disk`, `segment`, `message-bytes`, `window`, `tail-bytes`, `lease`, `clients`, `expect` or `at`",
                     "at 3s crash leader",
                 ));
             }
@@ -343,10 +360,10 @@ impl<'a> Line<'a> {
 
     fn member_named(&self, word: &str, example: &str) -> Parsed<Member> {
         let number = word.strip_prefix('n').and_then(|digits| digits.parse::<u8>().ok());
-        let number = number.filter(|n| (1..=self.nodes).contains(n));
+        let number = number.filter(|n| (1..=self.members).contains(n));
         number
             .map(Member)
-            .ok_or_else(|| unknown(word, &format!("a member from n1 to n{}", self.nodes), example))
+            .ok_or_else(|| unknown(word, &format!("a member from n1 to n{}", self.members), example))
     }
 
     fn target(&mut self, example: &str) -> Parsed<Target> {
@@ -355,7 +372,7 @@ impl<'a> Line<'a> {
             "follower" => Ok(Target::Follower),
             "all" => Ok(Target::All),
             word => self.member_named(word, example).map(Target::Node).map_err(|_| {
-                unknown(word, &format!("n1 to n{}, `leader`, `follower` or `all`", self.nodes), example)
+                unknown(word, &format!("n1 to n{}, `leader`, `follower` or `all`", self.members), example)
             }),
         }
     }
@@ -409,14 +426,17 @@ impl<'a> Line<'a> {
             }
             "propose" => {
                 let value = self.word("a value", "at 6s propose hello")?.to_owned();
-                Action::Client(None, HandOperation::Put("hand".into(), value))
+                let on =
+                    if self.accept("on") { Some(self.member("at 6s propose hello on n2")?) } else { None };
+                Action::Client(on, HandOperation::Put("hand".into(), value))
             }
             "put" | "get" | "delete" => self.hand(verb)?,
+            "add" | "promote" | "remove" | "transfer" => Action::Operator(self.operator_change(verb)?),
             other => {
                 return Err(unknown(
                     other,
                     "crash, restart, pause, resume, cut, heal, partition, isolate, topology, clock, disk, latency, loss, \
-                     duplicate, reorder, propose, put, get, delete, timeout, lose, delay or recover",
+                     duplicate, reorder, add, promote, remove, transfer, propose, put, get, delete, timeout, lose, delay or recover",
                     "at 3s crash leader",
                 ));
             }
@@ -433,6 +453,19 @@ impl<'a> Line<'a> {
         };
         let on = if self.accept("on") { Some(self.member(example)?) } else { None };
         Ok(Action::Client(on, operation))
+    }
+
+    fn operator_change(&mut self, verb: &str) -> Parsed<OperatorChange> {
+        Ok(match verb {
+            "add" => {
+                let member = self.member("at 3s add n6")?;
+                OperatorChange::Add { member, learner: self.accept("learner") }
+            }
+            "promote" => OperatorChange::Promote(self.member("at 4s promote n6")?),
+            "remove" => OperatorChange::Remove(self.member("at 3s remove n2")?),
+            _ if self.peek().is_none() => OperatorChange::Transfer(None),
+            _ => OperatorChange::Transfer(Some(self.member("at 3s transfer n2")?)),
+        })
     }
 
     fn link(&mut self, example: &str) -> Parsed<(Member, Member, OneWay)> {
@@ -538,6 +571,7 @@ reorder 2.5%
 election 300ms
 heartbeat 100ms
 disk lognormal 1ms 2.5
+lease 0.1%
 segment 65536
 message-bytes 1
 window 4
@@ -577,6 +611,13 @@ at 6s latency 5ms
 at 6s loss 5%
 at 6s duplicate 5%
 at 6s reorder 5%
+at 6s add n6
+at 6s add n7 learner
+at 6s promote n7
+at 6s remove n2
+at 6s transfer
+at 6s transfer n6
+at 6s crash n7
 at 6s timeout n2
 at 6s lose m17
 at 6s delay m17 50ms
@@ -630,6 +671,10 @@ at 7s recover
             ("at 1s partition n1 |", "at least one member"),
             ("at 1s partition n1 | n1", "two groups"),
             ("at 1s clock n1 rate 11", "0.1 to 10"),
+            ("at 1s add n7", "n6 is next"),
+            ("at 1s add n3", "n6 is next"),
+            ("at 1s add n16", "n1 to n5"),
+            ("lease 101%", "from 0% to 100%"),
             ("clients 0 every 1s keys 1", "from 1 to 1000"),
             ("clients 1 every 1s keys 1 mix put:0", "at least one operation"),
             ("latency 5ms..1ms", "a range of delays"),

@@ -24,6 +24,8 @@ pub(crate) enum Due {
     ClientTimeout { client: u16, operation: u32 },
     /// A line of the script.
     Script { line: u32 },
+    /// The operator asks for the first change that is not done, unless it has asked since.
+    Operator { attempt: u32 },
     /// The probe for progress asks again.
     Probe,
 }

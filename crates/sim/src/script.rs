@@ -8,7 +8,7 @@
 use crate::units::{Factor, Share, Span};
 use std::fmt;
 
-/// Members of a cluster at most.
+/// Members of a cluster at most, founding ones and those that join.
 pub const NODES_MAX: u8 = 15;
 /// The longest run: a day of virtual time.
 pub const DURATION_MAX: Span = Span::secs(24 * 3600);
@@ -28,7 +28,7 @@ pub const DELAY_MAX: Span = Span::secs(3600);
 pub struct Script {
     /// The protocol's name, such as `raft`.
     pub protocol: String,
-    /// Members, from 1 to [`NODES_MAX`]; they are called `n1`, `n2` and so on.
+    /// Founding members, from 1 to [`NODES_MAX`]; they are called `n1`, `n2` and so on.
     pub nodes: u8,
     /// What everything random is drawn from, by place and count, so that one more line does not
     /// reshuffle the rest.
@@ -53,6 +53,8 @@ pub struct Script {
     pub heartbeat: Span,
     /// How long a write and its sync take.
     pub disk: Delay,
+    /// Whether reads may rest on a lease, and by which share two members' clocks may then differ in rate.
+    pub lease: Option<Share>,
     /// The size of a log segment in bytes.
     pub segment: u64,
     /// Bounds of the protocol.
@@ -81,6 +83,7 @@ impl Default for Script {
             election: Span::millis(200),
             heartbeat: Span::millis(50),
             disk: Delay::Uniform(Span(500_000), Span::millis(2)),
+            lease: None,
             segment: 256 << 10,
             limits: Limits::default(),
             clients: None,
@@ -239,6 +242,9 @@ pub enum Action {
     Disk(Target, DiskAction),
     /// From now on the network is so.
     Network(NetworkChange),
+    /// A change of the members, or of who leads. The operator asks for one after the other, and asks again
+    /// as long as it may still be done.
+    Operator(OperatorChange),
     /// A client operation by hand.
     Client(Option<Member>, HandOperation),
     /// The member's timer runs out now.
@@ -319,6 +325,25 @@ pub enum NetworkChange {
     Duplicate(Share),
     /// As [`Script::reorder`].
     Reorder(Share),
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorChange {
+    /// A new machine with an empty disk joins. It receives the log and, unless it is to stay a learner, votes
+    /// once it has caught up. Names are never given twice: the next is the one after the highest ever used.
+    Add {
+        /// The new member.
+        member: Member,
+        /// Whether it is to vote only when it is promoted.
+        learner: bool,
+    },
+    /// A learner that has caught up shall vote.
+    Promote(Member),
+    /// The member leaves the cluster. Its machine runs on.
+    Remove(Member),
+    /// That member shall lead, or whoever is best placed.
+    Transfer(Option<Member>),
 }
 
 /// A client operation by hand.
@@ -411,6 +436,7 @@ impl fmt::Display for Action {
                 }
                 on.map_or(Ok(()), |member| write!(f, " on {member}"))
             }
+            Action::Operator(change) => change.fmt(f),
             Action::Timeout(target) => write!(f, "timeout {target}"),
             Action::Lose(message) => write!(f, "lose m{message}"),
             Action::Delay(message, span) => write!(f, "delay m{message} {span}"),
@@ -434,6 +460,19 @@ impl fmt::Display for DiskAction {
                 DiskAction::Lie => "lie",
                 DiskAction::Wipe | DiskAction::Stall(_) => "wipe",
             }),
+        }
+    }
+}
+
+impl fmt::Display for OperatorChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OperatorChange::Add { member, learner: false } => write!(f, "add {member}"),
+            OperatorChange::Add { member, learner: true } => write!(f, "add {member} learner"),
+            OperatorChange::Promote(member) => write!(f, "promote {member}"),
+            OperatorChange::Remove(member) => write!(f, "remove {member}"),
+            OperatorChange::Transfer(None) => f.write_str("transfer"),
+            OperatorChange::Transfer(Some(member)) => write!(f, "transfer {member}"),
         }
     }
 }
@@ -481,6 +520,9 @@ impl fmt::Display for Script {
         if self.disk != default.disk {
             writeln!(f, "disk {}", self.disk)?;
         }
+        if let Some(drift) = self.lease {
+            writeln!(f, "lease {drift}")?;
+        }
         if self.segment != default.segment {
             writeln!(f, "segment {}", self.segment)?;
         }
@@ -514,8 +556,21 @@ impl Script {
         Some((from, Span(from.0.saturating_add(u64::from(elections) * self.election.0))))
     }
 
-    /// The names of the members: `n1`, `n2` and so on.
+    /// The members that join, in the order of time.
+    pub fn joining(&self) -> impl Iterator<Item = Member> {
+        self.actions.iter().filter_map(|timed| match timed.action {
+            Action::Operator(OperatorChange::Add { member, .. }) => Some(member),
+            _ => None,
+        })
+    }
+
+    /// How many members there ever are: the founding ones, and those that join.
+    pub fn size(&self) -> u8 {
+        self.joining().fold(self.nodes, |size, member| size.max(member.0))
+    }
+
+    /// The names of all members that there ever are: `n1`, `n2` and so on.
     pub fn members(&self) -> impl Iterator<Item = Member> {
-        (1..=self.nodes).map(Member)
+        (1..=self.size()).map(Member)
     }
 }

@@ -30,6 +30,8 @@ impl<P: ReplicatedLog> World<'_, P> {
             return NodeState {
                 role: "down",
                 epoch: shown.epoch,
+                base: shown.base,
+                members: shown.members.clone(),
                 last: shown.last,
                 last_epoch: shown.last_epoch,
                 durable: shown.durable,
@@ -104,6 +106,8 @@ pub(crate) fn log_state<P: ReplicatedLog>(process: &P, status: &LogStatus) -> No
         epoch: status.epoch.0,
         voted: status.voted_for.map(|id| id.to_string()),
         leader: status.leader.map(|id| id.to_string()),
+        base: status.base.0,
+        members: process.members().iter().map(|member| (member.id.to_string(), member.part.name())).collect(),
         last,
         last_epoch: status.last_epoch.0,
         durable: status.durable.0,
@@ -138,7 +142,7 @@ fn label(payload: &Payload) -> String {
 pub(crate) fn epoch_words(protocol: &str, epoch: u64) -> String {
     match protocol {
         "raft" => format!("term {epoch}"),
-        "multi-paxos" => format!("ballot {}.{}", epoch / ID_BOUND, epoch % ID_BOUND),
+        "multi-paxos" => format!("ballot {}.n{}", epoch / ID_BOUND, epoch % ID_BOUND),
         "viewstamped" => format!("view {epoch}"),
         _ => format!("epoch {epoch}"),
     }

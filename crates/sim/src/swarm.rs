@@ -11,8 +11,8 @@ mod stories;
 
 use crate::dice::{Place, dice};
 use crate::script::{
-    Action, ClockFault, Delay, DiskAction, Limits, Member, Mix, NetworkChange, OneWay, Progress, Script,
-    Target, Timed, Topology, Transport, Workload,
+    Action, ClockFault, Delay, DiskAction, Limits, Member, Mix, NetworkChange, OneWay, OperatorChange,
+    Progress, Script, Target, Timed, Topology, Transport, Workload,
 };
 use crate::units::{Factor, Share, Span};
 pub use fault::{Expected, Fault};
@@ -70,17 +70,20 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         progress: Some(Progress { elections: PROGRESS_ELECTIONS }),
         ..Script::default()
     };
+    if let Some(fault) = only.filter(|fault| fault.has_leases()) {
+        set_leases(&mut script, &mut rng, fault);
+    }
     let end = swarm.until.0.saturating_sub(SETTLE_ELECTIONS * election.0).max(swarm.until.0 / 4);
     // Where every entry goes alone, a backlog takes longer than any bound worth checking.
     let slow = script.limits.message_bytes < 100 || script.limits.window < 3;
     if slow || swarm.until.0 - end < u64::from(PROGRESS_ELECTIONS) * election.0 {
         script.progress = None;
     }
-    let mut faults = Faults::new(rng, &script, end);
+    let mut faults = Faults::new(rng, &script, end, only == Some(Fault::Replaced));
     match only {
         Some(fault) if fault.is_story() => faults.repeat(fault),
         Some(fault) => {
-            faults.kinds = vec![fault];
+            faults.kinds = fault.company();
             faults.draw();
         }
         None => faults.draw(),
@@ -149,6 +152,15 @@ fn workload(rng: &mut Rng, election: Span) -> Workload {
     Workload { clients, every: Span(election.0 / rng.between(2, 20)), keys: rng.between(1, 4) as u32, mix }
 }
 
+/// Reads rest on leases, and there are reads.
+fn set_leases(script: &mut Script, rng: &mut Rng, fault: Fault) {
+    let drift = if fault == Fault::LeaseBroken { 1_000 } else { rng.between(20_000, 400_000) };
+    script.lease = Some(Share(drift as u32));
+    if let Some(workload) = &mut script.clients {
+        workload.mix.get = workload.mix.get.max(4);
+    }
+}
+
 /// The faults of one script in the making.
 struct Faults {
     rng: Rng,
@@ -160,11 +172,16 @@ struct Faults {
     kinds: Vec<Fault>,
     /// Members whose disks may be lost or rot; never a majority.
     victims: Vec<Member>,
+    /// By how many parts in a million clocks may differ in rate, where that is bounded.
+    drift: Option<u64>,
+    /// The members as the operator wants them, and the last name given.
+    roster: Vec<Member>,
+    named: u8,
     actions: Vec<Timed>,
 }
 
 impl Faults {
-    fn new(mut rng: Rng, script: &Script, end: u64) -> Faults {
+    fn new(mut rng: Rng, script: &Script, end: u64, replaced: bool) -> Faults {
         let mut any = || Fault::DRAWN[rng.below(Fault::DRAWN.len() as u64) as usize];
         // A third of the seeds with one or two kinds of faults only.
         let mut kinds = vec![any(), any()];
@@ -174,7 +191,9 @@ impl Faults {
         }
         let mut victims: Vec<Member> = script.members().collect();
         let count = rng.below(u64::from(script.nodes.div_ceil(2))) as usize;
-        while victims.len() > count {
+        // A member that is to be replaced there always is, if there can be.
+        let least = usize::from(replaced && script.nodes > 2);
+        while victims.len() > count.max(least) {
             let at = rng.below(victims.len() as u64) as usize;
             victims.remove(at);
         }
@@ -187,6 +206,9 @@ impl Faults {
             end,
             kinds,
             victims,
+            drift: script.lease.map(|drift| drift.0.into()),
+            roster: script.members().collect(),
+            named: script.nodes,
             actions: Vec::new(),
         }
     }
@@ -254,7 +276,9 @@ impl Faults {
             }
             Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::Latency => self.weather(at, kind),
             Fault::ClockRate => {
-                let rate = Factor(self.rng.between(300_000, 3_000_000));
+                let (slowest, fastest) =
+                    self.drift.map_or((300_000, 3_000_000), |drift| (1_000_000, 1_000_000 + drift));
+                let rate = Factor(self.rng.between(slowest, fastest));
                 self.push(at, Action::Clock(one, ClockFault::Rate(rate)));
             }
             Fault::ClockJump => {
@@ -262,9 +286,12 @@ impl Faults {
                 self.push(at, Action::Clock(one, ClockFault::Jump(jump)));
             }
             Fault::Storm => self.storm(at),
-            Fault::Duel | Fault::Relay | Fault::Figure8 | Fault::Deposed => {
+            Fault::Duel | Fault::Relay | Fault::Figure8 | Fault::Deposed | Fault::LeaseBroken => {
                 self.tell(at, kind);
             }
+            Fault::Churn => self.change_members(at),
+            Fault::Replaced => self.replace_member(at),
+            Fault::LeaseDrift => {}
             Fault::Timeout => {
                 let target = if self.rng.chance(1, 2) { one } else { Target::Follower };
                 self.push(at, Action::Timeout(target));
@@ -314,6 +341,54 @@ impl Faults {
             }
         }
         self.push(at + self.election, Action::Restart(Target::All));
+    }
+
+    /// Somebody joins, leaves or takes over.
+    fn change_members(&mut self, at: u64) {
+        let founded = usize::from(self.nodes);
+        match self.rng.below(5) {
+            0 | 1 if self.roster.len() <= founded + 1 => self.add_member(at),
+            2 | 3 if self.roster.len() > 3.max(founded.saturating_sub(1)) => {
+                let gone = self.rng.below(self.roster.len() as u64) as usize;
+                let member = self.roster.remove(gone);
+                self.push(at, Action::Operator(OperatorChange::Remove(member)));
+            }
+            _ => {
+                let heir = self.rng.below(2 * self.roster.len() as u64) as usize;
+                let change = OperatorChange::Transfer(self.roster.get(heir).copied());
+                self.push(at, Action::Operator(change));
+            }
+        }
+    }
+
+    fn add_member(&mut self, at: u64) {
+        // Names are given in the order of time.
+        let is_add = |timed: &&Timed| matches!(timed.action, Action::Operator(OperatorChange::Add { .. }));
+        let at = self.actions.iter().rev().find(is_add).map_or(at, |last| at.max(last.at.0 + 1));
+        if self.named == crate::script::NODES_MAX || at >= self.end {
+            return;
+        }
+        self.named += 1;
+        let member = Member(self.named);
+        self.roster.push(member);
+        let learner = self.rng.chance(1, 4);
+        self.push(at, Action::Operator(OperatorChange::Add { member, learner }));
+        if learner {
+            let later = at + self.span(8);
+            self.push(later, Action::Operator(OperatorChange::Promote(member)));
+        }
+    }
+
+    /// A disk is lost. Under its old name the member would be one that forgot its promises, so it leaves, and
+    /// a new one comes.
+    fn replace_member(&mut self, at: u64) {
+        let Some(victim) = self.victims.pop() else { return };
+        self.push(at, Action::Disk(Target::Node(victim), DiskAction::Wipe));
+        let later = at + self.span(4);
+        if later < self.end && self.named < crate::script::NODES_MAX {
+            self.push(later, Action::Operator(OperatorChange::Remove(victim)));
+            self.add_member(later);
+        }
     }
 
     fn topology(&mut self, fault: Fault) -> Topology {
@@ -468,6 +543,14 @@ mod tests {
             let nodes = (seed % 15) as u8 + 1;
             let script = swarm(seed, &Swarm { nodes, ..Swarm::default() });
             assert_eq!(script.to_string().parse().as_ref(), Ok(&script), "{script}");
+        }
+    }
+
+    #[test]
+    fn every_script_about_one_fault_is_a_script() {
+        for (seed, fault) in (0..20).flat_map(|seed| Fault::ALL.map(|fault| (seed, fault))) {
+            let script = swarm(seed, &Swarm { only: Some(fault), ..Swarm::default() });
+            assert_eq!(script.to_string().parse().as_ref(), Ok(&script), "{fault}: {script}");
         }
     }
 

@@ -6,6 +6,7 @@
 mod asking;
 mod io;
 mod judging;
+mod operator;
 
 use crate::checkers::Checkers;
 use crate::clients::{Clients, Ending, Machine, Who};
@@ -17,6 +18,7 @@ use crate::queue::{Due, Queue};
 use crate::script::{self, Script};
 use crate::show;
 use asking::Progress;
+use operator::Operator;
 use synod_node::{Input, Notice, Outbox, PeerMessage};
 use synod_protocols::log::{ReplicatedLog, Role, Ticket};
 use synod_protocols::{Fingerprint, LinkSession, NodeId};
@@ -36,6 +38,7 @@ pub(crate) struct World<'a, P: ReplicatedLog> {
     pub(crate) queue: Queue,
     pub(crate) network: Network<PeerMessage<P::Message>>,
     pub(crate) members: Vec<Member<P>>,
+    operator: Operator,
     pub(crate) clients: Clients,
     pub(crate) checkers: Checkers,
     pub(crate) counts: Counts,
@@ -75,9 +78,10 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             now: 0,
             queue: Queue::default(),
             network: Network::new(script),
-            members: (0..script.nodes).map(|index| Member::new(script, index)).collect(),
+            members: (0..script.size()).map(|index| Member::new(script, index)).collect(),
+            operator: Operator::default(),
             clients: Clients::new(script),
-            checkers: Checkers::new(script.nodes),
+            checkers: Checkers::new(script.nodes, script.size()),
             counts: Counts::default(),
             digest: Fingerprint::new(),
             marks: Vec::new(),
@@ -148,11 +152,17 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 self.note_digest(3, line.into(), 0);
                 self.act(&script.actions[line as usize].action);
             }
+            Due::Operator { attempt } => self.on_operator(attempt),
             Due::Probe => self.on_probe(),
         }
     }
 
     // Members.
+
+    /// All members that there ever are.
+    pub(crate) fn all(&self) -> std::ops::Range<u8> {
+        0..self.members.len() as u8
+    }
 
     /// Starts a member that is down; it stays down if its disk does not let it.
     pub(crate) fn start(&mut self, index: u8) {
@@ -183,7 +193,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 self.checkers.on_start(self.now, index, node.process(), &status.log, applied);
                 self.checkers.on_state(self.now, index, applied.0, digest);
                 self.after(index);
-                for peer in (0..self.script.nodes).filter(|peer| *peer != index) {
+                for peer in self.all().filter(|peer| *peer != index) {
                     self.connect(index, peer);
                     self.connect(peer, index);
                 }
@@ -271,6 +281,12 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         let node = self.members[at].node.as_ref().expect("it has just made a step");
         let status = node.status();
         self.checkers.observe(self.now, index, node.process(), &status.log);
+        // What is committed is judged by who counts by now.
+        for notice in &outbox.notices {
+            if let Notice::Members(members) = notice {
+                self.checkers.on_members(index, members);
+            }
+        }
         let mut fatal = None;
         for notice in outbox.notices.drain(..) {
             match notice {

@@ -78,6 +78,9 @@ pub enum Command {
     /// Make a failing run small, and tell in plain words what happens in it
     #[command(after_help = SHRINK_EXAMPLE)]
     Shrink(Shrink),
+    /// Keep Paxos from deciding for as long as you like, and see what ends that
+    #[command(after_help = crate::flp::EXAMPLE)]
+    Flp(crate::flp::Flp),
     /// Measure how long writes pause when the leader dies, hangs or is cut off, on a cluster of its own
     Failover(Failover),
 }

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod demo;
 mod failover;
+mod flp;
 mod kv;
 mod lab;
 mod matrix;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         Command::Check(options) => return check::run(&options),
         Command::Probe(options) => return probe::run(&options),
         Command::Shrink(options) => shrink::run(&options),
+        Command::Flp(options) => flp::run(&options),
         Command::Replay(options) => lab::replay(&options),
         Command::Put(options) => kv::put(&options),
         Command::Get(options) => kv::get(&options),

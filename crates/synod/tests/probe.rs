@@ -128,7 +128,7 @@ fn what_a_paused_etcd_did_not_answer_is_unknown_and_the_fault_is_in_the_history(
     let nemesis = format!("echo pause; kill -STOP {pid}; sleep 1; kill -CONT {pid}; echo resume");
     let (code, judgement) = probe(
         &etcd.endpoint,
-        &["--workload", "kv", "--for", "2400ms", "--timeout", "400ms", "--clients", "8"]
+        &["--workload", "kv", "--exclusive", "--for", "2400ms", "--timeout", "400ms", "--clients", "8"]
             .into_iter()
             .chain(["--nemesis", &nemesis, "--out", &out, "--html", &page])
             .collect::<Vec<&str>>(),

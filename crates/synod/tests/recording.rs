@@ -68,7 +68,7 @@ fn the_recording_of_a_killed_member_has_what_it_acknowledged() {
     let header = lines.next().expect("a header");
     assert_eq!((&header["protocol"], &header["recorded"]), (&"raft".into(), &"n1".into()));
     assert_eq!(header["marks"][0]["kind"], "leader", "{header}");
-    let last = lines.filter(|event| event["k"] == "state").last().expect("a state");
+    let last = lines.rfind(|event| event["k"] == "state").expect("a state");
     let committed = last["s"]["committed"].as_u64().expect("a number");
     assert!(committed >= 4, "an entry that begins the term and three puts: {last}");
     std::fs::remove_dir_all(&folder).expect("removed");

@@ -56,6 +56,8 @@ pub enum Shortcut {
     Order(Vec<u32>),
     /// These few alone have no order, and no further operation of this history could give them one.
     Contradiction(Vec<u32>),
+    /// There is no order; this is the entry at whose return the part stops having one.
+    Stuck(u32),
 }
 
 /// A sequential object: an initial state and a pure step.

@@ -23,7 +23,7 @@ pub(crate) fn said(page: &mut Page, what: &str) -> String {
 }
 
 /// Waits until a run other than `before` is shown, and returns its hash.
-fn other_run(page: &mut Page, before: &str) -> String {
+pub(crate) fn other_run(page: &mut Page, before: &str) -> String {
     let different = format!(
         "{READY} && document.getElementById('lab').dataset.hash !== '{before}' && document.getElementById('lab').dataset.hash"
     );

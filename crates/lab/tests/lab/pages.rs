@@ -1,7 +1,7 @@
 //! The pages beside the first run: protocols in lockstep, the matrix, a lesson, and the exported file.
 
 use crate::host::Served;
-use crate::page::{READY, open, said};
+use crate::page::{READY, open, other_run, said};
 use synod_browser::Browser;
 use synod_lab::{export, simulate};
 
@@ -81,4 +81,42 @@ fn an_exported_page_shows_its_run_from_a_file_without_a_server() {
     page.picture("exported");
     page.assert_clean();
     std::fs::remove_file(&file).expect("it was there");
+}
+
+#[test]
+fn two_proposers_duel_over_one_value_until_it_is_chosen() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "#compare");
+    page.click("[data-duel]");
+    page.wait_for("its run", &format!("{READY} && document.getElementById('lab').dataset.place === 'sim'"));
+    page.wait_for("the words", "document.querySelector('#story h1').textContent === 'Agreeing on one value'");
+    page.press("End");
+    page.wait_for("the outcome", "document.getElementById('summary').textContent.includes('is chosen')");
+    page.wait_for("the verdict", "document.querySelector('.chips .good')?.textContent.includes('safe')");
+    page.assert_clean();
+}
+
+#[test]
+fn a_node_is_added_by_a_click_counts_once_it_has_caught_up_and_is_removed_again() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "#sim&v=1&s=synod-script+1~nodes+3~for+6s&t=2000");
+    let first = said(&mut page, "hash");
+    page.press(" ");
+    page.click("[data-line='add n4']");
+    let added = other_run(&mut page, &first);
+    page.press("End");
+    page.wait_for("a member", "document.querySelector('[data-node=n4]:not(.part-out):not(.part-learner)')");
+    page.picture("added");
+    page.press("4");
+    page.press("m");
+    page.wait_for("its menu", "document.querySelector('.menu [role=menuitem]') === document.activeElement");
+    page.evaluate("[...document.querySelectorAll('.menu [role=menuitem]')].find((i) => i.textContent.startsWith('Remove it')).click()");
+    other_run(&mut page, &added);
+    page.press("End");
+    page.wait_for("no member", "document.querySelector('[data-node=n4].part-out') !== null");
+    let summary = page.text("#summary");
+    assert!(summary.contains("n4 is not in the cluster"), "{summary}");
+    page.assert_clean();
 }

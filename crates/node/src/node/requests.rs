@@ -338,6 +338,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     pub(super) fn end_leased(&mut self, now: Time, out: &mut Outbox<P, S>) {
         for Leased { read, valid_until, index, answer } in self.leased.drain(..) {
             if now < valid_until {
+                self.leased_reads += 1;
                 out.replies.push(Reply { ticket: read.ticket, outcome: Outcome::Answered { index, answer } });
             } else {
                 self.reads.push_back(read);

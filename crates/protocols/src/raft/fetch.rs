@@ -162,6 +162,10 @@ impl Raft {
 
     /// Takes into the log what has been fetched, as far as that is safe now. Returns whether to go on.
     fn adopt(&mut self, fetch: &mut Fetch, commit: Index, out: &mut Effects<Self>) -> bool {
+        if !self.agrees_at_base(fetch.after, &fetch.held) {
+            self.ignored += 1;
+            return false;
+        }
         let base = self.log.base();
         let same = (fetch.after.0 + 1..)
             .map(Index)

@@ -396,6 +396,10 @@ impl Raft {
             }
             return Some(Outcome::Rejected { prev_index, hint_index, hint_term });
         }
+        if !self.agrees_at_base(prev_index, &entries) {
+            self.ignored += 1;
+            return None;
+        }
         let matched = Index(prev_index.0 + entries.len() as u64);
         // What the log already holds stays, and so does what follows it: a message that is late
         // or repeated must not take back what was acknowledged since.
@@ -427,6 +431,15 @@ impl Raft {
 }
 
 impl Raft {
+    /// Whether entries after a position agree with what a snapshot covers, if they reach it. (Its
+    /// term is not known while a log is under repair.) Else what follows might be older than that.
+    pub(super) fn agrees_at_base(&self, after: Index, entries: &[Entry]) -> bool {
+        let base = self.log.base();
+        let at_base = base.0.checked_sub(after.0 + 1).and_then(|i| entries.get(usize::try_from(i).ok()?));
+        let known = self.log.epoch_at(base).filter(|term| *term > Term(0));
+        at_base.is_none_or(|entry| known.is_none_or(|term| term == entry.term))
+    }
+
     /// Takes back `first` and everything after it, a configuration too (section 4.1).
     pub(super) fn truncate(&mut self, first: Index) {
         self.uncommitted_bytes -= self.log.truncate(first);

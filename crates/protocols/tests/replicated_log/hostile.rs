@@ -191,7 +191,7 @@ fn members(rng: &mut Rng) -> bytes::Bytes {
 }
 
 fn trouble<P: ReplicatedLog>(rng: &mut Rng, peer: NodeId) -> Input<P> {
-    match rng.below(6) {
+    match rng.below(8) {
         0 => Input::LinkUp { peer, session: LinkSession(rng.next()) },
         1 => Input::LinkDown { peer },
         2 => Input::StorageFault(StorageFault::Full),

@@ -1,5 +1,6 @@
 //! The faults by name.
 
+use crate::outcome::Counts;
 use std::fmt;
 use std::str::FromStr;
 
@@ -71,12 +72,20 @@ pub enum Fault {
     Figure8,
     /// A leader that nobody hears any more, with a slow clock, and clients who still ask it.
     Deposed,
+    /// Members join, leave and hand over leadership, while others crash and links are cut.
+    Churn,
+    /// A member of a minority loses its disk, is removed, and another takes its place.
+    Replaced,
+    /// Reads rest on leases, and clocks run at different rates, by no more than the leases allow.
+    LeaseDrift,
     /// Beyond the budget: a majority is down to the end.
     MajorityDown,
     /// Beyond the budget: a majority is cut off to the end, each member by itself.
     MajorityCutOff,
     /// Beyond the budget: disks that say that they have synced, and have not, lose power together.
     MajorityLies,
+    /// Beyond the budget: a deposed leader's clock is slower than its leases allow.
+    LeaseBroken,
 }
 
 /// What a protocol promises under a fault.
@@ -92,7 +101,7 @@ pub enum Expected {
 
 impl Fault {
     /// All, in the order of the matrix.
-    pub const ALL: [Fault; 35] = [
+    pub const ALL: [Fault; 39] = [
         Fault::Crash,
         Fault::CrashLeader,
         Fault::CrashTwice,
@@ -125,9 +134,13 @@ impl Fault {
         Fault::Relay,
         Fault::Figure8,
         Fault::Deposed,
+        Fault::Churn,
+        Fault::Replaced,
+        Fault::LeaseDrift,
         Fault::MajorityDown,
         Fault::MajorityCutOff,
         Fault::MajorityLies,
+        Fault::LeaseBroken,
     ];
 
     /// Those that are told in several acts, and need the right moment.
@@ -145,14 +158,44 @@ impl Fault {
     };
 
     pub(super) fn is_story(self) -> bool {
-        Fault::STORIES.contains(&self)
+        Fault::STORIES.contains(&self) || self == Fault::LeaseBroken
+    }
+
+    /// What happens where it is the only fault that a script is about: changes of members, and leases, are
+    /// nothing without other faults. Each kind is as likely as it is often named.
+    pub(super) fn company(self) -> Vec<Fault> {
+        use Fault::*;
+        match self {
+            Churn => {
+                vec![Churn, Churn, Churn, Crash, CrashLeader, Isolate, Partition, Pause, Loss, LoseUnsynced]
+            }
+            Replaced => vec![Replaced, Replaced, CrashLeader, Isolate, Pause, Loss],
+            LeaseDrift => {
+                vec![ClockRate, ClockRate, CrashLeader, Isolate, Partition, OneWayCut, Pause, Latency]
+            }
+            alone => vec![alone],
+        }
+    }
+
+    /// Whether clients' reads rest on leases under it.
+    pub(super) fn has_leases(self) -> bool {
+        matches!(self, Fault::LeaseDrift | Fault::LeaseBroken)
+    }
+
+    /// Whether it took place: a protocol need not offer changes of members, nor reads under a lease.
+    pub(crate) fn was_served(self, counts: &Counts) -> bool {
+        match self {
+            Fault::Churn | Fault::Replaced => counts.unserved == 0,
+            Fault::LeaseDrift | Fault::LeaseBroken => counts.leased_reads > 0,
+            _ => true,
+        }
     }
 
     /// What is promised under it.
     pub const fn expected(self) -> Expected {
         match self {
             Fault::MajorityDown | Fault::MajorityCutOff => Expected::Stalled,
-            Fault::MajorityLies => Expected::Broken,
+            Fault::MajorityLies | Fault::LeaseBroken => Expected::Broken,
             _ => Expected::Kept,
         }
     }
@@ -192,9 +235,13 @@ impl Fault {
             Fault::Relay => "relay",
             Fault::Figure8 => "figure-8",
             Fault::Deposed => "deposed",
+            Fault::Churn => "members-change",
+            Fault::Replaced => "member-replaced",
+            Fault::LeaseDrift => "lease-drift",
             Fault::MajorityDown => "majority-down",
             Fault::MajorityCutOff => "majority-cut-off",
             Fault::MajorityLies => "majority-lies",
+            Fault::LeaseBroken => "lease-broken",
         }
     }
 }

@@ -20,7 +20,7 @@ impl Faults {
         match story {
             Fault::Duel if self.nodes >= 3 => self.duel(at),
             Fault::Figure8 if self.nodes >= 5 => self.figure_8(at),
-            Fault::Deposed => self.deposed(at),
+            Fault::Deposed | Fault::LeaseBroken => self.deposed(at),
             _ => self.relay(at),
         }
     }

@@ -1,8 +1,9 @@
 //! What clients ask, and the write that shows progress.
 
-use super::World;
+use super::{World, operator};
 use crate::clients::{Ending, Machine, Who};
 use crate::dice::{Place, dice};
+use crate::member::{Member, Standing};
 use crate::queue::Due;
 use std::hash::Hasher;
 use synod_node::Input;
@@ -34,13 +35,20 @@ impl<P: ReplicatedLog> World<'_, P> {
     pub(super) fn on_client(&mut self, client: u16) {
         let nodes = self.script.nodes;
         let Some((what, key, wanted)) = self.clients.next(client, nodes) else { return };
-        // Who is refused a connection turns to the next member.
-        let asked =
-            (0..nodes).map(|i| (wanted + i) % nodes).find(|index| self.members[usize::from(*index)].is_up());
+        let asked = self.next_after(wanted, |member| member.is_up());
         let operation = self.clients.begin(self.now, client, what, key, asked.unwrap_or(wanted));
         let timeout = self.now + CLIENT_ELECTIONS * self.script.election.0;
         self.queue.push(timeout, Due::ClientTimeout { client, operation });
         self.ask(operation, asked.is_some());
+    }
+
+    /// Who is refused a connection turns to the next member; and who was removed is no member.
+    fn next_after(&self, wanted: u8, is_fit: impl Fn(&Member<P>) -> bool) -> Option<u8> {
+        let size = self.members.len() as u8;
+        (0..size).map(|i| (wanted + i) % size).find(|index| {
+            let member = &self.members[usize::from(*index)];
+            member.standing != Standing::Removed && is_fit(member)
+        })
     }
 
     /// Puts an operation that has begun to its member.
@@ -61,6 +69,9 @@ impl<P: ReplicatedLog> World<'_, P> {
     }
 
     pub(super) fn on_reply(&mut self, index: u8, reply: synod_node::Reply<Machine>) {
+        if let Some(attempt) = operator::attempt_of(reply.ticket) {
+            return self.on_operator_reply(attempt, reply.outcome);
+        }
         let number = reply.ticket.0 as u32;
         if let synod_node::Outcome::Applied { index: entry, .. } = &reply.outcome {
             self.checkers.on_acknowledged(self.now, index, entry.0);
@@ -124,11 +135,7 @@ impl<P: ReplicatedLog> World<'_, P> {
         let nodes = self.script.nodes;
         let first = dice(self.script.seed, Place::Probe, 0, 0, 0).below(nodes.into());
         let wanted = ((first + self.progress.tries) % u64::from(nodes)) as u8;
-        let is_up = |index: &u8| {
-            let member = &self.members[usize::from(*index)];
-            member.is_up() && !member.paused
-        };
-        let asked = (0..nodes).map(|i| (wanted + i) % nodes).find(is_up);
+        let asked = self.next_after(wanted, |member| member.is_up() && !member.paused);
         if let Some(index) = asked {
             let number = self.clients.begin_probe(self.now, index);
             self.progress.probe = Some(number);

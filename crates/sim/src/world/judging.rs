@@ -21,6 +21,7 @@ impl<P: ReplicatedLog> World<'_, P> {
         for member in &self.members {
             let status = member.node.as_ref().map(|node| node.status());
             self.counts.steps += member.steps_before + status.map_or(0, |status| status.steps);
+            self.counts.leased_reads += member.leased_before + status.map_or(0, |status| status.leased_reads);
             self.counts.disk_bytes += member.bytes_before + status.map_or(0, |status| status.bytes_written);
         }
         self.counts.commits = self.checkers.committed();
@@ -76,11 +77,12 @@ impl<P: ReplicatedLog> World<'_, P> {
         if self.network.cuts().next().is_some() {
             return Some(true);
         }
+        let voters = self.voters();
         let behind = self.members.iter().enumerate().find_map(|(i, member)| {
             let status = member.node.as_ref().filter(|_| !member.paused)?.status();
             let applied = status.applied.0;
-            // Who knows that its disk has lost a promise takes no part any more.
-            let takes_part = status.log.role != Role::Abstaining;
+            // Who knows that its disk has lost a promise takes no part any more, nor does who was removed.
+            let takes_part = status.log.role != Role::Abstaining && voters.contains(&(i as u8));
             (takes_part && applied < shown).then(|| {
                 format!("n{} has applied up to {applied}, and {shown} was committed at {from}", i + 1)
             })
