@@ -21,6 +21,12 @@ use std::{env, fs};
 
 /// Protocols with a folder of bugs.
 const PROTOCOLS: [&str; 4] = ["multi_paxos", "raft", "viewstamped", "zab"];
+/// Protocols whose bugs are no part of this crate: their tests take in one driver for each copy, since their
+/// processes have types of their own. With the folder of the driver below `protocols/tests`, and its files.
+const DRIVEN: [(&str, &str, &[&str]); 2] = [
+    ("commit", "atomic_commit", &["party", "world", "script", "random"]),
+    ("saga", "saga", &["world", "script", "random"]),
+];
 /// What the laboratory's lessons are about: all that there is without the feature `all`.
 const LESSONS: [&str; 1] = ["raft/old_term_counted.txt"];
 
@@ -38,6 +44,23 @@ fn main() {
         modules += &format!("/// The bugs of `{protocol}`.\npub mod {protocol} {{\n{copies}}}\n");
     }
     fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");
+    for (protocol, driver, parts) in DRIVEN {
+        let bugs = files(&here.join("bugs").join(protocol));
+        let tests = here.join("../protocols/tests").join(driver);
+        println!("cargo::rerun-if-changed={}", tests.display());
+        let mut modules = String::new();
+        for bug in bugs.keys().filter_map(|file| file.strip_suffix(".txt")) {
+            modules += &format!("pub mod {bug} {{\n    pub use super::copies::{bug} as subject;\n");
+            for part in parts {
+                let path = tests.join(format!("{part}.rs"));
+                modules += &format!("    #[path = {path:?}]\n    pub mod {part};\n");
+            }
+            modules += "}\n";
+        }
+        let copies = generate(&sources.join(protocol), bugs, &out.join(protocol));
+        let all = format!("pub mod copies {{\n{copies}}}\n{modules}");
+        fs::write(out.join(format!("{protocol}_driven.rs")), all).expect("the build folder can be written");
+    }
 }
 
 /// One copy of the sources for each bug. Returns the modules and the list of them.

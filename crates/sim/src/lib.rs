@@ -27,6 +27,7 @@
 //! What it leaves out: membership changes and snapshots (the nodes have none yet), faults of memory
 //! and processors, and malicious members.
 
+pub mod bank;
 mod campaign;
 mod checkers;
 mod clients;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use synod_server::parse_duration;
+use synod_sim::bank::{Faults, PARTICIPANTS_MAX, Protocol};
 use synod_sim::{Fault, Shard};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
@@ -439,6 +440,38 @@ pub enum SimCommand {
     /// Every protocol under every fault: a campaign in each cell, within the budget and beyond it
     #[command(after_help = MATRIX_EXAMPLE)]
     Matrix(Matrix),
+    /// Transfers between banks, by every way to commit atomically and two ways not to
+    #[command(after_help = "Example:\n  synod sim bank --protocol 2pc --participants 3 --seed 7")]
+    Bank(Bank),
+}
+
+/// What the bank does.
+#[derive(Args, Debug)]
+pub struct Bank {
+    /// How transfers are carried out: none, avoid, 2pc, 3pc, 2pc-replicated or saga
+    #[arg(long, default_value = "2pc")]
+    pub protocol: Protocol,
+    /// Between how many banks, 2 to 16
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=PARTICIPANTS_MAX))]
+    pub participants: u64,
+    /// What everything random is drawn from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Run so many seeds from this one on, and say what came of all
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// What goes wrong: none, crashes, or all (crashes and cuts)
+    #[arg(long, default_value = "all")]
+    pub faults: Faults,
+    /// Print every message, crash and decision
+    #[arg(long)]
+    pub trace: bool,
+    /// Write what the clients saw, for `synod check`
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+    /// Measure every protocol instead: messages, delays and syncs, and what the death of a coordinator holds up
+    #[arg(long)]
+    pub figures: bool,
 }
 
 /// Which run.

@@ -3,6 +3,7 @@
 // Nothing of a binary is reachable from outside: `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+mod bank;
 mod bench;
 mod check;
 mod cli;

@@ -27,8 +27,10 @@ const KEYS: u32 = 8;
 const PROGRESS_ELECTIONS: u32 = 20;
 
 pub fn run(options: &Sim) -> Done {
-    if let Some(SimCommand::Matrix(matrix)) = &options.command {
-        return crate::matrix::run(matrix);
+    match &options.command {
+        Some(SimCommand::Matrix(matrix)) => return crate::matrix::run(matrix),
+        Some(SimCommand::Bank(bank)) => return crate::bank::run(bank),
+        None => {}
     }
     known(&options.run.protocol)?;
     match options.seeds {

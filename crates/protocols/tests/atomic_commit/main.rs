@@ -15,6 +15,7 @@ mod planner;
 mod random;
 mod replicated;
 mod resources;
+mod runs;
 mod script;
 mod scripts;
 mod timed;

@@ -1,7 +1,7 @@
 //! Seeded random runs: transfers and audits under loss, repetition, reordering, partitions, and crashes
 //! that lose what was not synced; safety throughout, and progress once the trouble is over.
 
-use super::party::{ByPiece, Party, TwoPhase};
+use super::party::{ByPiece, Party};
 use super::subject::{BankOp, Decision, Limits};
 use super::world::{World, account, audit, bank_of, transfer};
 use std::collections::BTreeSet;
@@ -13,18 +13,6 @@ use synod_protocols::{Input, Rng};
 
 const ACTIONS: u64 = 600;
 const COORDINATOR: NodeId = NodeId(10);
-
-#[test]
-fn two_phase_commit_keeps_its_promises_in_random_runs() {
-    let mut total = Totals::default();
-    for seed in 0..800 {
-        let run = catch_unwind(AssertUnwindSafe(|| drive::<TwoPhase>(seed, &mut total, false)));
-        assert!(run.is_ok(), "seed {seed} broke a promise: see above");
-    }
-    println!("{total:?}");
-    assert!(total.commits > 5_000 && total.aborts > 3_000 && total.crashes > 500, "the runs did little");
-    assert!(total.reads > 200 && total.doubts > 500, "the runs did little");
-}
 
 /// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
 #[allow(dead_code)]

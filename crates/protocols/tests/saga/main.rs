@@ -10,6 +10,7 @@ mod subject {
 
 mod plans;
 mod random;
+mod runs;
 mod script;
 mod scripts;
 mod world;

@@ -12,23 +12,11 @@ const ACTIONS: u64 = 500;
 
 #[derive(Debug, Default)]
 pub struct Totals {
-    done: u64,
-    compensated: u64,
-    crashes: u64,
+    pub done: u64,
+    pub compensated: u64,
+    pub crashes: u64,
     /// Looks at all accounts that saw money missing or too much, of how many.
-    anomalies: (u64, u64),
-}
-
-#[test]
-fn every_saga_ends_all_done_or_all_compensated() {
-    let mut total = Totals::default();
-    for seed in 0..1_000 {
-        let run = catch_unwind(AssertUnwindSafe(|| drive(seed, &mut total)));
-        assert!(run.is_ok(), "seed {seed} broke a promise: see above");
-    }
-    println!("{total:?}");
-    assert!(total.done > 1_500 && total.compensated > 1_500 && total.crashes > 500, "the runs did little");
-    assert!(total.anomalies.0 > 0, "a saga shows its middle, or the look is blind");
+    pub anomalies: (u64, u64),
 }
 
 /// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
