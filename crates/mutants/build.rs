@@ -1,5 +1,6 @@
-//! Generates one copy of the Raft sources for each file in `bugs/`, and one of another protocol's for
-//! each file in the folder of its name, with that file's patch applied.
+//! Generates one copy of a protocol's sources for each file in its folder of `bugs/`, with that
+//! file's patch applied.
+//! A patch of a module that protocols share gives the copy one of its own.
 //! A patch that no longer applies stops the build: the bug would otherwise be tested no more.
 //!
 //! A bug's file has this form, with one or more changes:
@@ -18,35 +19,53 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Protocols with a folder of bugs; those of Raft are in `bugs/` itself.
-const PROTOCOLS: [&str; 3] = ["multi_paxos", "viewstamped", "zab"];
+/// Protocols with a folder of bugs.
+const PROTOCOLS: [&str; 4] = ["multi_paxos", "raft", "viewstamped", "zab"];
+/// What the laboratory's lessons are about: all that there is without the feature `all`.
+const LESSONS: [&str; 1] = ["raft/old_term_counted.txt"];
 
 fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
     println!("cargo::rerun-if-changed={}", here.join("bugs").display());
     let sources = here.join("../protocols/src");
-    let mut modules = generate(&sources.join("raft"), &here.join("bugs"), &out);
+    let all = env::var_os("CARGO_FEATURE_ALL").is_some();
+    let mut modules = String::new();
     for protocol in PROTOCOLS {
-        let bugs = here.join("bugs").join(protocol);
-        let copies = generate(&sources.join(protocol), &bugs, &out.join(protocol));
+        let mut bugs = files(&here.join("bugs").join(protocol));
+        bugs.retain(|file, _| all || LESSONS.contains(&format!("{protocol}/{file}").as_str()));
+        let copies = generate(&sources.join(protocol), bugs, &out.join(protocol));
         modules += &format!("/// The bugs of `{protocol}`.\npub mod {protocol} {{\n{copies}}}\n");
     }
     fs::write(out.join("mutants.rs"), modules).expect("the build folder can be written");
 }
 
 /// One copy of the sources for each bug. Returns the modules and the list of them.
-fn generate(sources: &Path, bugs: &Path, out: &Path) -> String {
+fn generate(sources: &Path, bugs: BTreeMap<String, String>, out: &Path) -> String {
     println!("cargo::rerun-if-changed={}", sources.display());
-    let originals: BTreeMap<String, String> = files(sources);
+    let own: BTreeMap<String, String> = files(sources);
+    let shared = files(&sources.join(".."));
     let mut modules = String::new();
     let mut list = String::new();
-    for (file, text) in files(bugs) {
+    for (file, text) in bugs {
         let bug = file.strip_suffix(".txt").unwrap_or_else(|| panic!("bugs/{file} must end in .txt"));
-        let (about, sources) = patched(&file, &text, &originals);
+        let (about, sources) = patched(&file, &text, &own, &shared);
+        let borrowed: Vec<&str> = sources
+            .keys()
+            .filter(|name| !own.contains_key(*name))
+            .filter_map(|name| name.strip_suffix(".rs"))
+            .collect();
         let folder = out.join(bug);
         fs::create_dir_all(&folder).expect("the build folder can be written");
-        for (name, source) in sources {
+        for (name, source) in &sources {
+            let mut source = source.clone();
+            for module in &borrowed {
+                let here = if name == "mod.rs" { "self" } else { "super" };
+                source = source.replace(&format!("crate::{module}::"), &format!("{here}::{module}::"));
+                if name == "mod.rs" {
+                    source += &format!("mod {module};\n");
+                }
+            }
             let source = source.replace("crate::", "synod_protocols::");
             fs::write(folder.join(name), source).expect("the build folder can be written");
         }
@@ -73,14 +92,16 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What the bug is, and the sources with it.
+/// What the bug is, and the sources with it, which are the protocol's own and those shared ones that
+/// the bug is in.
 fn patched(
     bug: &str,
     text: &str,
-    originals: &BTreeMap<String, String>,
+    own: &BTreeMap<String, String>,
+    shared: &BTreeMap<String, String>,
 ) -> (String, BTreeMap<String, String>) {
     let (about, mut rest) = text.split_once('\n').unwrap_or_else(|| panic!("bugs/{bug} has one line only"));
-    let mut sources = originals.clone();
+    let mut sources = own.clone();
     let mut changes = 0;
     while let Some((head, change)) = rest.split_once("\n<<<<\n") {
         let file = head
@@ -89,6 +110,9 @@ fn patched(
             .unwrap_or_else(|| panic!("bugs/{bug}: `in FILE` comes before <<<<"));
         let (find, change) = change.split_once("\n====\n").unwrap_or_else(|| panic!("bugs/{bug}: no ===="));
         let (replace, after) = change.split_once("\n>>>>").unwrap_or_else(|| panic!("bugs/{bug}: no >>>>"));
+        if let (false, Some(module)) = (sources.contains_key(file), shared.get(file)) {
+            sources.insert(file.to_owned(), module.clone());
+        }
         let source =
             sources.get_mut(file).unwrap_or_else(|| panic!("bugs/{bug}: there is no {file} to patch"));
         let times = source.matches(find).count();

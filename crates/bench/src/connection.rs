@@ -13,12 +13,13 @@ use std::time::Instant;
 
 use crate::hpack;
 use crate::request::{Operation, RequestHeaders, Requests};
+use crate::wire::{
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Fault, STREAM_ID_MAX, be32, code, fault, frame, not_http2, parse,
+    percent_decode, setting, unpadded, write_frame_header, write_reset, write_window_update, wrong_size,
+};
 
 /// What a connection sends before anything else (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEADER_BYTES: usize = 9;
-/// The largest frame that we accept: the protocol's initial value, which we leave as it is.
-const FRAME_BYTES_MAX: usize = 16_384;
 /// The largest flow-control window there is. Ours are that large from the start, so that they cost one
 /// update a gigabyte.
 const WINDOW_MAX: i64 = (1 << 31) - 1;
@@ -27,44 +28,6 @@ const WINDOW_DEFAULT: i64 = 65_535;
 const WINDOW_UPDATE_BYTES: i64 = 1 << 30;
 /// The largest header block accepted, over all its continuation frames.
 const HEADER_BLOCK_BYTES_MAX: usize = 64 * 1024;
-pub(crate) const STREAM_ID_MAX: u32 = (1 << 31) - 1;
-
-mod frame {
-    pub(super) const DATA: u8 = 0;
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    pub(super) const SETTINGS: u8 = 4;
-    pub(super) const PUSH_PROMISE: u8 = 5;
-    pub(super) const PING: u8 = 6;
-    pub(super) const GOAWAY: u8 = 7;
-    pub(super) const WINDOW_UPDATE: u8 = 8;
-    pub(super) const CONTINUATION: u8 = 9;
-
-    pub(super) const ACK: u8 = 1;
-    pub(super) const END_STREAM: u8 = 1;
-    pub(super) const END_HEADERS: u8 = 4;
-    pub(super) const PADDED: u8 = 8;
-    pub(super) const PRIORITY: u8 = 0x20;
-}
-
-mod setting {
-    pub(super) const HEADER_TABLE_SIZE: u16 = 1;
-    pub(super) const ENABLE_PUSH: u16 = 2;
-    pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
-    pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
-    pub(super) const MAX_FRAME_SIZE: u16 = 5;
-}
-
-mod code {
-    pub(super) const NO_ERROR: u32 = 0;
-    pub(super) const PROTOCOL_ERROR: u32 = 1;
-    pub(super) const FLOW_CONTROL_ERROR: u32 = 3;
-    pub(super) const FRAME_SIZE_ERROR: u32 = 6;
-    pub(super) const REFUSED_STREAM: u32 = 7;
-    pub(super) const CANCEL: u32 = 8;
-    pub(super) const COMPRESSION_ERROR: u32 = 9;
-}
-
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failure {
@@ -91,17 +54,6 @@ pub(crate) struct Finished {
     pub(crate) started: Instant,
     /// Nothing when the call succeeded; else why not, with the server's words.
     pub(crate) failure: Option<(Failure, String)>,
-}
-
-/// The peer broke the protocol: the connection is of no more use.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    code: u32,
-    pub(crate) message: String,
-}
-
-fn fault<T>(code: u32, message: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault { code, message: message.into() })
 }
 
 #[derive(Debug)]
@@ -651,72 +603,6 @@ impl Connection {
         let index = distance as usize / 2;
         Ok(self.streams[index].open.then_some(index))
     }
-}
-
-fn be32(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-fn parse<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-/// gRPC escapes its messages as URLs do; whatever is not an escape stays as it is.
-fn percent_decode(value: &[u8]) -> String {
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = (byte == b'%')
-            .then(|| after.get(..2))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        decoded.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-/// What to tell somebody whose endpoint does not begin with SETTINGS.
-fn not_http2(bytes: &[u8]) -> String {
-    let guess = match bytes {
-        [b'H', b'T', b'T', b'P', b'/', b'1', ..] => {
-            "it answers in HTTP/1: is this the member's client (gRPC) port?"
-        }
-        [0x15, 3, ..] => "it answers with a TLS alert: only plain-text endpoints can be measured",
-        _ => "it does not begin with SETTINGS",
-    };
-    format!("this is not an HTTP/2 server: {guess}")
-}
-
-fn wrong_size(kind: &str) -> Fault {
-    Fault { code: code::FRAME_SIZE_ERROR, message: format!("a {kind} frame of the wrong size") }
-}
-
-/// The payload without its padding.
-fn unpadded(flags: u8, payload: &[u8]) -> Result<&[u8], Fault> {
-    if flags & frame::PADDED == 0 {
-        return Ok(payload);
-    }
-    let inner = payload
-        .split_first()
-        .and_then(|(&padding, rest)| rest.get(..rest.len().checked_sub(padding.into())?));
-    inner.map_or_else(|| fault(code::PROTOCOL_ERROR, "padding that is longer than its frame"), Ok)
-}
-
-fn write_frame_header(out: &mut Vec<u8>, length: usize, kind: u8, flags: u8, id: u32) {
-    out.extend_from_slice(&(length as u32).to_be_bytes()[1..]);
-    out.extend_from_slice(&[kind, flags]);
-    out.extend_from_slice(&id.to_be_bytes());
-}
-
-fn write_window_update(out: &mut Vec<u8>, id: u32, increment: i64) {
-    write_frame_header(out, 4, frame::WINDOW_UPDATE, 0, id);
-    out.extend_from_slice(&(increment as u32).to_be_bytes());
-}
-
-fn write_reset(out: &mut Vec<u8>, id: u32, code: u32) {
-    write_frame_header(out, 4, frame::RST_STREAM, 0, id);
-    out.extend_from_slice(&code.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod report;
 mod request;
 mod tally;
 mod usage;
+mod wire;
 
 pub use driver::{Phase, Progress, run};
 pub use histogram::Histogram;

@@ -6,7 +6,7 @@
 //! the shortest contradiction found and a picture of it, and *unknown* says what stopped the search
 //! and what was proved until then.
 //!
-//! This crate knows nothing of protocols, clocks, threads or files, so it judges the history of any
+//! This crate knows nothing of protocols, clocks or files, and needs threads only to be faster, so it judges the history of any
 //! system, inside a simulator, a test, a command line or a web page.
 //!
 //! ```
@@ -55,6 +55,8 @@ mod guarantees;
 mod infer;
 mod minimise;
 mod observed;
+mod parts;
+mod revisions;
 mod search;
 mod sequential;
 mod serial;

@@ -8,28 +8,37 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use crate::Error;
 use crate::explain;
 use crate::history::{History, Outcome};
 use crate::minimise;
-use crate::model::{Entry, Model, NEVER, Shortcut};
-use crate::search::{Answer, Budget, Exhausted, Furthest, search};
+use crate::model::{Entry, Model, NEVER};
+use crate::parts::{Decided, decide_all};
+use crate::search::{Budget, Exhausted, Furthest};
 
 /// What a check may spend. One configuration is one partial order tried, some hundred nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Configurations to enter in search of an order. Default: 50 million.
+    /// Configurations to enter in search of an order, for each independent part. Default: 50 million.
     pub configurations_max: u64,
     /// Bytes to hold at once, roughly. Default: 2 GiB.
     pub bytes_max: usize,
     /// Configurations to spend on making a contradiction shorter. Default: 2 million.
     pub minimise_configurations_max: u64,
+    /// Threads for independent parts, at most 16. Answers do not depend on it. Default: as many as the machine has cores.
+    pub threads_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { configurations_max: 50_000_000, bytes_max: 2 << 30, minimise_configurations_max: 2_000_000 }
+        Limits {
+            configurations_max: 50_000_000,
+            bytes_max: 2 << 30,
+            minimise_configurations_max: 2_000_000,
+            threads_max: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        }
     }
 }
 
@@ -108,7 +117,7 @@ pub struct Unfinished {
     pub part: Option<String>,
     /// An order of the longest prefix of that part for which one was found.
     pub prefix: Vec<OperationIndex>,
-    /// Parts that were not looked at.
+    /// Further parts that were not decided.
     pub untouched: usize,
 }
 
@@ -141,7 +150,7 @@ impl fmt::Display for Verdict {
             Verdict::No(no) => write!(f, "not linearizable ({} operations contradict)", no.operations.len()),
             Verdict::Unknown(unknown) => write!(
                 f,
-                "unknown: {}; {} parts proved linearizable, 1 unfinished, {} not looked at",
+                "unknown: {}; {} parts proved linearizable, 1 unfinished, {} others not decided",
                 unknown.why,
                 unknown.proved.len(),
                 unknown.untouched
@@ -178,7 +187,8 @@ impl<M: Model> Part<M> {
 /// Decides whether a history is linearizable.
 ///
 /// `stop` is asked every few hundred configurations; once it says `true`, the answer is
-/// [`Verdict::Unknown`]. The first part found not linearizable decides, and the rest is not looked at.
+/// [`Verdict::Unknown`]. The first part that is not linearizable decides, and the rest is not looked at. Long
+/// histories of several parts are judged on [`Limits::threads_max`] threads; the answer is the same on one.
 ///
 /// Errors: an operation that `model` does not know, or whose answer it cannot read.
 ///
@@ -202,91 +212,99 @@ pub fn check<M: Model>(
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Report, Error> {
     let parts = divide(model, history)?;
-    let mut budget = Budget {
-        configurations: limits.configurations_max,
-        bytes: limits.bytes_max,
-        stop,
-        spent: 0,
-        bytes_peak: 0,
-        exhausted: None,
-    };
-    let mut shortcuts = 0;
-    let verdict = judge(model, history, &parts, limits, &mut budget, &mut shortcuts);
-    Ok(Report {
-        verdict,
-        shortcuts,
+    let results = decide_all(model, &parts, limits, stop);
+    let spent = results.iter().flatten().map(|(_, spent)| *spent);
+    let mut report = Report {
+        verdict: Verdict::Yes(Witness { order: Vec::new() }),
         operations: parts.iter().map(|part| part.entries.len()).sum(),
         parts: parts.len(),
-        configurations: budget.spent,
-        bytes_peak: budget.bytes_peak,
-    })
+        shortcuts: results
+            .iter()
+            .flatten()
+            .filter(|(decided, _)| matches!(decided, Decided::Order(_, true) | Decided::Short(..)))
+            .count(),
+        configurations: spent.clone().map(|spent| spent.configurations).sum(),
+        bytes_peak: spent.map(|spent| spent.bytes_peak).max().unwrap_or(0),
+    };
+    let decided = results.into_iter().map(|result| result.map(|(decided, _)| decided)).collect();
+    let mut budget = Budget::new(limits, stop);
+    report.verdict = verdict(model, history, &parts, decided, limits, &mut budget);
+    report.configurations += budget.spent;
+    report.bytes_peak = report.bytes_peak.max(budget.bytes_peak);
+    Ok(report)
 }
 
-fn judge<M: Model>(
+/// What follows from what was found out about the parts: one without an order decides, and is then the last.
+fn verdict<M: Model>(
     model: &M,
     history: &History,
     parts: &[Part<M>],
+    mut decided: Vec<Option<Decided<M::State>>>,
     limits: &Limits,
     budget: &mut Budget<'_>,
-    shortcuts: &mut usize,
 ) -> Verdict {
-    let mut points = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        match model.shortcut(&part.entries) {
-            Shortcut::Order(order) => {
-                *shortcuts += 1;
-                points.extend(linearization_points(part, &order));
-                continue;
-            }
-            Shortcut::Contradiction(kept) => {
-                if let Some(found) = short_contradiction(model, history, part, &kept, limits, budget) {
-                    *shortcuts += 1;
-                    return Verdict::No(found);
-                }
-            }
-            Shortcut::None => {}
-        }
-        match search(model, &part.entries, Vec::new(), budget) {
-            Answer::Found(order) => points.extend(linearization_points(part, &order)),
-            Answer::Impossible(furthest) => {
+    if let (Some(last), Some(part)) = (decided.pop(), parts.get(decided.len())) {
+        match last {
+            Some(Decided::Impossible(furthest)) => {
                 return Verdict::No(contradiction(model, history, part, furthest, limits, budget));
             }
-            Answer::Exhausted(why, furthest) => {
-                return Verdict::Unknown(Unfinished {
-                    why: match why {
-                        Exhausted::Configurations => Stopped::Configurations,
-                        Exhausted::Bytes => Stopped::Bytes,
-                        Exhausted::Stopped => Stopped::Caller,
-                    },
-                    proved: parts[..index].iter().map(|part| part.name.clone()).collect(),
-                    part: part.name.clone(),
-                    prefix: part.indices(&furthest.order),
-                    untouched: parts.len() - index - 1,
-                });
+            Some(Decided::Short(kept, blocked)) => {
+                return Verdict::No(short_contradiction(
+                    model, history, part, &kept, blocked, limits, budget,
+                ));
             }
+            last => decided.push(last),
         }
     }
-    points.sort_by_key(|(point, _)| *point);
-    Verdict::Yes(Witness { order: points.into_iter().map(|(_, operation)| operation).collect() })
+    let (mut points, mut proved) = (Vec::new(), Vec::new());
+    let (mut unfinished, mut untouched) = (None, 0);
+    for (part, decided) in parts.iter().zip(decided) {
+        match decided {
+            Some(Decided::Order(order, _)) => {
+                points.extend(linearization_points(part, &order));
+                proved.push(part.name.clone());
+            }
+            Some(Decided::Exhausted(why, furthest)) if unfinished.is_none() => {
+                unfinished = Some((why, part.name.clone(), part.indices(&furthest.order)));
+            }
+            _ => untouched += 1,
+        }
+    }
+    match unfinished {
+        Some((why, part, prefix)) => {
+            let why = match why {
+                Exhausted::Configurations => Stopped::Configurations,
+                Exhausted::Bytes => Stopped::Bytes,
+                Exhausted::Stopped => Stopped::Caller,
+            };
+            Verdict::Unknown(Unfinished { why, proved, part, prefix, untouched })
+        }
+        // Nothing was begun: the caller had said stop before.
+        None if untouched > 0 => Verdict::Unknown(Unfinished {
+            why: Stopped::Caller,
+            proved,
+            part: None,
+            prefix: Vec::new(),
+            untouched,
+        }),
+        None => {
+            points.sort_by_key(|(point, _)| *point);
+            Verdict::Yes(Witness { order: points.into_iter().map(|(_, operation)| operation).collect() })
+        }
+    }
 }
 
-/// A contradiction between a few operations, once the search, which shares nothing with the shortcut,
-/// agrees that they have no order. `None` if it does not, or its budget is spent.
+/// A contradiction between a few operations, of which the model's own algorithm says that they have no order.
 fn short_contradiction<M: Model>(
     model: &M,
     history: &History,
     part: &Part<M>,
     kept: &[u32],
+    blocked: u32,
     limits: &Limits,
     budget: &mut Budget<'_>,
-) -> Option<Contradiction> {
+) -> Contradiction {
     let own: Vec<Entry<M>> = kept.iter().map(|index| part.entries[*index as usize].clone()).collect();
-    let Answer::Impossible(furthest) =
-        search(model, &model.narrow(own.clone(), &part.entries), Vec::new(), budget)
-    else {
-        return None;
-    };
-    let blocked = furthest.blocked?;
     let minimal = minimise::minimise(model, &own, &part.entries, blocked, limits, budget);
     let whole = |index: &u32| part.operations[kept[*index as usize] as usize];
     let mut operations: Vec<OperationIndex> = minimal.entries.iter().map(whole).collect();
@@ -301,7 +319,7 @@ fn short_contradiction<M: Model>(
         explanation: String::new(),
     };
     contradiction.explanation = explain::explain(history, &contradiction, &part.operations);
-    Some(contradiction)
+    contradiction
 }
 
 fn contradiction<M: Model>(

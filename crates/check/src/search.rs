@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
+use crate::linearizable::Limits;
 use crate::model::{Entry, Model, NEVER};
 
 /// How often the stop callback is asked, in configurations.
@@ -30,7 +31,7 @@ const ENTRY_BYTES: usize = 64;
 /// States that are reported at the point where the search got stuck.
 const STUCK_STATES_MAX: usize = 8;
 
-/// What may still be spent, shared by all searches of one check.
+/// What may still be spent, shared by all searches in one part.
 pub(crate) struct Budget<'a> {
     pub(crate) configurations: u64,
     pub(crate) bytes: usize,
@@ -39,6 +40,19 @@ pub(crate) struct Budget<'a> {
     pub(crate) bytes_peak: usize,
     /// Set once and for all by the first charge that could not be paid.
     pub(crate) exhausted: Option<Exhausted>,
+}
+
+impl<'a> Budget<'a> {
+    pub(crate) fn new(limits: &Limits, stop: &'a mut dyn FnMut() -> bool) -> Budget<'a> {
+        Budget {
+            configurations: limits.configurations_max,
+            bytes: limits.bytes_max,
+            stop,
+            spent: 0,
+            bytes_peak: 0,
+            exhausted: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,6 +58,13 @@ fn corrupt(random: &mut Random, history: &mut History, made_up: &dyn Fn(&mut Ran
         return;
     }
     let place = answers[random.below(answers.len() as u64) as usize];
+    if let Outcome::Ok(reply) = &mut history.operations[place].outcome
+        && random.one_in(4)
+        && let Some(revision) = reply.more.get("revision").and_then(Value::as_i64)
+    {
+        reply.more.insert("revision".into(), (revision + 1 - 2 * random.below(2) as i64).into());
+        return;
+    }
     let value = if random.one_in(2) {
         let from = answers[random.below(answers.len() as u64) as usize];
         let Outcome::Ok(reply) = &history.operations[from].outcome else { return };
@@ -264,34 +271,58 @@ fn etcd_with_revisions() {
     Campaign {
         model: Etcd::of(&synod_check::history::Recorder::new(Header::new("etcd")).finish()),
         header: Header::new("etcd"),
-        seeds: 0..12_000,
+        seeds: 0..16_000,
         call: &|random, number| {
             let key = ["x", "y"][random.below(2) as usize];
-            match random.below(5) {
+            match random.below(6) {
                 0..2 => Call::get(key),
                 2 => Call::delete(key),
                 3 => Call::cas(key, random.below(7), number),
-                _ => Call::put(key, number),
+                4 => {
+                    let end = ("end".to_owned(), "z".into());
+                    Call { key: Some(key.into()), more: [end].into_iter().collect(), ..Call::new("range") }
+                }
+                // Some values are written twice.
+                _ => Call::put(key, number / 2),
             }
         },
         answer: &|state, call| {
-            let held = state.keys.get(call.key.as_deref().unwrap_or_default());
+            let key = call.key.as_deref().unwrap_or_default();
+            let held = state.keys.get(key);
             let value = held.map_or(Value::Null, |held| held.value.clone());
-            let (reply, writes) = match &*call.op {
+            let versions = |held: &Held| {
+                let versions = json!({"create": held.create, "mod": held.modified, "version": held.version});
+                versions.as_object().cloned().unwrap_or_default()
+            };
+            let (mut reply, writes) = match &*call.op {
                 "get" => (Reply::value(value), false),
+                "range" => {
+                    let items = state.keys.range(key.to_owned()..).map(|(key, held)| {
+                        let mut item = versions(held);
+                        item.extend([
+                            ("key".into(), key.as_str().into()),
+                            ("value".into(), held.value.clone()),
+                        ]);
+                        Value::Object(item)
+                    });
+                    (Reply::value(items.collect::<Vec<Value>>()), false)
+                }
                 "delete" => (Reply::value(held.is_some()), held.is_some()),
                 "put" => (Reply::value("done"), true),
-                "cas" => {
+                _ => {
                     let equal = call.expect.as_ref() == Some(&value);
                     (Reply::value(equal), equal)
                 }
-                _ => (Reply::none(), true),
             };
-            let revision = state.revision + i64::from(writes);
-            Reply { more: [("revision".to_owned(), revision.into())].into_iter().collect(), ..reply }
+            // What a key's versions were is said of every other one.
+            if let Some(held) = held.filter(|held| &*call.op == "get" && held.modified % 2 == 0) {
+                reply.more.extend(versions(held));
+            }
+            reply.more.insert("revision".into(), (state.revision + i64::from(writes)).into());
+            reply
         },
         made_up: &|random| random.below(7).into(),
-        shortcuts: false,
+        shortcuts: true,
         strands: false,
     }
     .run();

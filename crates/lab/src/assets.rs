@@ -40,6 +40,7 @@ macro_rules! assets {
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const JSON: &str = "application/json";
 const SVG: &str = "image/svg+xml";
 
 /// Every file that the page may ask for; nothing else is served.
@@ -47,14 +48,20 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "index.html" HTML;
     "style.css" CSS;
     "icon.svg" SVG;
+    "compare.js" SCRIPT;
     "dom.js" SCRIPT;
     "editor.js" SCRIPT;
     "gestures.js" SCRIPT;
     "help.js" SCRIPT;
     "inspector.js" SCRIPT;
+    "lessons.js" SCRIPT;
     "live.js" SCRIPT;
     "main.js" SCRIPT;
+    "matrix.js" SCRIPT;
+    "matrix.json" JSON;
+    "measures.js" SCRIPT;
     "menu.js" SCRIPT;
+    "protocols.js" SCRIPT;
     "ring.js" SCRIPT;
     "script.js" SCRIPT;
     "spacetime.js" SCRIPT;

@@ -9,16 +9,20 @@
 //! `Origin` of each request that does something.
 
 mod assets;
+mod export;
+mod lessons;
 mod live;
 mod runs;
 mod server;
 mod trace;
 
+pub use export::{EXPORT_BYTES_MAX, ExportError, export};
+pub use lessons::LESSONS;
 pub use live::{
     LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveNode,
     LiveVerb,
 };
-pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError};
+pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError, simulate};
 pub use server::{BoundLab, SCRIPT_BYTES_MAX};
 pub use trace::{TRACE_BYTES_MAX, TRACE_VERSION, Trace, TraceError, WINDOW_EVENTS_MAX};
 

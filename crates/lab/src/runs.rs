@@ -1,5 +1,6 @@
 //! Runs of the simulator, kept for as long as the page is likely to ask for them.
 
+use crate::lessons;
 use crate::trace::Trace;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -83,8 +84,12 @@ impl Runs {
     }
 }
 
-/// Runs a script in the simulator.
-fn simulate(text: &str) -> Result<Trace, ScriptError> {
+/// Runs a script in the simulator, on the protocol or the lesson ([`LESSONS`](crate::LESSONS)) that it names.
+///
+/// # Errors
+/// [`ScriptError`] for a script that does not parse, runs for longer than [`RUN_TIME_MAX`], or names
+/// a protocol that there is not.
+pub fn simulate(text: &str) -> Result<Trace, ScriptError> {
     let script: Script = text
         .parse()
         .map_err(|error: synod_sim::ScriptError| ScriptError { error: error.problem, line: error.line })?;
@@ -96,7 +101,7 @@ fn simulate(text: &str) -> Result<Trace, ScriptError> {
         return Err(ScriptError { error, line: line_of(text, "for") });
     }
     let mut events = synod_sim::Trace::new();
-    let outcome = synod_sim::run(&script, &mut events)
+    let outcome = lessons::run(&script, &mut events)
         .map_err(|error| ScriptError { error: error.to_string(), line: line_of(text, "protocol") })?;
     let lines = events.lines().lines().map(Box::from);
     Trace::new(events.header(&outcome), lines)

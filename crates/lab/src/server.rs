@@ -1,7 +1,7 @@
 //! The server: the page's files, runs and their events, and the live cluster.
 
 use crate::live::{LiveAction, LiveCluster, LiveFeed, gap};
-use crate::runs::Runs;
+use crate::runs::{RUN_TIME_MAX, Runs};
 use crate::trace::{TRACE_VERSION, Trace};
 use crate::{Lab, LabError, assets};
 use axum::body::Bytes;
@@ -20,6 +20,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use synod_sim::script::NODES_MAX;
+use synod_sim::{Fault, Span, Swarm};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -68,6 +70,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
     let router = Router::new()
         .route("/api/about", get(about))
         .route("/api/run", post(run))
+        .route("/api/swarm", post(swarm))
         .route("/api/recorded", get(recorded))
         .route("/api/events", get(events))
         .route("/api/live", get(live))
@@ -181,6 +184,37 @@ async fn run(State(shared): App, body: Bytes) -> Response {
         Ok(trace) => Json(trace.header()).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, Json(error)).into_response(),
     }
+}
+
+/// A cell of the matrix: which fault, on which protocol, and the seed of one of its runs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CellRun {
+    protocol: String,
+    fault: String,
+    seed: u64,
+    /// Members.
+    nodes: u8,
+    /// The length of the run, in nanoseconds.
+    until: u64,
+}
+
+/// The script that a seed of the matrix stands for.
+async fn swarm(body: Bytes) -> Response {
+    let cell: CellRun = match serde_json::from_slice(&body) {
+        Ok(cell) => cell,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is not a cell: {error}")),
+    };
+    let only = match cell.fault.parse::<Fault>() {
+        Ok(fault) => Some(fault),
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, why.to_string()),
+    };
+    if !(1..=NODES_MAX).contains(&cell.nodes) {
+        return refuse(StatusCode::BAD_REQUEST, format!("a cluster has 1 to {NODES_MAX} nodes"));
+    }
+    let until = Span(cell.until.min(RUN_TIME_MAX.0));
+    let swarm = Swarm { protocol: cell.protocol, nodes: cell.nodes, until, only };
+    synod_sim::swarm(cell.seed, &swarm).to_string().into_response()
 }
 
 async fn recorded(State(shared): App) -> Response {

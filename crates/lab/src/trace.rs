@@ -234,6 +234,11 @@ impl Trace {
         self.bytes
     }
 
+    /// The header and all events, as one JSON object.
+    pub(crate) fn to_json(&self) -> String {
+        format!("{{\"header\":{},\"events\":[{}]}}", self.header, self.events.join(","))
+    }
+
     /// The events with `from <= t < to` (nanoseconds) and the keyframe before them, as JSON.
     ///
     /// At most [`WINDOW_EVENTS_MAX`] events, and never half of those that share one moment, unless

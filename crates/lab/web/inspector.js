@@ -2,7 +2,7 @@
 /** One node, in the field's own words: what it is, what it waits for, its log and its fields. */
 
 import { h, put } from './dom.js';
-import { duration, epochWord, waits } from './words.js';
+import { duration, epochNumber, epochWord, waits } from './words.js';
 
 export class Inspector {
   /** @param {HTMLElement} panel @param {{select:(id:string)=>void, menu:(id:string, at:DOMRect)=>void}} does */
@@ -37,12 +37,12 @@ export class Inspector {
     }
     for (const button of this.picker.children) put(button, { 'aria-pressed': String(button.dataset.pick === id) });
     const word = epochWord(protocol);
-    put(this.title, { text: `${id}, ${!n.up ? 'crashed' : n.paused ? `paused ${n.role}` : n.role} in ${word} ${n.epoch}` });
+    put(this.title, { text: `${id}, ${!n.up ? 'crashed' : n.paused ? `paused ${n.role}` : n.role} in ${word} ${epochNumber(n.epoch)}` });
     put(this.waits, { text: waits(v, id, protocol) });
     if (extra !== this.lastExtra) { this.lastExtra = extra; this.extra.replaceChildren(...(extra ? [extra] : [])); }
     this.#timer(n, v.t);
     // The log and the fields change far less often than the time.
-    const looks = JSON.stringify([id, n.log, n.committed, n.durable, n.fields, n.last]);
+    const looks = JSON.stringify([id, n.base, n.log, n.committed, n.durable, n.fields, n.last]);
     if (looks === this.shown) return;
     this.shown = looks;
     this.#log(n);
@@ -65,9 +65,10 @@ export class Inspector {
       const committed = index <= n.committed, durable = index <= n.durable;
       const held = committed ? 'committed' : durable ? 'on disk' : 'in memory';
       return h('tr', { class: committed ? 'committed' : durable ? 'durable' : '' },
-        h('td', { text: index }), h('td', { text: epoch }), h('td', { class: 'entry-text', text: label, title: label }), h('td', {}, h('span', { class: 'held', text: held })));
+        h('td', { text: index }), h('td', { text: epochNumber(epoch) }), h('td', { class: 'entry-text', text: label, title: label }), h('td', {}, h('span', { class: 'held', text: held })));
     });
-    if (n.last > n.log.length) rows.push(h('tr', {}, h('td', { colspan: 4, class: 'quiet-text', text: `and ${n.last - n.log.length} before` })));
+    const before = n.last - n.log.length, cut = n.base ? `; its snapshot covers entries 1 to ${n.base}, which the log need not hold` : '';
+    if (before > 0) rows.push(h('tr', {}, h('td', { colspan: 4, class: 'quiet-text', text: `and ${before} before${cut}` })));
     if (!rows.length) rows.push(h('tr', {}, h('td', { colspan: 4, class: 'quiet-text', text: 'nothing yet' })));
     this.log.replaceChildren(...rows);
   }

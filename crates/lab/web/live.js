@@ -4,7 +4,7 @@
 import { Chunk, Moment } from './trace.js';
 import { BLANK } from './view.js';
 import { h } from './dom.js';
-import { epochWord } from './words.js';
+import { epochNumber, epochWord } from './words.js';
 
 /** Events of one chunk, and chunks that are kept: the past that can be scrubbed back over. */
 const CHUNK_EVENTS = 1500;
@@ -75,6 +75,8 @@ export class LiveTrace {
     // Events of several processes may come in a little out of order; time on the page does not go back.
     e.t = Math.max(e.t, chunk.to);
     e.i = ++this.header.events;
+    // A member only knows that it has no connection; that the process at its other end is gone is known here.
+    if (e.k === 'send' && e.lost === 'no connection' && this.#down(e.to)) e.lost = 'receiver down';
     // What a supervisor did to a link, its ends report as well.
     if (e.k === 'fault' && !e.cuts) e.echo = true;
     this.#mark(e, chunk);
@@ -84,6 +86,12 @@ export class LiveTrace {
     this.latest = e.t;
     this.chunks.size = this.list.length;
     this.onload();
+  }
+
+  /** @param {string} id */
+  #down(id) {
+    const node = this.cluster?.nodes.find((/** @type {any} */ n) => n.name === id);
+    return !!node && !node.pid;
   }
 
   /** @param {any} e */
@@ -103,7 +111,7 @@ export class LiveTrace {
     const add = (/** @type {string} */ label, /** @type {string} */ kind) => { this.header.marks.push({ t: e.t, label, kind }); if (this.header.marks.length > MARKS_MAX) this.header.marks.shift(); };
     if (e.k === 'state' && e.s.role === 'leader' && e.s.up) {
       const before = chunk.now.states.get(e.n);
-      if (before?.role !== 'leader' || before.epoch !== e.s.epoch) add(`${e.n} leads ${epochWord(this.header.protocol)} ${e.s.epoch}`, 'leader');
+      if (before?.role !== 'leader' || before.epoch !== e.s.epoch) add(`${e.n} leads ${epochWord(this.header.protocol)} ${epochNumber(e.s.epoch)}`, 'leader');
     } else if (e.k === 'fault' && !e.echo) add(e.text ?? e.what, e.what);
     else if (e.k === 'violation') add(e.promise, 'violation');
   }

@@ -11,18 +11,27 @@ import { EventTable } from './table.js';
 import { ScriptPanel } from './editor.js';
 import { Story, drawVerdict, election } from './story.js';
 import { LiveTrace, act, drawLive } from './live.js';
-import { DEFAULT_SCRIPT, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
+import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
+import { drawMatrix } from './matrix.js';
+import { PROTOCOLS } from './protocols.js';
+import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
 import { closeMenu, showMenu } from './menu.js';
 import { linkMenu, messageMenu, nodeMenu } from './gestures.js';
 import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
-import { scriptTime, summary } from './words.js';
+import { SINGLE, scriptTime, summary } from './words.js';
 
+const PLACES = ['sim', 'live', 'compare', 'matrix', 'replay'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
+const DUEL_PRELUDE_NS = 20e6;
 const CODA_NS = 180e6;
 /** How much of the run lies under the whole width at first. */
 const FIRST_SPAN_NS = 1.7e9;
+/** How much of the first lockstep plays by itself. */
+const LOCKSTEP_PLAYS_NS = 2.3e9;
+/** One step in lockstep. */
+const LOCKSTEP_STEP_NS = 5e6;
 /** With reduced motion, time goes in steps this far apart, in milliseconds. */
 const CALM_STEP_MS = 500;
 /** What a run gets after a fault near its end, so that the outcome can be seen. */
@@ -30,6 +39,8 @@ const AFTERMATH_NS = 4e9;
 const ADDRESS_MS = 400;
 
 const lab = byId('lab');
+/** The run that a page carries which was exported as one file; such a page has no server. */
+const carried = document.getElementById('embedded');
 const state = {
   place: 'sim',
   /** @type {any} */ trace: null,
@@ -70,6 +81,11 @@ const transport = new Transport(byId('transport'), {
 const inspector = new Inspector(byId('panel-node'), { select: (id) => { select(id); ring.focus(id); }, menu: (id, at) => showMenu(id, at, nodeMenu(context(), id)) });
 const table = new EventTable(byId('panel-events'), { seek: (t) => { pause(); seek(t); } });
 const script = new ScriptPanel(byId('panel-script'), { run: (text) => runEdited(text), seek: (t) => { pause(); seek(t); } });
+const compare = new Compare(byId('compare'), {
+  choose: (ids) => loadCompare(state.trace.header.script, { protocols: ids, t: state.t, push: true }),
+  act: (line) => addLine(line),
+  seek: (t) => seek(t), tip, hold: () => pause(),
+});
 const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
 
 /** What a gesture may do now. */
@@ -78,7 +94,7 @@ function context() {
   return { v, live, cluster: live ? state.trace.cluster : null, forkable: forkable(), protocol: state.trace.header.protocol, line: addLine, act: doLive, inspect: (/** @type {string} */ id) => { select(id); showTab('node'); } };
 }
 
-function forkable() { return state.place !== 'live' && !!state.trace?.header.script; }
+function forkable() { return !carried && state.place !== 'live' && !!state.trace?.header.script; }
 
 /* ---- time ---- */
 
@@ -114,6 +130,8 @@ function seek(t) {
 /** @param {number} by */
 function step(by) {
   pause();
+  // The events of several runs are too dense to go through one by one.
+  if (state.place === 'compare') { seek(state.t + by * LOCKSTEP_STEP_NS); return; }
   const chunk = state.trace?.chunkAt(state.t);
   if (!chunk) return;
   const i = chunk.after(by > 0 ? state.t : state.t - 1);
@@ -170,6 +188,8 @@ function advance(now, passed) {
 /* ---- drawing ---- */
 
 function draw() {
+  if (state.place === 'matrix') return;
+  if (state.place === 'compare') { drawCompare(); return; }
   const { trace, t } = state, v = view(trace, t), protocol = trace.header.protocol;
   if (!v.byId.has(state.selected) || !state.picked) state.selected = leaderOf(v)?.id ?? (v.byId.has(state.selected) ? state.selected : trace.header.nodes[0] ?? '');
   ring.selected = state.selected;
@@ -183,7 +203,7 @@ function draw() {
   transport.draw({ t, playing: state.playing || state.present, from: spacetime.from, to: spacetime.to, speed: state.speed, present: state.present });
   if (!byId('panel-node').hidden) inspector.draw(v, state.selected, protocol);
   table.draw(trace, t);
-  if (state.place !== 'live') story.draw(trace, v, { title: state.place === 'replay' ? 'a recording' : `seed ${trace.header.seed}`, warning: state.warning, forkable: forkable() });
+  if (state.place !== 'live') story.draw(trace, v, { title: carried ? `seed ${trace.header.seed}, as one file` : state.place === 'replay' ? 'a recording' : `seed ${trace.header.seed}`, warning: state.warning, forkable: forkable() });
   const sentence = summary(v, protocol);
   if (byId('summary').textContent !== sentence) byId('summary').textContent = sentence;
   const leader = leaderOf(v);
@@ -191,6 +211,14 @@ function draw() {
   lab.dataset.epoch = leader ? String(leader.epoch) : '';
   lab.dataset.t = String(Math.round(t));
   lab.dataset.playing = String(state.playing || state.present);
+}
+
+function drawCompare() {
+  const playing = state.playing;
+  compare.draw(state.t, playing);
+  transport.draw({ t: state.t, playing, from: compare.from, to: compare.to, speed: state.speed, present: false });
+  lab.dataset.t = String(Math.round(state.t));
+  lab.dataset.playing = String(playing);
 }
 
 /** @param {string} id */
@@ -280,7 +308,9 @@ async function addLine(line, at = state.t) {
   const time = scriptTime(at), now = nanoseconds(time);
   settle.now();
   const text = lasting(withLine(state.trace.header.script, `at ${time} ${line}`), Math.max(state.t, now) + AFTERMATH_NS);
-  if (await load(text, { t: Math.max(now, Math.min(state.t, now)), push: true })) { say(`At ${time}: ${line}. The run goes on from here.`); play(); }
+  const how = { t: now, push: true };
+  const done = state.place === 'compare' ? loadCompare(text, { ...how, protocols: compare.rows.map((row) => row.id) }) : load(text, how);
+  if (await done) { say(`At ${time}: ${line}. The run goes on from here.`); play(); }
 }
 
 /** @param {string} text */
@@ -315,6 +345,51 @@ async function load(text, { t, push = false, expect = null }) {
   } finally { lab.removeAttribute('aria-busy'); }
 }
 
+/**
+ * The same script on several protocols.
+ * @param {string} text @param {{protocols:string[], t:number|null, push?:boolean}} how @returns {Promise<boolean>}
+ */
+async function loadCompare(text, { protocols, t, push = false }) {
+  const ticket = ++state.loading;
+  lab.setAttribute('aria-busy', 'true');
+  try {
+    const known = PROTOCOLS.map((p) => p.id).filter((id) => protocols.includes(id));
+    const lockstep = await Lockstep.run(text, known.length ? known : PROTOCOLS.map((p) => p.id));
+    if (ticket !== state.loading) return false;
+    const first = lockstep.header.marks[0]?.t ?? 0, at = t ?? Math.max(0, first - PRELUDE_NS), fresh = state.place !== 'compare' || !compare.lockstep;
+    enter('compare');
+    const address = compareAddress({ script: text, protocols: lockstep.runs.map((run) => run.id), t: at });
+    if (push) history.pushState(null, '', address); else history.replaceState(null, '', address);
+    state.trace = lockstep;
+    state.t = Math.max(0, Math.min(lockstep.until, at));
+    state.playing = state.present = false;
+    state.stopAt = null;
+    compare.show(lockstep);
+    if (fresh) compare.setWindow(at - FIRST_SPAN_NS * 0.1, at + FIRST_SPAN_NS * 1.4);
+    transport.show(lockstep);
+    lab.dataset.hash = lockstep.header.hash;
+    state.dirty = true;
+    return true;
+  } catch (error) {
+    toast(error instanceof LabError ? error.message : 'The laboratory does not answer. Is it still running?');
+    return false;
+  } finally { lab.removeAttribute('aria-busy'); }
+}
+
+/** Shows one of the page's places and hides the others. @param {string} place */
+function enter(place) {
+  state.place = place;
+  lab.dataset.place = place;
+  lab.hidden = place === 'compare' || place === 'matrix';
+  byId('compare').hidden = place !== 'compare';
+  byId('matrix').hidden = place !== 'matrix';
+  byId('transport').hidden = place === 'matrix';
+  for (const other of PLACES) {
+    const link = byId(`place-${other}`);
+    if (other === place) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
+  }
+}
+
 /** @param {any} trace @param {number} t @param {boolean} keep the window of the space-time diagram */
 function show(trace, t, keep) {
   if (state.trace !== trace) state.trace?.close?.();
@@ -330,14 +405,13 @@ function show(trace, t, keep) {
   story.key = '';
   drawVerdict(byId('verdict'), byId('chips'), trace, (at) => { pause(); seek(at); });
   table.refresh();
-  lab.dataset.place = state.place;
+  enter(state.place);
   lab.dataset.hash = trace.header.hash;
-  for (const place of ['sim', 'live', 'replay']) byId(`place-${place}`).toggleAttribute('aria-current', state.place === place);
   byId('undo').disabled = byId('redo').disabled = byId('copy').disabled = state.place === 'live';
   byId('tab-script').hidden = state.place === 'live';
   if (state.place === 'live' && !byId('panel-script').hidden) showTab('node');
   byId('hint').textContent = state.place === 'live' ? 'Click a node to kill or start its process. Right-click, or hold, for more.'
-    : forkable() ? 'Click a node or a link to break it. Right-click, or hold, for more.' : 'A recording: look at any moment of it.';
+    : forkable() ? 'Click a node or a link to break it. Right-click, or hold, for more.' : carried ? 'This page carries one run. The laboratory can run its script again, and break it elsewhere.' : 'A recording: look at any moment of it.';
   state.dirty = true;
   if (trace.until < 120e9 && !trace.live && trace.header.events < 120_000) trace.ensure(0, trace.until);
 }
@@ -345,6 +419,7 @@ function show(trace, t, keep) {
 /** Where a run is worth entering: shortly before it loses its leader. @param {any} trace */
 function firstMoment(trace) {
   const e = election(trace, Infinity), first = trace.header.marks.find((/** @type {any} */ m) => m.kind !== 'leader');
+  if (trace.header.protocol === SINGLE) return Math.max(0, (first?.t ?? 0) - DUEL_PRELUDE_NS);
   const at = e?.at ?? first?.t ?? 0;
   return Math.max(0, at - PRELUDE_NS);
 }
@@ -359,6 +434,10 @@ function settle() {
 }
 settle.now = () => {
   clearTimeout(settling);
+  if (state.place === 'compare' && compare.lockstep === state.trace) {
+    const protocols = compare.rows.map((row) => row.id);
+    history.replaceState(null, '', compareAddress({ script: state.trace.header.script, protocols, t: state.t }));
+  }
   if (state.place !== 'sim' || !state.trace) return;
   history.replaceState(null, '', simAddress({ script: state.trace.header.script, hash: state.trace.header.hash, version: FORMAT, t: state.t }));
 };
@@ -368,6 +447,12 @@ async function navigate() {
   const address = readAddress(location.hash);
   closeMenu(false);
   if (address.place === 'live') { openLive(); return; }
+  if (address.place === 'matrix') { openMatrix(); return; }
+  if (address.place === 'compare') {
+    const first = address.script === null;
+    if (await loadCompare(address.script ?? LOCKSTEP_SCRIPT, { protocols: address.protocols, t: address.t }) && first) play(state.t + LOCKSTEP_PLAYS_NS);
+    return;
+  }
   if (address.place === 'replay') {
     try {
       const trace = await Trace.recorded();
@@ -394,6 +479,22 @@ function playFirst() {
   const end = innerWidth < 600 ? state.t + 700e6 : (e?.won ?? state.t + 1.5e9) + 350e6;
   spacetime.setWindow(state.t - 150e6, end);
   play(e ? e.won + CODA_NS : null);
+}
+
+function openMatrix() {
+  pause();
+  clearTimeout(settling);
+  enter('matrix');
+  drawMatrix(byId('matrix'), toast).catch(() => toast('The laboratory does not answer. Is it still running?'));
+}
+
+/** The one run of a page that was exported. */
+function openCarried() {
+  const trace = Trace.embedded(JSON.parse(carried?.textContent ?? ''));
+  state.place = 'replay';
+  show(trace, firstMoment(trace), false);
+  script.show(trace.header.script, null);
+  playFirst();
 }
 
 function openLive() {
@@ -448,10 +549,11 @@ function theme() {
     const next = dark() ? 'light' : 'dark';
     document.documentElement.dataset.theme = next;
     try { localStorage.setItem('synod-theme', next); } catch { /* without storage the choice lasts as long as the page */ }
-    spacetime.recolour();
+    recolour();
   });
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => spacetime.recolour());
-  spacetime.recolour();
+  const recolour = () => { spacetime.recolour(); compare.recolour(); };
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', recolour);
+  recolour();
 }
 
 async function copyLink() {
@@ -462,29 +564,36 @@ async function copyLink() {
   } catch { toast('Copying was refused: take the address from the address bar; it says the same.'); }
 }
 
+/** The keys that do something to the selected node. @returns {Record<string, () => void>} */
+function onNode() {
+  const menu = () => showMenu(state.selected, nodeRect(), nodeMenu(context(), state.selected));
+  return { m: menu, ContextMenu: menu, c: () => clickNode(state.selected) };
+}
+
 /** @param {KeyboardEvent} e */
 function keys(e) {
   const target = /** @type {HTMLElement} */ (e.target);
   if (target.closest('input, textarea, select, dialog') || e.altKey) return;
   if (e.ctrlKey || e.metaKey) {
-    if (e.key === 'z' && state.place === 'sim') { e.shiftKey ? history.forward() : history.back(); e.preventDefault(); }
+    if (e.key === 'z' && (state.place === 'sim' || state.place === 'compare')) { e.shiftKey ? history.forward() : history.back(); e.preventDefault(); }
     return;
   }
+  if (state.place === 'matrix') return;
   const onButton = target.closest('button, a, summary, [role=tab]');
   if (e.key === ' ' && onButton) return;
-  const span = spacetime.to - spacetime.from, nodes = state.trace?.header.nodes ?? [];
-  const does = {
+  const diagram = state.place === 'compare' ? compare : spacetime;
+  const span = diagram.to - diagram.from, nodes = state.trace?.header.nodes ?? [];
+  const does = /** @type {Record<string, () => void>} */ ({
     ' ': () => (state.playing || state.present ? pause() : play()),
     ',': () => step(-1), '.': () => step(1), '[': () => jump(-1), ']': () => jump(1),
     ArrowLeft: () => { pause(); seek(state.t - span / (e.shiftKey ? 10 : 100)); }, ArrowRight: () => { pause(); seek(state.t + span / (e.shiftKey ? 10 : 100)); },
     Home: () => { pause(); seek(state.trace.start); }, End: () => toEnd(),
-    '+': () => spacetime.zoom(0.7), '=': () => spacetime.zoom(0.7), '-': () => spacetime.zoom(1 / 0.7),
-    m: () => showMenu(state.selected, nodeRect(), nodeMenu(context(), state.selected)),
-    ContextMenu: () => showMenu(state.selected, nodeRect(), nodeMenu(context(), state.selected)),
-    c: () => clickNode(state.selected), '?': () => showHelp(byId('help')),
-  }[e.key];
+    '+': () => diagram.zoom(0.7), '=': () => diagram.zoom(0.7), '-': () => diagram.zoom(1 / 0.7),
+    '?': () => showHelp(byId('help')),
+    ...(state.place === 'compare' ? {} : onNode()),
+  })[e.key];
   if (does) { does(); e.preventDefault(); state.dirty = true; return; }
-  const number = Number(e.key);
+  const number = state.place === 'compare' ? 0 : Number(e.key);
   if (number >= 1 && number <= nodes.length) { select(nodes[number - 1]); ring.focus(nodes[number - 1]); e.preventDefault(); }
 }
 
@@ -503,11 +612,17 @@ async function open() {
   document.addEventListener('keydown', keys);
   document.addEventListener('visibilitychange', () => { cancelAnimationFrame(loop); if (!document.hidden) loop = requestAnimationFrame(frame); });
   window.addEventListener('popstate', () => navigate());
+  loop = requestAnimationFrame(frame);
+  if (carried) {
+    document.querySelectorAll('.places, #copy, #undo, #redo').forEach((el) => { /** @type {HTMLElement} */ (el).hidden = true; });
+    openCarried();
+    lab.dataset.ready = 'true';
+    return;
+  }
   fetch('/api/about').then((r) => r.json()).then((about) => {
     byId('place-replay').hidden = !about.recorded;
     byId('place-live').hidden = !about.live;
   }).catch(() => {});
-  loop = requestAnimationFrame(frame);
   await navigate();
   lab.dataset.ready = 'true';
 }

@@ -7,7 +7,7 @@
  */
 
 import { s, put } from './dom.js';
-import { epochWord } from './words.js';
+import { EARLY, SINGLE, epochNumber, epochWord } from './words.js';
 
 const LOG_CELLS = 6;
 /** The width that a label beside a node may take, in pixels. */
@@ -23,11 +23,13 @@ export class Ring {
    *   link:(a:string,b:string)=>void, linkMenu:(a:string,b:string,at:DOMRect)=>void,
    *   messageMenu:(m:any, at:DOMRect)=>void, delay:(m:any, ns:number)=>void, tip:(text:string|null, at?:DOMRect)=>void,
    *   nodeVerb:(id:string)=>string, linkVerb:(a:string,b:string)=>string}} does
+   * @param {{compact?:boolean}} [how] compact: without the words and the log beside each node
    */
-  constructor(box, does) {
+  constructor(box, does, { compact = false } = {}) {
+    this.compact = compact;
     this.box = box;
     this.does = does;
-    this.svg = s('svg', { class: 'ring', role: 'group', 'aria-label': 'Cluster' });
+    this.svg = s('svg', { class: `ring${compact ? ' compact' : ''}`, role: 'group', 'aria-label': 'Cluster' });
     this.svg.append(defs());
     this.linkLayer = s('g', { class: 'links' });
     this.messageLayer = s('g', { class: 'messages' });
@@ -131,15 +133,15 @@ export class Ring {
   #place() {
     const w = this.box.clientWidth, height = this.box.clientHeight;
     if (!w || !height) return;
-    this.narrow = w < 520;
+    this.narrow = this.compact || w < 520;
     put(this.svg, { viewBox: `0 0 ${w} ${height}` });
-    this.r = this.narrow ? 29 : Math.max(32, Math.min(44, height / 11));
-    const n = this.ids.length, side = this.narrow ? 56 : this.r + 20 + SIDE_LABEL;
-    const above = this.narrow ? 64 : 68, below = this.narrow ? 60 : 72;
+    this.r = this.compact ? 22 : this.narrow ? 29 : Math.max(32, Math.min(44, height / 11));
+    const n = this.ids.length, side = this.compact ? 38 : this.narrow ? 56 : this.r + 20 + SIDE_LABEL;
+    const above = this.compact ? 22 : this.narrow ? 64 : 68, below = this.compact ? 20 : this.narrow ? 60 : 72;
     const room = height - 2 * this.r - above - below, rx = Math.min(w / 2 - side, height * 0.52);
     // A ring of an odd number is lower than it is high: what it leaves free below goes to its radius.
     const lowest = Math.max(...this.ids.map((_, i) => Math.sin(-Math.PI / 2 + (i * 2 * Math.PI) / n)));
-    const ry = room / (1 + lowest), cx = w / 2, cy = above + this.r + ry;
+    const alone = n === 1, ry = alone ? 0 : room / (1 + lowest), cx = w / 2, cy = above + this.r + (alone ? room / 2 : ry);
     for (const [i, id] of this.ids.entries()) {
       const angle = -Math.PI / 2 + (i * 2 * Math.PI) / n, node = this.nodes.get(id);
       node.x = cx + rx * Math.cos(angle);
@@ -162,7 +164,7 @@ export class Ring {
     put(node.cross, { d: `M${-x} ${-x}L${x} ${x}M${x} ${-x}L${-x} ${x}` });
     put(node.bars, { d: `M-6 ${r * 0.34}v12M6 ${r * 0.34}v12` });
     put(node.name, { y: this.narrow ? -1 : -2 });
-    put(node.epoch, { y: r * 0.42 });
+    put(node.epoch, { y: this.compact ? 11 : r * 0.42 });
     put(node.disk, { transform: `translate(${r * 0.78} ${r * 0.78})` });
     const at = { above: [0, -r - 58], below: [0, r + 31], right: [r + 22, -8], left: [-r - 22, -8] }[where] ?? [0, 0];
     node.align = where === 'right' ? 'start' : where === 'left' ? 'end' : 'middle';
@@ -219,12 +221,12 @@ export class Ring {
     const parts = this.nodes.get(n.id), r = this.r ?? 40;
     const role = !n.up ? 'crashed' : n.paused ? `paused ${n.role}` : n.role;
     put(parts.g, {
-      class: `node ${role}${this.selected === n.id ? ' selected' : ''}${n.syncing ? ' syncing' : ''}`,
-      'aria-label': `${n.id}: ${role}, ${word} ${n.epoch}, ${n.last} entries, ${n.committed} committed. Enter: ${this.does.nodeVerb(n.id)}. M: menu.`,
+      class: `node ${role}${n.part === 'voter' ? '' : ` part-${n.part}`}${this.selected === n.id ? ' selected' : ''}${n.syncing ? ' syncing' : ''}`,
+      'aria-label': `${n.id}: ${role}, ${word} ${epochNumber(n.epoch)}, ${n.last} entries, ${n.committed} committed. Enter: ${this.does.nodeVerb(n.id)}. M: menu.`,
     });
     put(parts.name, { text: n.id });
-    put(parts.epoch, { text: `${this.narrow ? word[0] : `${word} `}${n.epoch}` });
-    put(parts.role, { text: roleText(n) });
+    put(parts.epoch, { text: `${this.narrow ? word[0] : `${word} `}${epochNumber(n.epoch)}` });
+    put(parts.role, { text: roleText(n, this.protocol ?? '') });
     this.#drawTimer(parts, n, v.t, r + 10);
     this.#drawPips(parts, n, v, r);
     this.#drawLog(parts, n);
@@ -246,8 +248,8 @@ export class Ring {
     const shown = n.up && (n.role === 'candidate' || (n.role === 'leader' && n.votes.length > 0)), has = (n.role === 'candidate' ? n.granted : n.votes).length;
     put(parts.pips, { class: `pips${shown ? '' : ' none'}` });
     if (!shown) return;
-    while (parts.pipList.length < v.nodes.length) { const pip = s('circle', { r: 3.6 }); parts.pips.append(pip); parts.pipList.push(pip); }
-    const step = 11, start = (-(v.nodes.length - 1) * step) / 2;
+    while (parts.pipList.length < v.voters) { const pip = s('circle', { r: 3.6 }); parts.pips.append(pip); parts.pipList.push(pip); }
+    const step = 11, start = (-(v.voters - 1) * step) / 2;
     for (const [i, pip] of parts.pipList.entries()) put(pip, { cx: start + i * step, cy: -r * 0.52, class: i < has ? 'has' : '' });
   }
 
@@ -259,9 +261,9 @@ export class Ring {
     for (const [i, cell] of parts.cells.entries()) {
       const entry = entries[i];
       put(cell.g, { class: entry ? `entry${entry[0] <= n.committed ? ' committed' : ''}${entry[0] <= n.durable ? ' durable' : ''}` : 'none', transform: `translate(${left + i * step} 8)` });
-      if (entry) put(cell.text, { text: entry[1], x: 7.5, y: 11.2 });
+      if (entry) put(cell.text, { text: epochNumber(entry[1]), x: 7.5, y: 11.2 });
     }
-    put(parts.more, { text: this.narrow ? '' : !n.last ? 'log empty' : n.up ? `${n.committed} of ${n.last} committed` : `${n.durable} on disk`, y: 39 });
+    put(parts.more, { text: this.narrow ? '' : this.protocol === SINGLE ? (n.last ? `accepted ${n.log[0]?.[2] ?? ''}` : 'nothing accepted') : !n.last ? 'log empty' : n.up ? `${n.committed} of ${n.last} committed${n.base ? `, ${n.base} in snapshot` : ''}` : `${n.durable} on disk`, y: 39 });
   }
 
   /** @param {import('./view.js').View} v */
@@ -288,7 +290,7 @@ export class Ring {
     const glyph = s('path', { class: 'glyph', d: GLYPH[m.dying ? 'dying' : m.kind] ?? GLYPH.other });
     const el = s('g', { role: 'img', 'aria-label': `${m.name} from ${m.from} to ${m.to}` }, s('circle', { class: 'hit', r: 15 }), glyph);
     el.glyph = glyph;
-    el.addEventListener('pointerenter', () => this.does.tip(`${el.message.name}, ${el.message.from} to ${el.message.to}\n${el.message.detail}${el.message.why ? `\nlost: ${el.message.why}` : ''}`, el.getBoundingClientRect()));
+    el.addEventListener('pointerenter', () => this.does.tip(`${el.message.name}, ${el.message.from} to ${el.message.to}\n${el.message.detail}${el.message.why ? `\nlost: ${el.message.why}` : ''}${el.message.early ? `\n${EARLY}` : ''}`, el.getBoundingClientRect()));
     el.addEventListener('pointerleave', () => this.does.tip(null));
     el.addEventListener('contextmenu', (/** @type {Event} */ e) => { e.preventDefault(); this.does.messageMenu(el.message, el.getBoundingClientRect()); });
     this.#drag(el);
@@ -338,10 +340,13 @@ export class Ring {
   focus(id) { this.nodes.get(id)?.g.focus(); }
 }
 
-/** @param {import('./view.js').NodeView} n */
-function roleText(n) {
+/** @param {import('./view.js').NodeView} n @param {string} protocol */
+function roleText(n, protocol) {
   if (!n.up) return 'crashed';
   if (n.paused) return 'paused';
+  if (protocol === SINGLE) return n.fields.some(([name]) => name === 'chosen') ? 'knows the value' : { candidate: 'prepares', leader: 'asks to accept' }[n.role] ?? (n.fields.some(([name]) => name === 'ballot') ? 'overtaken' : 'acceptor');
+  if (n.part === 'out') return 'not a member';
+  if (n.part === 'leaving' || n.part === 'entering') return `${n.role}, ${n.part}`;
   if (n.role === 'leader') return 'leader';
   if (n.role === 'candidate') return n.pre ? 'asking first' : 'candidate';
   if (n.voted && n.voted !== n.id && !n.leader) return `voted for ${n.voted}`;

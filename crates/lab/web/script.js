@@ -19,6 +19,12 @@ export function withLine(script, line) {
   return `${script.replace(/\s+$/, '')}\n${line}\n`;
 }
 
+/** The script on another protocol. @param {string} script @param {string} protocol */
+export function withProtocol(script, protocol) {
+  const line = `protocol ${protocol}`;
+  return /^protocol .*$/m.test(script) ? script.replace(/^protocol .*$/m, line) : script.replace(/^(synod-script .*)$/m, `$1\n${line}`);
+}
+
 /** The script without its line `number`, counted from 0. @param {string} script @param {number} number */
 export function withoutLine(script, number) {
   return script.split('\n').filter((_, i) => i !== number).join('\n');
@@ -54,10 +60,10 @@ export function nanoseconds(text) {
 }
 
 /**
- * What an address says: `#sim`, `#live` or `#replay`, and for a simulated run its script (`s`), the
- * hash that the run had (`h`), the trace format (`v`) and the moment (`t`, milliseconds).
+ * What an address says: `#sim`, `#live`, `#replay`, `#compare` or `#matrix`, and for simulated runs their script (`s`),
+ * the protocols (`p`, of several), the hash that the run had (`h`), the trace format (`v`) and the moment (`t`, milliseconds).
  * @param {string} fragment
- * @returns {{place:string, script:string|null, hash:string|null, version:number|null, t:number|null}}
+ * @returns {{place:string, script:string|null, protocols:string[], hash:string|null, version:number|null, t:number|null}}
  */
 export function readAddress(fragment) {
   const [place, ...rest] = fragment.replace(/^#/, '').split('&');
@@ -72,8 +78,9 @@ export function readAddress(fragment) {
   const text = told.get('s');
   const t = number('t');
   return {
-    place: ['sim', 'live', 'replay'].includes(place) ? place : 'sim',
+    place: ['sim', 'live', 'replay', 'compare', 'matrix'].includes(place) ? place : 'sim',
     script: text === undefined ? null : unpack(text),
+    protocols: (told.get('p') ?? '').split(',').filter((name) => name !== ''),
     hash: told.get('h') ?? null,
     version: number('v'),
     t: t === null ? null : t * 1e6,
@@ -86,6 +93,12 @@ export function simAddress({ script, hash, version = 1, t }) {
   if (hash) parts.push(`h=${hash}`);
   if (t !== null && t !== undefined) parts.push(`t=${Math.round(t / 1e6)}`);
   return parts.join('&');
+}
+
+/** @param {{script:string, protocols:string[], t?:number|null}} runs */
+export function compareAddress({ script, protocols, t }) {
+  const moment = t === null || t === undefined ? '' : `&t=${Math.round(t / 1e6)}`;
+  return `#compare&v=1&p=${protocols.join(',')}&s=${pack(script)}${moment}`;
 }
 
 /** Text for a fragment that people can still read: `+` is a space, `~` a new line. @param {string} text */

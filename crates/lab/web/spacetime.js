@@ -9,7 +9,7 @@
 
 import { h, palette } from './dom.js';
 import { lostAt, messageKind } from './view.js';
-import { clock, duration, epochWord } from './words.js';
+import { clock, duration, epochNumber, epochWord } from './words.js';
 
 const GUTTER = 58;
 const AXIS = 24;
@@ -189,6 +189,7 @@ export class SpaceTime {
     this.#messages(g, c, rows, chunks);
     for (const n of rows.nodes) this.#line(g, c, rows, n, chunks);
     this.#marks(g, c, rows, chunks);
+    this.#snapshots(g, c, rows);
     this.#operations(g, c, rows, chunks);
     g.restore();
     this.#labels(g, c, rows);
@@ -233,8 +234,8 @@ export class SpaceTime {
       if (seg.up && seg.epoch !== shown && seg.epoch > 0 && x2 - x1 > 3) {
         const at = Math.max(x1, GUTTER + 2);
         const role = seg.role === 'leader' ? c.leader : seg.role === 'candidate' ? c.candidate : c.follower;
-        pill(g, at + 10, y - (rows.row > 30 ? 12 : 9), String(seg.epoch), role, c.bg);
-        this.spots?.push({ x: at + 10, y: y - 10, text: `${n}: ${epochWord(this.trace.header.protocol)} ${seg.epoch} from ${clock(seg.t)}, as ${seg.role}` });
+        pill(g, at + 10, y - (rows.row > 30 ? 12 : 9), epochNumber(seg.epoch), role, c.bg);
+        this.spots?.push({ x: at + 10, y: y - 10, text: `${n}: ${epochWord(this.trace.header.protocol)} ${epochNumber(seg.epoch)} from ${clock(seg.t)}, as ${seg.role}` });
       }
       shown = seg.up ? seg.epoch : -1;
     }
@@ -301,6 +302,7 @@ export class SpaceTime {
   /** @param {any} g @param {any} c @param {any} rows @param {any[]} chunks @param {number} height */
   #faults(g, c, rows, chunks, height) {
     const after = (/** @type {any} */ e) => e.what !== 'crash' && e.what !== 'restart' && e.what !== 'pause' && e.what !== 'resume';
+    let free = -Infinity;
     for (const chunk of chunks) for (const e of chunk.marks) {
       if (e.k !== 'fault' || e.echo || e.t < this.from || e.t > this.to) continue;
       const x = Math.round(this.x(e.t)) + 0.5;
@@ -309,7 +311,8 @@ export class SpaceTime {
       g.setLineDash([]); g.globalAlpha = 1;
       if (after(e) || !rows.clients.length) {
         g.fillStyle = c.violation; g.textAlign = 'left'; g.font = `11px ${FONT}`;
-        g.fillText(e.text ?? e.what, x + 4, height - AXIS - 7);
+        // Where faults crowd, only as many are named as can be read; each tells its name when it is pointed at.
+        if (x > free) { g.fillText(e.text ?? e.what, x + 4, height - AXIS - 7); free = x + 8 + g.measureText(e.text ?? e.what).width; }
       }
       this.spots?.push({ x, y: height - AXIS - 7, text: `${e.text ?? e.what} at ${clock(e.t)}` });
     }
@@ -326,7 +329,7 @@ export class SpaceTime {
       } else if (e.k === 'vote') {
         g.fillStyle = c.bg; g.strokeStyle = c.candidate; g.lineWidth = 1.6;
         g.beginPath(); g.moveTo(x, y - 6); g.lineTo(x + 6, y); g.lineTo(x, y + 6); g.lineTo(x - 6, y); g.closePath(); g.fill(); g.stroke();
-        this.spots?.push({ x, y, text: `${e.n} votes for ${e.s.voted} in ${epochWord(this.trace.header.protocol)} ${e.s.epoch}` });
+        this.spots?.push({ x, y, text: `${e.n} votes for ${e.s.voted} in ${epochWord(this.trace.header.protocol)} ${epochNumber(e.s.epoch)}` });
       } else if (e.k === 'stand') {
         g.fillStyle = c.bg; g.strokeStyle = c.candidate; g.lineWidth = 1.8;
         g.beginPath(); g.arc(x, y, 4.5, 0, 7); g.fill(); g.stroke();
@@ -335,6 +338,18 @@ export class SpaceTime {
         g.fillStyle = c.violation; g.fillRect(x - 3, y - 3, 6, 6);
         this.spots?.push({ x, y, text: `${e.n}'s disk: ${e.op}` });
       }
+    }
+  }
+
+  /** Who got another's snapshot, and when. @param {any} g @param {any} c @param {any} rows */
+  #snapshots(g, c, rows) {
+    for (const mark of this.trace.header.marks) {
+      const who = mark.kind === 'snapshot' ? mark.label.split(' ')[0] : '';
+      if (!rows.nodes.includes(who) || mark.t < this.from || mark.t > this.to) continue;
+      const x = this.x(mark.t), y = rows.node(who);
+      g.fillStyle = c.bg; g.strokeStyle = c.committed; g.lineWidth = 1.8;
+      g.beginPath(); g.rect(x - 5, y - 6, 10, 12); g.moveTo(x - 5, y - 2); g.lineTo(x + 5, y - 2); g.moveTo(x - 5, y + 2); g.lineTo(x + 5, y + 2); g.fill(); g.stroke();
+      this.spots?.push({ x, y, text: `${mark.label} at ${clock(mark.t)}` });
     }
   }
 

@@ -5,8 +5,11 @@
  */
 
 import { h } from './dom.js';
+import { lessonOf } from './lessons.js';
+import { aboutProtocol } from './protocols.js';
+import { simAddress } from './script.js';
 import { leaderOf, reach, view } from './view.js';
-import { clock, duration, epochWord, list } from './words.js';
+import { SINGLE, clock, duration, epochNumber, epochWord, list } from './words.js';
 
 /** How long before the loss of a leader its question is asked. */
 const ASK_BEFORE_NS = 2e9;
@@ -44,7 +47,7 @@ export function why(trace, e) {
   if (!e.winner) {
     const end = view(trace, e.won);
     const best = Math.max(...end.nodes.filter((n) => n.up).map((n) => reach(end, n.id).length));
-    return [best < end.quorum ? `No node reaches more than ${best} of ${end.nodes.length}, itself included, and ${end.quorum} votes are needed.` : 'No candidate gathered a majority before the run ended. Let it run longer: a "for" line of the script says how long it takes.'];
+    return [best < end.quorum ? `No node reaches more than ${best} of ${end.voters}, itself included, and ${end.quorum} votes are needed.` : 'No candidate gathered a majority before the run ended. Let it run longer: a "for" line of the script says how long it takes.'];
   }
   const stands = [];
   for (const chunk of trace.between(e.at, e.won)) {
@@ -62,7 +65,7 @@ export function why(trace, e) {
   if (winner) {
     const voters = winner.votes.filter((id) => id !== e.winner);
     const shorter = voters.every((id) => (then.byId.get(id)?.last ?? 0) <= winner.last);
-    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${winner.epoch}: with its own, ${winner.votes.length} of ${then.nodes.length}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
+    said.push(`${voters.length ? `${list(voters)} gave it ${voters.length > 1 ? 'their votes' : 'its vote'}` : 'It was elected'} for ${word} ${epochNumber(winner.epoch)}: with its own, ${winner.votes.length} of ${then.voters}, and ${then.quorum} are enough.${shorter && voters.length ? ' None of them held a longer log, or it would have refused.' : ''}`);
   }
   return said;
 }
@@ -87,16 +90,19 @@ export class Story {
     this.key = key;
     const parts = [];
     if (about.warning) parts.push(h('p', { class: 'warning', role: 'alert', text: about.warning }));
-    parts.push(...this.#head(trace, e, phase, about));
-    if (e) parts.push(this.#question(trace, v, e, phase, guess));
-    if (about.forkable) parts.push(this.#verbs(v, leader));
+    const lesson = lessonOf(trace.header.protocol), single = trace.header.protocol === SINGLE;
+    if (single) parts.push(...this.#oneValue(trace));
+    else if (lesson) parts.push(...this.#lesson(trace, lesson));
+    else parts.push(...this.#head(trace, e, phase, about));
+    if (e && !lesson && !single) parts.push(this.#question(trace, v, e, phase, guess));
+    if (about.forkable) parts.push(this.#verbs(v, leader, single));
     this.box.replaceChildren(...parts);
   }
 
   /** @param {any} trace @param {any} e @param {string} phase @param {any} about */
   #head(trace, e, phase, about) {
     const { nodes, protocol } = trace.header;
-    const name = protocol.charAt(0).toUpperCase() + protocol.slice(1);
+    const name = aboutProtocol(protocol)?.name ?? protocol;
     const lede = [h('p', { class: 'eyebrow', text: `${name}, ${nodes.length} nodes, ${about.title}` })];
     if (!e) {
       lede.push(h('h1', { text: 'A cluster at work' }), h('p', { text: 'One node leads and puts every change into one order; the others follow and stand ready. Break something and see what holds.' }));
@@ -112,6 +118,31 @@ export class Story {
       lede.push(h('h1', { text: title }), h('p', { text }));
     }
     return lede;
+  }
+
+  /** Agreement on one value, the place to begin. @param {any} trace */
+  #oneValue(trace) {
+    const marks = trace.header.marks.filter((/** @type {any} */ m) => m.kind === 'propose' || m.kind === 'chosen');
+    return [
+      h('p', { class: 'eyebrow', text: `Paxos, one value, ${trace.header.nodes.length} nodes, seed ${trace.header.seed}` }), h('h1', { text: 'Agreeing on one value' }),
+      h('p', { text: 'A proposer first asks a majority to promise that they accept nothing under a lower ballot (prepare, promise); then it asks them to accept a value (accept, accepted). If a promiser has accepted something before, the proposer must take that value instead of its own.' }),
+      h('p', { text: 'Two proposers can overtake each other with ever higher ballots. They wait for random times, so that one of them gets through; and what a majority has once accepted under one ballot, no later ballot can change.' }),
+      h('ol', { class: 'steps' }, ...marks.map((/** @type {any} */ m) => h('li', {}, h('button', { type: 'button', class: 'soft', onclick: () => this.does.jump(m.t) }, h('span', { class: 'at-time', text: clock(m.t) }), ` ${m.label}`)))),
+    ];
+  }
+
+  /** A rule, the run that breaks without it, and where to look. @param {any} trace @param {import('./lessons.js').Lesson} lesson */
+  #lesson(trace, lesson) {
+    const broken = trace.header.verdict?.violations?.[0];
+    // Whoever has changed the script tells another story.
+    const steps = (trace.header.script === lesson.script ? lesson.steps : []).map(({ t, label }) => ({ t, label, bad: false }));
+    if (broken) steps.push({ t: broken.t, label: `${broken.promise} is broken: ${broken.detail}.`, bad: true });
+    return [
+      h('p', { class: 'eyebrow', text: 'One rule taken out' }), h('h1', { text: lesson.title }), h('p', { class: 'rule', text: lesson.rule }),
+      ...lesson.text.map((text) => h('p', { text })),
+      h('ol', { class: 'steps' }, ...steps.map((step) => h('li', {}, h('button', { type: 'button', class: `soft${step.bad ? ' violation' : ''}`, onclick: () => this.does.jump(step.t) }, h('span', { class: 'at-time', text: clock(step.t) }), ` ${step.label}`)))),
+      h('a', { class: 'verb link', href: simAddress({ script: trace.header.script.replace(lesson.protocol, lesson.base), t: steps[steps.length - 1]?.t ?? 0 }), 'data-with-rule': '', text: 'Run the same with the rule in place' }),
+    ];
   }
 
   /** @param {any} trace @param {import('./view.js').View} v @param {any} e @param {string} phase @param {string|undefined} guess */
@@ -131,12 +162,15 @@ export class Story {
     return box;
   }
 
-  /** @param {import('./view.js').View} v @param {any} leader */
-  #verbs(v, leader) {
+  /** @param {import('./view.js').View} v @param {any} leader @param {boolean} single */
+  #verbs(v, leader, single) {
     const verb = (/** @type {string} */ label, /** @type {string} */ line) => h('button', { type: 'button', class: 'verb', text: label, 'data-line': line, onclick: () => this.does.act(line) });
     const up = v.nodes.filter((n) => n.up), down = v.nodes.filter((n) => !n.up), verbs = [];
     const target = leader ?? up[0];
-    if (target) {
+    if (single) {
+      for (const [i, n] of up.slice(0, 3).entries()) { const line = `propose ${['amber', 'green', 'white'][i]} on ${n.id}`; verbs.push(verb(line, line)); }
+      if (target) verbs.push(verb(`crash ${target.id}`, `crash ${target.id}`));
+    } else if (target) {
       const rest = v.nodes.filter((n) => n.id !== target.id).map((n) => n.id);
       verbs.push(verb(`crash ${target.id}`, `crash ${target.id}`), verb(`pause ${target.id}`, `pause ${target.id}`));
       if (rest.length > 2) {
@@ -164,19 +198,19 @@ function number(n) {
 export function drawVerdict(box, chips, trace, jump) {
   const verdict = trace.header.verdict, counts = trace.header.counts;
   if (!verdict) { box.replaceChildren(); chips.replaceChildren(); return; }
-  const first = verdict.violations?.[0];
+  const first = verdict.violations?.[0], single = trace.header.protocol === SINGLE;
   const chip = (/** @type {string} */ kind, /** @type {string} */ sign, /** @type {string} */ text, /** @type {() => void} */ onclick) =>
     h('button', { type: 'button', class: kind, onclick }, h('span', { 'aria-hidden': 'true', text: sign }), ` ${text}`);
   const more = () => box.scrollIntoView({ block: 'nearest' });
   chips.replaceChildren(...[
     verdict.safe ? chip('good', '✓', 'safe', more) : chip('bad', '✗', first ? `${first.promise} is broken: go there` : 'not safe', () => (first ? jump(first.t) : more())),
-    verdict.linearizable && chip({ yes: 'good', no: 'bad' }[/** @type {'yes'} */ (verdict.linearizable)] ?? '', { yes: '✓', no: '✗' }[/** @type {'yes'} */ (verdict.linearizable)] ?? '?', { yes: 'linearizable', no: 'not linearizable' }[/** @type {'yes'} */ (verdict.linearizable)] ?? 'linearizable: unknown', more),
+    !single && verdict.linearizable && chip({ yes: 'good', no: 'bad' }[/** @type {'yes'} */ (verdict.linearizable)] ?? '', { yes: '✓', no: '✗' }[/** @type {'yes'} */ (verdict.linearizable)] ?? '?', { yes: 'linearizable', no: 'not linearizable' }[/** @type {'yes'} */ (verdict.linearizable)] ?? 'linearizable: unknown', more),
     typeof verdict.live === 'boolean' && chip(verdict.live ? 'good' : 'bad', verdict.live ? '✓' : '✗', verdict.live ? 'went on' : 'did not go on', more),
   ].filter(Boolean));
   const line = (/** @type {string} */ kind, /** @type {string} */ sign, /** @type {string} */ text, /** @type {string} */ detail) =>
     h('p', { class: `finding ${kind}` }, h('span', { class: 'sign', 'aria-hidden': 'true', text: sign }), h('span', {}, h('strong', { text }), detail && ` ${detail}`));
   const parts = [h('h2', { text: 'Verdict on this run' })];
-  const promises = verdict.promises?.length ? list(verdict.promises) : 'every promise of the protocol';
+  const promises = single ? 'that nobody learns another value than anybody else, and that it was proposed' : verdict.promises?.length ? list(verdict.promises) : 'every promise of the protocol';
   parts.push(verdict.safe
     ? line('good', '✓', 'Safe.', `${promises.charAt(0).toUpperCase()}${promises.slice(1)}: checked after every step, held throughout.`)
     : line('bad', '✗', 'A promise is broken.', ''));
@@ -187,7 +221,7 @@ export function drawVerdict(box, chips, trace, jump) {
   const says = { yes: 'Linearizable.', no: 'Not linearizable.' }[/** @type {string} */ (verdict.linearizable)] ?? 'Linearizable? Unknown.';
   // The detail speaks of the promises too, which stand above.
   const detail = (verdict.detail ?? '').split('; ').filter((/** @type {string} */ part) => !/^every promise/.test(part)).join('; ');
-  if (verdict.linearizable) parts.push(line(kind, { good: '✓', bad: '✗', open: '?' }[kind] ?? '?', says, detail.charAt(0).toUpperCase() + detail.slice(1)));
+  if (verdict.linearizable && !single) parts.push(line(kind, { good: '✓', bad: '✗', open: '?' }[kind] ?? '?', says, detail.charAt(0).toUpperCase() + detail.slice(1)));
   if (counts) {
     const short = (/** @type {number|undefined} */ n) => (n ?? 0).toLocaleString('en');
     parts.push(h('p', { class: 'counts', text: `${short(counts.messages)} messages, ${short(counts.syncs)} disk syncs, ${short(counts.elections)} elections, ${short(counts.commits)} commits` }));

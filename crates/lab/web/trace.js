@@ -6,7 +6,7 @@
  * chunk, a checkpoint every few events makes any moment cheap to find.
  *
  * @typedef {{up:boolean, paused:boolean, role:string, epoch:number, voted:string|null, leader:string|null,
- *   last:number, lastEpoch:number, durable:number, committed:number, applied:number,
+ *   base?:number, members?:[string,string][], last:number, lastEpoch:number, durable:number, committed:number, applied:number,
  *   deadline:number|null, deadlineFrom:number|null, log:[number,number,string][], fields:[string,string][]}} NodeState
  * @typedef {{i:number, t:number, k:string, [more:string]:any}} TraceEvent
  * @typedef {{t:number, label:string, kind:string}} Mark
@@ -208,6 +208,23 @@ export class Trace {
   /** The recording that this server was started with. */
   static async recorded() {
     return new Trace(await answer(await fetch('/api/recorded')));
+  }
+
+  /**
+   * The run that came with the page, in one file: all of it is here at once.
+   * @param {{header:Header, events:TraceEvent[]}} embedded
+   */
+  static embedded({ header, events }) {
+    const trace = new Trace(header);
+    let next = 0, moment = new Moment();
+    for (let n = 0; n < trace.count; n++) {
+      const chunk = new Chunk(n * trace.width, moment, header.nodes);
+      chunk.to = n + 1 === trace.count ? header.until + 1 : chunk.from + trace.width;
+      for (; next < events.length && (events[next].t < chunk.to || n + 1 === trace.count); next++) trace.#take(chunk, events[next]);
+      trace.chunks.set(n, chunk);
+      moment = chunk.now;
+    }
+    return trace;
   }
 
   /** @param {number} t */

@@ -4,11 +4,11 @@
  * the time. Nothing else on the page decides what the cluster looks like.
  *
  * @typedef {import('./trace.js').NodeState & {id:string, known:boolean, syncing:boolean, votes:string[],
- *   pre:boolean, granted:string[]}} NodeView
+ *   pre:boolean, granted:string[], part:string}} NodeView
  * @typedef {{m:number|string, from:string, to:string, name:string, detail:string, kind:string, progress:number,
- *   sent:number, end:number|null, dying:boolean, why:string}} MessageView
+ *   sent:number, end:number|null, dying:boolean, why:string, early:boolean}} MessageView
  * @typedef {{t:number, known:boolean, nodes:NodeView[], byId:Map<string,NodeView>, messages:MessageView[],
- *   cuts:Set<string>, ops:any[], quorum:number}} View
+ *   cuts:Set<string>, ops:any[], voters:number, quorum:number}} View
  */
 
 /** How long a message that dies at once is shown dying, in nanoseconds of the run. */
@@ -21,7 +21,7 @@ const LIVE_SHOWN_MAX = 40;
 /** A node of which nothing is known. */
 export const BLANK = {
   up: true, paused: false, role: 'follower', epoch: 0, voted: null, leader: null, last: 0, lastEpoch: 0,
-  durable: 0, committed: 0, applied: 0, deadline: null, deadlineFrom: null, log: [], fields: [],
+  base: 0, members: [], durable: 0, committed: 0, applied: 0, deadline: null, deadlineFrom: null, log: [], fields: [],
 };
 
 /**
@@ -36,7 +36,7 @@ export function view(trace, t) {
   /** @type {NodeView[]} */
   const nodes = ids.map((id) => {
     const state = moment?.states.get(id);
-    return { ...BLANK, ...state, id, known: !!state, syncing: moment?.syncing.has(id) ?? false, votes: [], pre: false, granted: [] };
+    return { ...BLANK, ...state, id, known: !!state, syncing: moment?.syncing.has(id) ?? false, votes: [], pre: false, granted: [], part: 'voter' };
   });
   const byId = new Map(nodes.map((n) => [n.id, n]));
   for (const n of nodes) {
@@ -44,6 +44,9 @@ export function view(trace, t) {
     if (chosen && chosen.epoch === n.epoch) chosen.votes.push(n.id);
   }
   for (const n of nodes) if (n.role === 'candidate') standing(n);
+  const members = configuration(nodes);
+  for (const n of nodes) n.part = members?.get(n.id) ?? (members ? 'out' : 'voter');
+  const voters = nodes.filter((n) => n.part === 'voter' || n.part === 'leaving').length;
   // A live member tells of its timer only along with something else; a deadline that has passed is not its present one.
   if (trace.live) for (const n of nodes) if (n.deadline !== null && n.deadline < t) n.deadline = null;
   return {
@@ -51,8 +54,19 @@ export function view(trace, t) {
     messages: chunk ? messages(trace, chunk, moment, t) : [],
     cuts: moment?.cuts ?? new Set(),
     ops: [...(moment?.ops.values() ?? [])],
-    quorum: Math.floor(ids.length / 2) + 1,
+    voters, quorum: Math.floor(voters / 2) + 1,
   };
+}
+
+/**
+ * The members and their parts as the newest leader knows them, or else whoever has the longest log.
+ * @param {NodeView[]} nodes @returns {Map<string, string>|null} none where nobody tells
+ */
+function configuration(nodes) {
+  const tell = nodes.filter((n) => n.known && n.members?.length);
+  const rank = (/** @type {NodeView} */ n) => [n.up && n.role === 'leader' ? 1 : 0, n.epoch, n.last];
+  const best = tell.sort((a, b) => { const x = rank(a), y = rank(b); return y[0] - x[0] || y[1] - x[1] || y[2] - x[2]; })[0];
+  return best ? new Map(best.members) : null;
 }
 
 /**
@@ -87,7 +101,7 @@ function messages(trace, chunk, moment, t) {
 
 /** How far a message comes that is lost as it is sent: over a link that is known to be dead, hardly out of the door. @param {string} why */
 export function lostAt(why) {
-  return /connection/.test(why) ? 0.06 : 0.5;
+  return /connection|down/.test(why) ? 0.06 : 0.5;
 }
 
 /**
@@ -102,15 +116,25 @@ function liveMessages(chunk, t) {
     if (e.t <= t - LIVE_SHOWN_NS) break;
     if (e.k !== 'send') continue;
     const progress = (t - e.t) / LIVE_SHOWN_NS;
-    shown.push(message(e, e.lost ? Math.min(0.5, progress) : progress, e.t + LIVE_SHOWN_NS, !!e.lost && progress > 0.5, e.lost ?? ''));
+    const far = e.lost ? lostAt(e.lost) : 1;
+    shown.push(message(e, Math.min(far, progress), e.t + LIVE_SHOWN_NS, !!e.lost && progress > far, e.lost ?? ''));
   }
   return shown;
 }
 
 /** @returns {MessageView} @param {any} e @param {number} progress @param {number|null} end @param {boolean} dying @param {string} why */
 function message(e, progress, end, dying, why) {
-  return { m: e.m, from: e.from, to: e.to, name: e.name, detail: e.detail ?? '', kind: messageKind(e.name, e.detail), progress, sent: e.t, end, dying, why };
+  return { m: e.m, from: e.from, to: e.to, name: e.name, detail: e.detail ?? '', kind: messageKind(e.name, e.detail), progress, sent: e.t, end, dying, why, early: !!e.early };
 }
+
+/** What each message of the four protocols is for. @type {Record<string, string>} */
+const KIND = {
+  RequestVote: 'ask', Vote: 'vote', RequestPreVote: 'pre-ask', PreVote: 'pre-vote', AppendEntriesReply: 'ack', InstallSnapshot: 'entries',
+  Promise: 'vote', Preempted: 'vote', Probe: 'pre-ask', Willing: 'pre-vote', Accept: 'entries', Accepted: 'ack',
+  Notification: 'ask', LeaderInfo: 'ask', AckEpoch: 'vote', NewLeader: 'entries', Propose: 'entries', Diff: 'entries', Snap: 'entries', Trunc: 'entries', Ack: 'ack', Ping: 'beat', Pong: 'ack', UpToDate: 'beat',
+  StartViewChange: 'ask', DoViewChange: 'vote', PreViewChange: 'pre-ask', PreViewChangeOk: 'pre-vote', StartView: 'entries', NewState: 'entries', PrepareOk: 'ack',
+  Commit: 'beat', Chosen: 'beat', SnapshotPart: 'entries',
+};
 
 /**
  * What a message is for, which decides its shape and dash: `ask` (for a vote), `vote`, `pre-ask`,
@@ -118,14 +142,10 @@ function message(e, progress, end, dying, why) {
  * @param {string} name @param {string} [detail]
  */
 export function messageKind(name, detail = '') {
-  const reply = /(reply|response|answer|result|ack|resp|ok|promise)$/i.test(name) || /^(vote|prevote)$/i.test(name);
-  if (/pre-?vote/i.test(name)) return reply || !/request/i.test(name) && /granted|refused|rejected/i.test(detail) ? 'pre-vote' : 'pre-ask';
-  if (/vote|election|prepare|promise|viewchange/i.test(name)) return reply ? 'vote' : 'ask';
-  if (/append|accept|propos|prepareok|entries|heartbeat/i.test(name)) {
-    if (reply) return 'ack';
-    return /heartbeat/i.test(name + detail) || /\b(no|0) entr/i.test(detail) ? 'beat' : 'entries';
-  }
-  return reply ? 'ack' : 'other';
+  // Paxos asks with it, and Viewstamped Replication replicates.
+  if (name === 'Prepare') return /ballot/.test(detail) ? 'ask' : 'entries';
+  if (name === 'AppendEntries' || KIND[name] === 'entries') return /heartbeat|\b(no|0) (entr|operation|value|proposal)/i.test(detail) ? 'beat' : 'entries';
+  return KIND[name] ?? 'other';
 }
 
 /** Who leads: the leader of the highest epoch among those that run. @param {View} v */

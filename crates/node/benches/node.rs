@@ -132,7 +132,7 @@ impl Cluster {
             loop {
                 self.nodes[i].flush(self.now, &mut self.out);
                 let commands = std::mem::take(&mut self.out.disk);
-                for (to, message) in self.out.sends.drain(..) {
+                for PeerSend { to, message, .. } in self.out.sends.drain(..) {
                     self.inboxes[to.0 as usize - 1].push_back((id, message));
                 }
                 self.replies += self.out.replies.drain(..).count();

@@ -292,13 +292,32 @@ pub struct Outbox<P: ReplicatedLog, S: StateMachine> {
     /// answered by [`Input::Persisted`].
     pub persists: Vec<Ticket>,
     /// For peers, in order for each peer. Messages to a peer without a connection are dropped.
-    pub sends: Vec<(NodeId, PeerMessage<P::Message>)>,
+    pub sends: Vec<PeerSend<P::Message>>,
     /// For clients.
     pub replies: Vec<Reply<S>>,
     /// For checkers, the page, the log.
     pub notices: Vec<Notice>,
     /// The protocol's inputs since the last time, encoded, if [`NodeConfig::record`] is set.
     pub tape: Vec<u8>,
+}
+
+/// A message to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSend<M> {
+    /// To whom.
+    pub to: NodeId,
+    /// What.
+    pub message: PeerMessage<M>,
+    /// Whether it leaves before this member's disk holds all that was recorded before it. The
+    /// protocol has marked it as true even if that is lost.
+    pub early: bool,
+}
+
+impl<P: ReplicatedLog, S: StateMachine> Outbox<P, S> {
+    /// Sends a message which waits for nothing.
+    pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage<P::Message>) {
+        self.sends.push(PeerSend { to, message, early: false });
+    }
 }
 
 impl<P: ReplicatedLog, S: StateMachine> Default for Outbox<P, S> {

@@ -50,6 +50,6 @@ pub use kv::KvMachine;
 pub use machine::{Part, StateMachine, Stored};
 pub use node::{
     Bootstrap, ClientError, ClusterId, Input, Node, NodeConfig, NodeLimits, NodeStatus, Notice, Outbox,
-    Outcome, Reply, Request, StartError,
+    Outcome, PeerSend, Reply, Request, StartError,
 };
 pub use peer::{PeerMessage, SnapshotId, SnapshotPart, SnapshotRequest};

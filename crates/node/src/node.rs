@@ -372,7 +372,8 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             } else if let Some(message) =
                 self.held.send(send.to, send.message, send.release, emitted, durable)
             {
-                out.sends.push((send.to, PeerMessage::Protocol(message)));
+                let message = PeerMessage::Protocol(message);
+                out.sends.push(PeerSend { to: send.to, message, early: emitted > durable });
             }
         }
         for emit in effects.events.drain(..) {

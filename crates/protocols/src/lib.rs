@@ -25,11 +25,16 @@
 //! | [`log`] | the fixed vocabulary of a replicated log, which the consensus protocols share |
 //! | [`wire`] | the bounded binary encoding of messages and records |
 //! | [`types`], [`ballot`], [`rng`], [`fingerprint`] | identities and time, the seeded generator, state digests |
+//! | [`epoch_log`], [`membership`], [`reading`], [`window`], [`host_read`] | what replicated logs do alike: the log in memory, quorums of changing members, linearizable reads, flow control, reading back |
 //! | [`paxos`] | Paxos for one value: the place to begin |
+//! | [`ben_or`] | Ben-Or's randomised consensus: what impossibility leaves possible |
 //! | [`raft`] | Raft |
 //! | [`multi_paxos`] | Multi-Paxos |
 //! | [`viewstamped`] | Viewstamped Replication |
 //! | [`zab`] | Zab |
+//! | [`replicated`] | any process, run on any replicated log |
+//! | [`saga`] | sagas: long transactions that are undone step by step |
+//! | [`commit`] | two-phase and three-phase commit, and what transactions change |
 //!
 //! # What is deliberately absent
 //!
@@ -42,16 +47,25 @@ extern crate alloc;
 extern crate std;
 
 pub mod ballot;
+pub mod ben_or;
 pub mod catalogue;
+pub mod commit;
 pub mod contract;
+pub mod epoch_log;
 pub mod fingerprint;
+pub mod host_read;
 pub mod log;
+pub mod membership;
 pub mod multi_paxos;
 pub mod paxos;
 pub mod raft;
+pub mod reading;
+pub mod replicated;
 pub mod rng;
+pub mod saga;
 pub mod types;
 pub mod viewstamped;
+pub mod window;
 pub mod wire;
 pub mod zab;
 

@@ -6,6 +6,7 @@
 
 use crate::contract::Process;
 use crate::types::{NodeId, Time};
+use crate::wire::{DecodeError, Reader, Wire, put_bytes};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -74,6 +75,31 @@ impl Payload {
     /// Whether it carries no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Wire for Payload {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Payload::Noop => out.push(0),
+            Payload::Command(bytes) => {
+                out.push(1);
+                put_bytes(out, bytes);
+            }
+            Payload::Membership(bytes) => {
+                out.push(2);
+                put_bytes(out, bytes);
+            }
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        match input.byte("payload kind")? {
+            0 => Ok(Payload::Noop),
+            1 => Ok(Payload::Command(input.bytes("command")?)),
+            2 => Ok(Payload::Membership(input.bytes("membership")?)),
+            kind => Err(DecodeError::Invalid { what: "payload kind", value: u64::from(kind) }),
+        }
     }
 }
 
@@ -186,6 +212,18 @@ pub enum MemberPart {
         /// Whether it will be made a voter once it has caught up.
         promote: bool,
     },
+}
+
+impl MemberPart {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            MemberPart::Voter => "voter",
+            MemberPart::Leaving => "leaving",
+            MemberPart::Entering => "entering",
+            MemberPart::Learner { .. } => "learner",
+        }
+    }
 }
 
 /// A point of the log which somebody's durable state covers.
@@ -467,6 +505,16 @@ pub struct Timing {
     /// twice this. Also how long a leader serves without hearing from a quorum, and how long its
     /// disk may stall. Default 200 ms; at least three heartbeats.
     pub election: core::time::Duration,
+}
+
+impl Timing {
+    /// # Panics
+    ///
+    /// If the heartbeat is zero, or the election timeout is not above it.
+    pub fn check(&self) {
+        assert!(!self.heartbeat.is_zero(), "the heartbeat must be above zero");
+        assert!(self.election > self.heartbeat, "the election timeout must be above the heartbeat");
+    }
 }
 
 impl Default for Timing {

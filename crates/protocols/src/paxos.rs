@@ -325,6 +325,11 @@ impl Paxos {
         }
     }
 
+    /// How many ballots it has tried; 0 if it does not propose.
+    pub fn attempts(&self) -> u64 {
+        self.attempt.as_ref().map_or(0, |attempt| attempt.count.into())
+    }
+
     fn majority(&self) -> usize {
         self.config.members.len() / 2 + 1
     }

@@ -5,6 +5,8 @@
 //! socket or a log is sliced, not copied. The layouts are documented in `docs/formats.md` and
 //! pinned by golden bytes.
 
+use crate::types::NodeId;
+use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
@@ -44,6 +46,9 @@ impl fmt::Display for DecodeError {
 }
 
 impl core::error::Error for DecodeError {}
+
+/// What encodings are appended to.
+pub type Output = Vec<u8>;
 
 /// A value with one binary encoding.
 pub trait Wire: Sized {
@@ -171,6 +176,136 @@ pub fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut item: impl FnMut(&T, &mut
     for value in items {
         item(value, out);
     }
+}
+
+impl Wire for u64 {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, *self);
+    }
+
+    fn decode(input: &mut Reader) -> Result<u64, DecodeError> {
+        input.varint("number")
+    }
+}
+
+impl Wire for bool {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+
+    fn decode(input: &mut Reader) -> Result<bool, DecodeError> {
+        input.flag("flag")
+    }
+}
+
+impl Wire for NodeId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.0);
+    }
+
+    fn decode(input: &mut Reader) -> Result<NodeId, DecodeError> {
+        Ok(NodeId(input.varint("member")?))
+    }
+}
+
+impl Wire for Bytes {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Bytes, DecodeError> {
+        input.bytes("bytes")
+    }
+}
+
+impl Wire for String {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.as_bytes());
+    }
+
+    fn decode(input: &mut Reader) -> Result<String, DecodeError> {
+        let bytes = input.bytes("text")?;
+        let invalid = |e: core::str::Utf8Error| DecodeError::Invalid {
+            what: "text",
+            value: u64::from(bytes.get(e.valid_up_to()).copied().unwrap_or_default()),
+        };
+        core::str::from_utf8(&bytes).map(String::from).map_err(invalid)
+    }
+}
+
+impl<T: Wire> Wire for Option<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.is_some().encode(out);
+        if let Some(value) = self {
+            value.encode(out);
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Option<T>, DecodeError> {
+        Ok(if input.flag("presence")? { Some(T::decode(input)?) } else { None })
+    }
+}
+
+impl<T: Wire> Wire for Vec<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_list(out, self, |item, out| item.encode(out));
+    }
+
+    fn decode(input: &mut Reader) -> Result<Vec<T>, DecodeError> {
+        input.list("list", T::decode)
+    }
+}
+
+/// Writes [`Wire`] for a struct or an enum whose fields all have it: fields in the order given, an
+/// enum's after one byte which says the variant.
+///
+/// ```
+/// use synod_protocols::Wire;
+/// #[derive(Debug, PartialEq)]
+/// enum Shape { Point, Box { width: u64, height: u64 } }
+/// synod_protocols::wire_format!(enum Shape { 1 => Point, 2 => Box { width, height } });
+/// assert_eq!(&Shape::Box { width: 3, height: 4 }.to_bytes()[..], [2, 3, 4]);
+/// assert_eq!(Shape::from_bytes(Shape::Point.to_bytes()), Ok(Shape::Point));
+/// ```
+#[macro_export]
+macro_rules! wire_format {
+    (struct $name:ident { $($field:ident),* $(,)? }) => {
+        impl $crate::wire::Wire for $name {
+            fn encode(&self, out: &mut $crate::wire::Output) {
+                $($crate::wire::Wire::encode(&self.$field, out);)*
+            }
+
+            fn decode(
+                input: &mut $crate::wire::Reader,
+            ) -> ::core::result::Result<Self, $crate::wire::DecodeError> {
+                Ok($name { $($field: $crate::wire::Wire::decode(input)?),* })
+            }
+        }
+    };
+    (enum $name:ident { $($tag:literal => $variant:ident $({ $($field:ident),* $(,)? })?),* $(,)? }) => {
+        impl $crate::wire::Wire for $name {
+            fn encode(&self, out: &mut $crate::wire::Output) {
+                match self {
+                    $($name::$variant $({ $($field),* })? => {
+                        out.push($tag);
+                        $($($crate::wire::Wire::encode($field, out);)*)?
+                    })*
+                }
+            }
+
+            fn decode(
+                input: &mut $crate::wire::Reader,
+            ) -> ::core::result::Result<Self, $crate::wire::DecodeError> {
+                Ok(match input.byte(stringify!($name))? {
+                    $($tag => $name::$variant $({ $($field: $crate::wire::Wire::decode(input)?),* })?,)*
+                    kind => {
+                        let value = u64::from(kind);
+                        return Err($crate::wire::DecodeError::Invalid { what: stringify!($name), value });
+                    }
+                })
+            }
+        }
+    };
 }
 
 #[cfg(test)]

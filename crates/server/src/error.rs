@@ -94,22 +94,3 @@ pub enum Error {
         error: std::io::Error,
     },
 }
-
-impl Error {
-    /// What a process that ends because of this should return: 2 for the configuration, 3 for the
-    /// data directory, 4 for an address, 5 for a failure while running, 1 for the rest.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::Config(_) => 2,
-            Error::Directory { .. }
-            | Error::InUse { .. }
-            | Error::Foreign { .. }
-            | Error::Blank { .. }
-            | Error::Damaged { .. }
-            | Error::State { .. } => 3,
-            Error::Listen { .. } => 4,
-            Error::Fatal(_) | Error::Removed { .. } => 5,
-            Error::System { .. } => 1,
-        }
-    }
-}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use synod_node::{Node, PeerMessage, sessions};
+use synod_node::{Node, PeerSend, sessions};
 use synod_protocols::log::{CommittedEntry, LogStatus, Payload, ReplicatedLog, Role};
 use synod_protocols::{Describe, NodeId, Time};
 use synod_store::Command;
@@ -131,24 +131,23 @@ impl Events {
     }
 
     /// Whether this message is shown; if so it has been.
-    pub(crate) fn shows<M: Describe>(
-        &mut self,
-        now: Time,
-        peer: NodeId,
-        key: Option<u64>,
-        link: &mut Link,
-        message: &PeerMessage<M>,
-    ) -> bool {
+    pub(crate) fn shows<M: Describe>(&mut self, now: Time, link: &mut Link, sent: &PeerSend<M>) -> bool {
         if !self.watched() {
             return false;
         }
-        let name = message.name();
+        let (peer, name) = (sent.to, sent.message.name());
         let last = self.shown.get(&(peer, name));
         if last.is_some_and(|last| now.since(*last) < SHOWN_EVERY) {
             return false;
         }
         self.shown.insert((peer, name), now);
-        let lost = key.is_none() || link.fault.block_out;
+        let key = link.connection.as_ref().map(|connection| connection.key);
+        // Whether the peer is down or only out of reach a member cannot know; who watches the processes can.
+        let lost = match key {
+            _ if link.fault.block_out => Some("cut"),
+            None => Some("no connection"),
+            Some(_) => None,
+        };
         link.shown.0 += 1;
         let event = json!({
             "k": "send",
@@ -156,10 +155,10 @@ impl Events {
             "from": self.me.to_string(),
             "to": peer.to_string(),
             "name": name,
-            "detail": message.detail(),
+            "detail": sent.message.detail(),
             "at": null,
-            "lost": lost.then_some("cut"),
-            "early": false,
+            "lost": lost,
+            "early": sent.early,
         });
         self.emit(now, event);
         true
@@ -210,6 +209,12 @@ impl Events {
                 Some(json!([index, epoch.0, label(payload)]))
             })
             .collect();
+        let members: Vec<Value> = node
+            .process()
+            .members()
+            .iter()
+            .map(|member| json!([member.id.to_string(), member.part.name()]))
+            .collect();
         json!({
             "up": true,
             "paused": false,
@@ -217,6 +222,8 @@ impl Events {
             "epoch": status.epoch.0,
             "voted": name(status.voted_for),
             "leader": name(status.leader),
+            "base": status.base.0,
+            "members": members,
             "last": status.last.0,
             "lastEpoch": status.last_epoch.0,
             "durable": status.durable.0,

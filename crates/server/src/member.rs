@@ -428,12 +428,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         }
         // The machine has begun by itself, and its thread says when it is done.
         core.outbox.persists.clear();
-        for (peer, message) in core.outbox.sends.drain(..) {
-            let Some(link) = core.links.get_mut(&peer) else { continue };
-            let key = link.connection.as_ref().map(|connection| connection.key);
-            let kind =
-                if core.events.shows(now, peer, key, link, &message) { Kind::Shown } else { Kind::Message };
-            link.send(now, kind, |out| message.encode(out));
+        for sent in core.outbox.sends.drain(..) {
+            let Some(link) = core.links.get_mut(&sent.to) else { continue };
+            let kind = if core.events.shows(now, link, &sent) { Kind::Shown } else { Kind::Message };
+            link.send(now, kind, |out| sent.message.encode(out));
         }
         let mut lost = Vec::new();
         for (peer, link) in &mut core.links {

@@ -7,7 +7,7 @@ use common::*;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
-use synod_server::{Config, Error, Server, Start};
+use synod_server::{Config, Error, PROTOCOLS, Server, Start};
 use synod_store::proto::etcdserverpb as pb;
 
 fn alone() -> Cluster {
@@ -33,7 +33,7 @@ fn data_of_another_cluster_or_member_or_a_lost_disk_are_refused() {
         said.to_string().contains("belongs to cluster synod, but this member is configured as cluster other"),
         "{said}"
     );
-    assert_eq!(said.exit_code(), 3);
+    assert!(matches!(said, Error::Foreign { .. }));
     let mut renamed = config.clone();
     renamed.name = "n2".into();
     renamed.members[0].name = "n2".into();
@@ -81,9 +81,9 @@ fn a_directory_in_use_a_file_in_its_place_and_taken_ports_are_named() {
     assert!(said.to_string().contains("name another with data-dir"), "{said}");
     let said = refusal(Config { data_dir: cluster.directory.path().join("other"), ..config });
     assert!(said.to_string().contains("the port is taken"), "{said}");
-    assert_eq!(said.exit_code(), 4);
+    assert!(matches!(said, Error::Listen { .. }));
     let said = refusal(Config { protocol: "gossip".into(), ..elsewhere });
-    assert_eq!(said.exit_code(), 2);
+    assert!(matches!(said, Error::Config(_)));
     assert_eq!(get_surely(&cluster.endpoint(0), "a"), Some("1".into()));
 }
 
@@ -151,7 +151,25 @@ fn garbage_on_either_port_closes_that_connection_alone() {
 }
 
 #[test]
-fn members_that_disagree_refuse_each_other_and_both_say_why() {
+fn data_of_one_protocol_are_refused_by_every_other() {
+    for protocol in PROTOCOLS {
+        let mut cluster = Cluster::of(protocol, 1);
+        put_surely(&cluster.endpoint(0), "a", protocol);
+        cluster.down(0);
+        for other in PROTOCOLS.iter().filter(|other| *other != protocol) {
+            let config = Config { protocol: (*other).to_owned(), ..cluster.configs[0].clone() };
+            let said = refusal(config).to_string();
+            let why =
+                format!("belongs to protocol {protocol}, but this member is configured as protocol {other}");
+            assert!(said.contains(&why), "{said}");
+        }
+        cluster.up(0);
+        assert_eq!(get_surely(&cluster.endpoint(0), "a").as_deref(), Some(*protocol));
+    }
+}
+
+/// Two members, the second of which is configured in another way.
+fn members_that_disagree(change: impl FnOnce(&mut Config), said_by_the_first: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut cluster = Cluster {
         configs: configs(directory.path(), 2),
@@ -159,15 +177,23 @@ fn members_that_disagree_refuse_each_other_and_both_say_why() {
         lines: Default::default(),
         directory,
     };
-    cluster.configs[1].cluster = "other".into();
+    change(&mut cluster.configs[1]);
     cluster.up(0);
     cluster.up(1);
     until("both have said it", || {
-        let here =
-            cluster.said("n1: refused a connection from 127.0.0.1: n2 belongs to the cluster \"other\"");
+        let here = cluster.said(&format!("n1: refused a connection from 127.0.0.1: {said_by_the_first}"));
         let there = cluster.said("n2: no connection to n1");
         (here && there).then_some(())
     });
+}
+
+#[test]
+fn members_of_different_clusters_or_protocols_refuse_each_other_and_both_say_why() {
+    members_that_disagree(|config| config.cluster = "other".into(), "n2 belongs to the cluster \"other\"");
+    for other in PROTOCOLS.iter().filter(|protocol| **protocol != "raft") {
+        let why = format!("n2 runs {other}, n1 runs raft: configure the same `protocol` on all members");
+        members_that_disagree(|config| config.protocol = (*other).to_owned(), &why);
+    }
 }
 
 #[test]

@@ -35,6 +35,10 @@ pub enum Event<'a> {
         name: &'static str,
         /// Its fields.
         detail: String,
+        /// Its size, encoded.
+        bytes: u64,
+        /// Whether it left before its sender's disk held all that was recorded before it.
+        early: bool,
         /// When it arrives, in nanoseconds; none if it never does.
         at: Option<u64>,
         /// Why it never does.
@@ -156,6 +160,10 @@ pub struct NodeState {
     pub voted: Option<String>,
     /// Whom it takes for the leader.
     pub leader: Option<String>,
+    /// What its log begins after: the entries up to there are in the snapshot that it keeps.
+    pub base: u64,
+    /// The members as it knows them, and the part of each: `voter`, `leaving`, `entering` or `learner`.
+    pub members: Vec<(String, &'static str)>,
     /// The last entry of its log.
     pub last: u64,
     /// The epoch of that.

@@ -274,11 +274,14 @@ impl<P: ReplicatedLog> World<'_, P> {
         if let Some((copy, at)) = copy
             && self.shows
         {
-            use synod_protocols::Describe;
+            use synod_protocols::{Describe, Wire};
             let (from, to) = (member(copy.from), member(copy.to));
             let (name, detail) = (copy.message.name(), copy.message.detail());
             let (m, copy_of) = (copy.number, Some(message));
-            self.show(&Event::Send { m, copy_of, from, to, name, detail, at: Some(at), lost: None });
+            // The copy leaves from the middle of the way: no disk has to do with it.
+            let (bytes, early) = (copy.message.to_bytes().len() as u64, false);
+            let at = Some(at);
+            self.show(&Event::Send { m, copy_of, from, to, name, detail, bytes, early, at, lost: None });
         }
     }
 

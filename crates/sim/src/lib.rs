@@ -35,6 +35,7 @@ mod dice;
 mod disk;
 mod event;
 mod faults;
+pub mod flp;
 mod machine;
 mod matrix;
 mod member;
@@ -46,6 +47,7 @@ mod replay;
 pub mod script;
 mod show;
 mod shrink;
+mod single;
 mod story;
 mod swarm;
 mod trace;
@@ -88,12 +90,16 @@ impl fmt::Display for UnknownProtocol {
 
 impl std::error::Error for UnknownProtocol {}
 
-/// Runs a script on the protocol that it names, and hands what happens to `sink`.
+/// Runs a script on the protocol that it names, and hands what happens to `sink`. Beside the replicated logs there is
+/// `single-paxos`, in which the members agree on one value only; the campaigns leave it out.
 ///
 /// # Errors
 /// [`UnknownProtocol`]. Broken promises are no errors: they are in the outcome.
 pub fn run(script: &Script, sink: &mut dyn Sink) -> Result<Outcome, UnknownProtocol> {
     let name = script.protocol.as_str();
+    if name == single::NAME {
+        return Ok(single::run(script, sink));
+    }
     with_replicated_log!(name, P => run_with::<P>(script, sink)).ok_or_else(|| UnknownProtocol(name.into()))
 }
 

@@ -426,7 +426,9 @@ impl<'a> Line<'a> {
             }
             "propose" => {
                 let value = self.word("a value", "at 6s propose hello")?.to_owned();
-                Action::Client(None, HandOperation::Put("hand".into(), value))
+                let on =
+                    if self.accept("on") { Some(self.member("at 6s propose hello on n2")?) } else { None };
+                Action::Client(on, HandOperation::Put("hand".into(), value))
             }
             "put" | "get" | "delete" => self.hand(verb)?,
             "add" | "promote" | "remove" | "transfer" => Action::Operator(self.operator_change(verb)?),

@@ -14,7 +14,7 @@ use synod_node::tape::{self, TapeError};
 use synod_protocols::contract::Describe;
 use synod_protocols::log::{LogEvent, ReplicatedLog, Role};
 use synod_protocols::with_replicated_log;
-use synod_protocols::{Effects, Fingerprint, Input, NodeId, Time};
+use synod_protocols::{Effects, Fingerprint, Input, NodeId, Release, Time, Wire};
 
 /// Why a recording cannot be shown.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Player<'_> {
         let n = self.member;
         match input {
             Some(Input::Message { from, message }) if from.0 != u64::from(n.0) => {
-                self.message(t, Member(from.0 as u8), n, message);
+                self.message(t, Member(from.0 as u8), n, message, false);
             }
             Some(Input::Timeout) => self.sink.event(t, &Event::Timeout { n }),
             Some(Input::LinkUp { peer, .. }) => {
@@ -151,34 +151,45 @@ impl Player<'_> {
             let (name, detail) = (record.name(), record.detail());
             self.sink.event(t, &Event::Record { n, name, detail });
         }
+        // The recording does not say which of its own records were durable by then; that the log was not, does.
+        let status = process.status();
+        let overtakes = status.durable < status.last;
         for send in effects.sends.iter().filter(|send| send.to.0 != u64::from(n.0)) {
-            self.message(t, n, Member(send.to.0 as u8), &send.message);
+            self.message(
+                t,
+                n,
+                Member(send.to.0 as u8),
+                &send.message,
+                overtakes && send.release == Release::Early,
+            );
         }
         for emit in &effects.events {
-            self.event(t, &emit.event);
+            self.event(t, P::NAME, &emit.event);
         }
         process.fingerprint(now, &mut self.digest);
         self.state(t, now, process);
     }
 
     /// When a message arrived is only known at its receiver: it is shown as instant.
-    fn message(&mut self, t: u64, from: Member, to: Member, message: &impl Describe) {
+    fn message(&mut self, t: u64, from: Member, to: Member, message: &(impl Describe + Wire), early: bool) {
         self.messages += 1;
         let m = self.messages;
         let (name, detail) = (message.name(), message.detail());
-        let event = Event::Send { m, copy_of: None, from, to, name, detail, at: Some(t), lost: None };
+        let bytes = message.to_bytes().len() as u64;
+        let (copy_of, at, lost) = (None, Some(t), None);
+        let event = Event::Send { m, copy_of, from, to, name, detail, bytes, early, at, lost };
         self.sink.event(t, &event);
         self.sink.event(t, &Event::Recv { m });
     }
 
-    fn event(&mut self, t: u64, event: &LogEvent) {
+    fn event(&mut self, t: u64, protocol: &str, event: &LogEvent) {
         match event {
             LogEvent::Committed { entries } => {
                 let (from, to) = (entries[0].index.0, entries[entries.len() - 1].index.0);
                 self.sink.event(t, &Event::Commit { n: self.member, from, to });
             }
             LogEvent::Role { role: Role::Leader, epoch, .. } => {
-                let label = format!("{} leads {}", self.member, epoch.0);
+                let label = format!("{} leads {}", self.member, show::epoch_words(protocol, epoch.0));
                 self.marks.push(Mark { t, label, kind: "leader" });
             }
             _ => {}

@@ -3,6 +3,7 @@
 use crate::event::{Event, LOG_SHOWN, NodeState};
 use crate::world::{World, member};
 use synod_node::sessions;
+use synod_protocols::ballot::ID_BOUND;
 use synod_protocols::log::{Index, LogStatus, Payload, ReplicatedLog, Role};
 use synod_store::Command;
 
@@ -29,6 +30,8 @@ impl<P: ReplicatedLog> World<'_, P> {
             return NodeState {
                 role: "down",
                 epoch: shown.epoch,
+                base: shown.base,
+                members: shown.members.clone(),
                 last: shown.last,
                 last_epoch: shown.last_epoch,
                 durable: shown.durable,
@@ -103,6 +106,8 @@ pub(crate) fn log_state<P: ReplicatedLog>(process: &P, status: &LogStatus) -> No
         epoch: status.epoch.0,
         voted: status.voted_for.map(|id| id.to_string()),
         leader: status.leader.map(|id| id.to_string()),
+        base: status.base.0,
+        members: process.members().iter().map(|member| (member.id.to_string(), member.part.name())).collect(),
         last,
         last_epoch: status.last_epoch.0,
         durable: status.durable.0,
@@ -130,5 +135,15 @@ fn label(payload: &Payload) -> String {
         },
         Ok(Command::Compact(compact)) => format!("compact {}", compact.revision),
         Err(_) => "unknown command".into(),
+    }
+}
+
+/// The number that orders leaders, as its protocol calls and writes it.
+pub(crate) fn epoch_words(protocol: &str, epoch: u64) -> String {
+    match protocol {
+        "raft" => format!("term {epoch}"),
+        "multi-paxos" => format!("ballot {}.{}", epoch / ID_BOUND, epoch % ID_BOUND),
+        "viewstamped" => format!("view {epoch}"),
+        _ => format!("epoch {epoch}"),
     }
 }

@@ -16,6 +16,7 @@ use crate::network::Network;
 use crate::outcome::{Counts, Outcome};
 use crate::queue::{Due, Queue};
 use crate::script::{self, Script};
+use crate::show;
 use asking::Progress;
 use operator::Operator;
 use synod_node::{Input, Notice, Outbox, PeerMessage};
@@ -274,8 +275,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         for ticket in outbox.persists.drain(..) {
             self.persist(index, ticket);
         }
-        for (to, message) in outbox.sends.drain(..) {
-            self.send(index, to, message);
+        for sent in outbox.sends.drain(..) {
+            self.send(index, sent);
         }
         let node = self.members[at].node.as_ref().expect("it has just made a step");
         let status = node.status();
@@ -340,8 +341,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         if self.checkers.elections > self.counts.elections {
             self.counts.elections = self.checkers.elections;
             debug_assert_eq!(role, Role::Leader);
-            let word = if self.script.protocol == "raft" { "term" } else { "epoch" };
-            self.mark("leader", || format!("n{} leads {word} {epoch}", index + 1));
+            self.mark("leader", || format!("n{} leads {}", index + 1, show::epoch_words(P::NAME, epoch)));
         }
     }
 

@@ -44,31 +44,56 @@ fn check(options: &cli::Check) -> Result<u8, String> {
     let shown = options.file.display().to_string();
     let model = named(options.model.as_deref(), "model", Consistency::named, Consistency::names)?;
     let object = named(options.object.as_deref(), "object", Object::named, Object::names)?;
-    let required = named(options.require.as_deref(), "model", Consistency::named, Consistency::names)?;
+    // A mistake in the flags is told before a long file is read.
+    required(&options.judging)?;
     let (history, format) = import::any(open(&options.file)?, ReadLimits::default())
         .map_err(|error| format!("{shown}: {error}"))?;
-    let limits = Limits { bytes_max: options.memory_mib.saturating_mul(1 << 20), ..Limits::default() };
+    let format = Some(format!("{format:?}").to_lowercase());
+    judge_and_tell(&history, &Asked { shown, format, object, model }, &options.judging)
+}
+
+fn required(judging: &cli::Judging) -> Result<Option<Consistency>, String> {
+    named(judging.require.as_deref(), "model", Consistency::named, Consistency::names)
+}
+
+/// What is asked of a history.
+#[derive(Default)]
+pub struct Asked {
+    /// Its name, for people.
+    pub shown: String,
+    /// The format that it was read from, if it was read.
+    pub format: Option<String>,
+    /// What it is of, unless its header says so or it is to be guessed.
+    pub object: Option<Object>,
+    /// The only model to decide.
+    pub model: Option<Consistency>,
+}
+
+/// Judges a history, prints and writes the judgement; gives back the exit code.
+pub fn judge_and_tell(history: &History, asked: &Asked, judging: &cli::Judging) -> Result<u8, String> {
+    let Asked { shown, format, object, model } = asked;
+    let required = required(judging)?;
+    let limits = Limits { bytes_max: judging.memory_mib.saturating_mul(1 << 20), ..Limits::default() };
     let started = Instant::now();
-    let deadline = started + options.time;
+    let deadline = started + judging.time;
     let mut stop = || Instant::now() >= deadline;
+    let judged = |model, stop: &mut dyn FnMut() -> bool| {
+        judge(history, *object, model, &limits, stop).map_err(|error| format!("{shown}: {error}"))
+    };
+    let judgement = judged(*model, &mut stop)?;
+    let bar = required.or(*model).or_else(|| judgement.findings.first().map(|finding| finding.model));
     // A bar that is not part of what is asked for anyway is asked for alone.
-    let judgement =
-        judge(&history, object, model, &limits, &mut stop).map_err(|error| format!("{shown}: {error}"))?;
-    let bar = required.or(model).or_else(|| judgement.findings.first().map(|finding| finding.model));
     let extra = match bar.filter(|bar| judgement.of(*bar).is_none()) {
-        Some(bar) => Some(
-            judge(&history, object, Some(bar), &limits, &mut stop)
-                .map_err(|error| format!("{shown}: {error}"))?,
-        ),
+        Some(bar) => Some(judged(Some(bar), &mut stop)?),
         None => None,
     };
     let took = started.elapsed();
     let code = code(&extra, &judgement, bar);
-    write_files(options, &history, &judgement, &shown, required.or(model))?;
-    if options.json {
-        let mut json = report::json(&history, &judgement);
-        json["file"] = shown.into();
-        json["format"] = format!("{format:?}").to_lowercase().into();
+    write_files(judging, history, &judgement, shown, required.or(*model))?;
+    if judging.json {
+        let mut json = report::json(history, &judgement);
+        json["file"] = shown.as_str().into();
+        json["format"] = format.as_deref().into();
         json["millis"] = (took.as_secs_f64() * 1e3).into();
         json["required"] = bar.map(|bar| bar.name()).into();
         json["exit"] = code.into();
@@ -105,7 +130,7 @@ fn named<T, N: Iterator<Item = &'static str>>(
 }
 
 fn write_files(
-    options: &cli::Check,
+    options: &cli::Judging,
     history: &History,
     judgement: &Judgement,
     shown: &str,

@@ -1,5 +1,6 @@
 //! The command line: what may be said, with examples.
 
+use crate::probe::Workload;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ pub enum Command {
     /// Decide which consistency a recorded history of any system has
     #[command(after_help = CHECK_EXAMPLE)]
     Check(Check),
+    /// Drive an etcd v3 endpoint while you break it, record what the clients see, and judge that
+    #[command(after_help = PROBE_EXAMPLE)]
+    Probe(Box<Probe>),
     /// Open a flight recording of a member in the laboratory
     Replay(Replay),
     /// Store a key
@@ -73,6 +77,9 @@ pub enum Command {
     /// Make a failing run small, and tell in plain words what happens in it
     #[command(after_help = SHRINK_EXAMPLE)]
     Shrink(Shrink),
+    /// Keep Paxos from deciding for as long as you like, and see what ends that
+    #[command(after_help = crate::flp::EXAMPLE)]
+    Flp(crate::flp::Flp),
     /// Measure how long writes pause when the leader dies, hangs or is cut off, on a cluster of its own
     Failover(Failover),
 }
@@ -133,6 +140,20 @@ Exit codes:
   1  it does not
   2  it could not be decided within the budget
   3  the input or the flags cannot be used";
+
+const PROBE_EXAMPLE: &str = "\
+Examples:
+  synod probe --endpoints 127.0.0.1:2379 --workload append --for 30s
+  synod probe --workload kv --exclusive --out history.jsonl --html why.html
+  synod probe --workload register --nemesis 'while true; do echo restart; systemctl restart etcd; sleep 5; done'
+
+The command of --nemesis finds the members in SYNOD_ENDPOINTS.
+
+Exit codes, as of `synod check`:
+  0  the required model holds; without --require, the strongest that the workload's object has
+  1  it does not
+  2  it could not be decided within the budget
+  3  the flags cannot be used, or no operation succeeded";
 
 const MATRIX_EXAMPLE: &str = "\
 Examples:
@@ -253,10 +274,30 @@ pub struct Serve {
 
 /// Options of `synod lab`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Lab {
+    #[command(subcommand)]
+    pub command: Option<LabCommand>,
     /// The page's address
     #[arg(long, default_value = "127.0.0.1:8411")]
     pub page: SocketAddr,
+}
+
+/// What else `synod lab` does.
+#[derive(Subcommand, Debug)]
+pub enum LabCommand {
+    /// Write one HTML file that shows a run and opens anywhere, without a server or a network
+    Export(Export),
+}
+
+/// Options of `synod lab export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The script to run; the language is described in docs/scripts.md
+    pub script: PathBuf,
+    /// The file to write
+    #[arg(long, short)]
+    pub output: PathBuf,
 }
 
 /// Options of `synod sim`.
@@ -304,6 +345,20 @@ pub struct Check {
     /// What the history is of, such as kv, queue or list-append [default: guessed from the operations]
     #[arg(long, value_name = "OBJECT")]
     pub object: Option<String>,
+    /// How it is judged, and where that is told
+    #[command(flatten)]
+    pub judging: Judging,
+    /// Decide linearizability while the file grows, in bounded memory
+    #[arg(long, conflicts_with_all = ["model", "object", "require", "json", "junit", "html"])]
+    pub follow: bool,
+    /// Stop following when nothing was added for this time [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "follow")]
+    pub idle: Option<Duration>,
+}
+
+/// How a history is judged, and where that is told.
+#[derive(Args, Debug)]
+pub struct Judging {
     /// The model that decides the exit code
     #[arg(long, value_name = "MODEL")]
     pub require: Option<String>,
@@ -322,12 +377,60 @@ pub struct Check {
     /// Give up beyond so much memory, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     pub memory_mib: usize,
-    /// Decide linearizability while the file grows, in bounded memory
-    #[arg(long, conflicts_with_all = ["model", "object", "require", "json", "junit", "html"])]
-    pub follow: bool,
-    /// Stop following when nothing was added for this time [default: never]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "follow")]
-    pub idle: Option<Duration>,
+}
+
+/// Options of `synod probe`.
+#[derive(Args, Debug)]
+pub struct Probe {
+    /// What is driven: any endpoint with etcd's v3 API
+    #[arg(long, value_enum, default_value_t = Target::Etcd)]
+    pub target: Target,
+    /// The members to drive
+    #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
+    pub endpoints: Vec<String>,
+    /// What the clients do
+    #[arg(long, value_enum, default_value_t = Workload::Register)]
+    pub workload: Workload,
+    /// How long
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub span: Duration,
+    /// How many clients, 1 to 1000, each with one request under way
+    #[arg(long, default_value = "5", value_parser = clients)]
+    pub clients: usize,
+    /// Operations a second of all clients together [default: as fast as answers come]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+    /// How long an answer is waited for; after that the outcome is unknown
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// A command that breaks things, run by `sh -c` after a quarter of the time and stopped at the end; what it
+    /// prints is noted in the history
+    #[arg(long, value_name = "COMMAND")]
+    pub nemesis: Option<String>,
+    /// With `kv`: nobody else writes meanwhile, so record revisions and ranges, and judge them as well
+    #[arg(long)]
+    pub exclusive: bool,
+    /// The seed of what the clients choose [default: from the clock]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Write the history here, line by line while it happens
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// How it is judged, and where that is told
+    #[command(flatten)]
+    pub judging: Judging,
+}
+
+/// What a probe can drive.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Target {
+    /// etcd's v3 API: etcd, Synod and whatever else speaks it
+    Etcd,
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    (1..=1000).contains(&number).then_some(number).ok_or_else(|| "not from 1 to 1000".into())
 }
 
 /// What `synod sim` does beside running.

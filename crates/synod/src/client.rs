@@ -65,41 +65,74 @@ pub async fn call<Request: Message, Answer: Message + Default>(
     })
 }
 
-type Status = (u32, String);
-type Failure = Box<dyn std::error::Error>;
+/// A gRPC status code other than 0, and its text.
+pub type Status = (u32, String);
+/// Why no answer came.
+pub type Failure = Box<dyn std::error::Error>;
 
 async fn call_one<Request: Message, Answer: Message + Default>(
     endpoint: &str,
     method: &str,
     request: &Request,
 ) -> Result<Result<Answer, Status>, Failure> {
-    let address = endpoint.strip_prefix("http://").unwrap_or(endpoint);
-    let (mut client, connection) = h2::client::handshake(TcpStream::connect(address).await?).await?;
-    let driver = tokio::spawn(connection);
-    let head = http::Request::post(format!("http://{address}{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())?;
-    let (response, mut body) = client.send_request(head, false)?;
-    body.send_data(frame(request), true)?;
-    let (head, mut body) = response.await?.into_parts();
-    let mut bytes = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk?;
-        body.flow_control().release_capacity(chunk.len())?;
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > ANSWER_BYTES_MAX {
-            return Err(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes").into());
+    Connection::open(endpoint).await?.call(method, request).await
+}
+
+/// One connection to one member, for any number of calls. Dropping it gives up whatever is under way.
+pub struct Connection {
+    address: String,
+    requests: h2::client::SendRequest<Bytes>,
+    driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Connection {
+    /// Connects; nothing of a call has left before.
+    pub async fn open(endpoint: &str) -> Result<Connection, Failure> {
+        let address = endpoint.strip_prefix("http://").unwrap_or(endpoint).to_owned();
+        let stream = TcpStream::connect(&address).await?;
+        stream.set_nodelay(true)?;
+        let (requests, connection) = h2::client::handshake(stream).await?;
+        Ok(Connection { address, requests, driver: tokio::spawn(connection) })
+    }
+
+    /// One unary call: the answer, or the status with which it was refused. After an error nobody knows
+    /// whether the request was carried out.
+    pub async fn call<Request: Message, Answer: Message + Default>(
+        &mut self,
+        method: &str,
+        request: &Request,
+    ) -> Result<Result<Answer, Status>, Failure> {
+        let head = http::Request::post(format!("http://{}{method}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?;
+        std::future::poll_fn(|context| self.requests.poll_ready(context)).await?;
+        let (response, mut body) = self.requests.send_request(head, false)?;
+        body.send_data(frame(request), true)?;
+        let (head, mut body) = response.await?.into_parts();
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes").into());
+            }
+        }
+        let trailers = body.trailers().await?;
+        let headers = trailers.as_ref().unwrap_or(&head.headers);
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        match text("grpc-status").parse() {
+            Ok(0u32) => Ok(Ok(Answer::decode(unframe(bytes.freeze())?)?)),
+            Ok(code) => Ok(Err((code, percent_decode(text("grpc-message"))))),
+            Err(_) => Err(format!("not a gRPC answer (HTTP status {})", head.status).into()),
         }
     }
-    let trailers = body.trailers().await?;
-    driver.abort();
-    let headers = trailers.as_ref().unwrap_or(&head.headers);
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    match text("grpc-status").parse() {
-        Ok(0u32) => Ok(Ok(Answer::decode(unframe(bytes.freeze())?)?)),
-        Ok(code) => Ok(Err((code, percent_decode(text("grpc-message"))))),
-        Err(_) => Err(format!("not a gRPC answer (HTTP status {})", head.status).into()),
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

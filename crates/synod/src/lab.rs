@@ -1,11 +1,26 @@
-//! `synod lab` and `synod replay`: the page alone, and the page on a recording.
+//! `synod lab` and `synod replay`: the page alone, as one file, and on a recording.
 
-use crate::cli;
+use crate::cli::{self, LabCommand};
 use crate::{Done, Failure, asked_to_stop, block_on};
 use synod_lab::Lab;
 
 pub fn run(options: &cli::Lab) -> Done {
-    serve(Lab::new(options.page), "")
+    match &options.command {
+        Some(LabCommand::Export(options)) => export(options),
+        None => serve(Lab::new(options.page), ""),
+    }
+}
+
+fn export(options: &cli::Export) -> Done {
+    let (from, to) = (options.script.display(), options.output.display());
+    let script = std::fs::read_to_string(&options.script)
+        .map_err(|e| Failure::Usage(format!("cannot read {from}: {e}")))?;
+    let trace = synod_lab::simulate(&script).map_err(|e| match e.line {
+        0 => Failure::Usage(format!("{from}: {}", e.error)),
+        line => Failure::Usage(format!("{from}: line {line}: {}", e.error)),
+    })?;
+    let page = synod_lab::export(&trace).map_err(|e| Failure::Usage(e.to_string()))?;
+    std::fs::write(&options.output, page).map_err(|e| Failure::Usage(format!("cannot write {to}: {e}")))
 }
 
 pub fn replay(options: &cli::Replay) -> Done {

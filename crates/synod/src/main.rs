@@ -9,10 +9,12 @@ mod cli;
 mod client;
 mod demo;
 mod failover;
+mod flp;
 mod kv;
 mod lab;
 mod matrix;
 mod members;
+mod probe;
 mod serve;
 mod shrink;
 mod sim;
@@ -63,7 +65,8 @@ type Done = Result<(), Failure>;
 
 fn main() -> ExitCode {
     let parsed = Cli::try_parse().unwrap_or_else(|error| {
-        let checks = std::env::args_os().nth(1).is_some_and(|command| command == "check");
+        let checks =
+            std::env::args_os().nth(1).is_some_and(|command| command == "check" || command == "probe");
         // What is wrong with a history's flags must not look like a verdict on it.
         if checks && error.use_stderr() {
             let _ = error.print();
@@ -78,7 +81,9 @@ fn main() -> ExitCode {
         Command::Lab(options) => lab::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Check(options) => return check::run(&options),
+        Command::Probe(options) => return probe::run(&options),
         Command::Shrink(options) => shrink::run(&options),
+        Command::Flp(options) => flp::run(&options),
         Command::Replay(options) => lab::replay(&options),
         Command::Put(options) => kv::put(&options),
         Command::Get(options) => kv::get(&options),

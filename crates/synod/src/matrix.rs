@@ -38,7 +38,10 @@ pub fn run(options: &cli::Matrix) -> Done {
         save(path, |file| file.write_all(matrix.markdown(&cells).as_bytes()))?;
     }
     if options.json {
-        println!("{}", json!({"nodes": matrix.nodes, "seeds": matrix.seeds, "cells": cells}));
+        println!(
+            "{}",
+            json!({"nodes": matrix.nodes, "seeds": matrix.seeds, "until": matrix.until.0, "cells": cells})
+        );
     } else {
         print(&matrix, &cells);
     }

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("synod-node", &["synod-protocols", "synod-store"]),
     ("synod-sim", &["synod-protocols", "synod-store", "synod-node", "synod-check"]),
     ("synod-server", &["synod-protocols", "synod-store", "synod-node"]),
-    ("synod-lab", &["synod-sim", "synod-check"]),
+    ("synod-lab", &["synod-sim", "synod-check", "synod-mutants"]),
     ("synod-mutants", &["synod-protocols"]),
 ];
 

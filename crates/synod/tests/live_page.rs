@@ -1,11 +1,9 @@
 //! The page on real processes: a click kills the leader, and another is elected in sight.
 
-#[path = "../../lab/tests/browser/mod.rs"]
-mod browser;
 mod support;
 
-use browser::Browser;
 use support::Demo;
+use synod_browser::Browser;
 
 #[test]
 fn a_click_on_the_live_page_kills_the_leader_and_another_is_elected() {

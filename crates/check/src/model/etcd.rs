@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Model, argument, integer, unknown};
+use super::{Entry, Model, Shortcut, argument, integer, unknown};
 use crate::history::{Call, History, Reply};
+use crate::revisions;
 
 /// A store of keys with one revision for all: every write that changes something raises it by one, and an
 /// answer may say at which revision it was given. A history with revisions is not divided by key, since they order writes across keys; one without should
@@ -55,10 +56,10 @@ pub struct EtcdState {
 /// What an answer shows of one key; `None` where it did not say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
-    key: Option<String>,
-    value: Value,
+    pub(crate) key: Option<String>,
+    pub(crate) value: Value,
     create: Option<i64>,
-    modified: Option<i64>,
+    pub(crate) modified: Option<i64>,
     version: Option<i64>,
 }
 
@@ -103,14 +104,54 @@ impl Seen {
 }
 
 impl EtcdState {
-    fn put(&self, key: &str, value: &Value) -> EtcdState {
-        let mut after = self.clone();
-        after.revision += 1;
+    /// What an operation does: the key that it changes with what it then holds, and whether it found what it
+    /// asked for. A change makes the next revision.
+    pub(crate) fn effect<'a>(&self, op: &'a EtcdOp) -> (Option<(&'a str, Option<Held>)>, Option<bool>) {
+        match op {
+            EtcdOp::Get(_) | EtcdOp::Range(..) => (None, None),
+            EtcdOp::Put(key, value) => (Some((key, Some(self.held(key, value)))), None),
+            EtcdOp::Delete(key) => match self.keys.contains_key(key) {
+                true => (Some((key, None)), Some(true)),
+                false => (None, Some(false)),
+            },
+            EtcdOp::Cas(key, expect, value) => match self.value(key) == expect {
+                true => (Some((key, Some(self.held(key, value)))), Some(true)),
+                false => (None, Some(false)),
+            },
+        }
+    }
+
+    /// What a key will hold when it is set to a value next.
+    fn held(&self, key: &str, value: &Value) -> Held {
+        let modified = self.revision + 1;
         let (create, version) =
-            self.keys.get(key).map_or((after.revision, 1), |held| (held.create, held.version + 1));
-        let held = Held { value: value.clone(), create, modified: after.revision, version };
-        after.keys.insert(key.to_owned(), held);
-        after
+            self.keys.get(key).map_or((modified, 1), |held| (held.create, held.version + 1));
+        Held { value: value.clone(), create, modified, version }
+    }
+
+    /// Sets or removes a key, and gives back what it held.
+    pub(crate) fn set(&mut self, key: &str, held: Option<Held>) -> Option<Held> {
+        match held {
+            Some(held) => self.keys.insert(key.to_owned(), held),
+            None => self.keys.remove(key),
+        }
+    }
+
+    /// Whether an answer is right in this state, its revision aside. `done`: what [`EtcdState::effect`] said.
+    pub(crate) fn fits(&self, op: &EtcdOp, answer: &EtcdAnswer, done: Option<bool>) -> bool {
+        if answer.done.is_some() && answer.done != done {
+            return false;
+        }
+        match op {
+            EtcdOp::Get(key) => answer.seen.iter().all(|seen| seen.shows(key, self.keys.get(key))),
+            EtcdOp::Range(from, to) if from < to => {
+                let held = self.keys.range(from.clone()..to.clone());
+                held.clone().count() == answer.seen.len()
+                    && held.zip(&answer.seen).all(|((key, held), seen)| seen.shows(key, Some(held)))
+            }
+            EtcdOp::Range(..) => answer.seen.is_empty(),
+            _ => true,
+        }
     }
 
     fn value(&self, key: &str) -> &Value {
@@ -174,37 +215,20 @@ impl Model for Etcd {
     }
 
     fn step(&self, state: &EtcdState, op: &EtcdOp, answer: Option<&EtcdAnswer>) -> Option<EtcdState> {
-        let (after, done) = match op {
-            EtcdOp::Get(_) | EtcdOp::Range(..) => (state.clone(), None),
-            EtcdOp::Put(key, value) => (state.put(key, value), None),
-            EtcdOp::Delete(key) => {
-                let mut after = state.clone();
-                let existed = after.keys.remove(key).is_some();
-                after.revision += i64::from(existed);
-                (after, Some(existed))
-            }
-            EtcdOp::Cas(key, expect, value) => {
-                let equal = state.value(key) == expect;
-                (if equal { state.put(key, value) } else { state.clone() }, Some(equal))
-            }
-        };
-        let Some(answer) = answer else { return Some(after) };
-        if answer.revision.is_some_and(|revision| revision != after.revision)
-            || answer.done.is_some() && answer.done != done
-        {
-            return None;
+        let (change, done) = state.effect(op);
+        let mut after = state.clone();
+        if let Some((key, held)) = change {
+            after.set(key, held);
+            after.revision += 1;
         }
-        let fits = match op {
-            EtcdOp::Get(key) => answer.seen.iter().all(|seen| seen.shows(key, state.keys.get(key))),
-            EtcdOp::Range(from, to) if from < to => {
-                let held = state.keys.range(from.clone()..to.clone());
-                held.clone().count() == answer.seen.len()
-                    && held.zip(&answer.seen).all(|((key, held), seen)| seen.shows(key, Some(held)))
-            }
-            EtcdOp::Range(..) => answer.seen.is_empty(),
-            _ => true,
+        let fits = |answer: &EtcdAnswer| {
+            answer.revision.is_none_or(|revision| revision == after.revision) && state.fits(op, answer, done)
         };
-        fits.then_some(after)
+        answer.is_none_or(fits).then_some(after)
+    }
+
+    fn shortcut(&self, entries: &[Entry<Etcd>]) -> Shortcut {
+        revisions::decide(&self.init(), entries)
     }
 
     fn is_read_only(&self, op: &EtcdOp, answer: Option<&EtcdAnswer>) -> bool {

@@ -56,18 +56,20 @@ pub enum Shortcut {
     Order(Vec<u32>),
     /// These few alone have no order, and no further operation of this history could give them one.
     Contradiction(Vec<u32>),
+    /// There is no order; this is the entry at whose return the part stops having one.
+    Stuck(u32),
 }
 
 /// A sequential object: an initial state and a pure step.
 ///
-/// `step` must be deterministic and depend on nothing but its arguments.
-pub trait Model {
+/// `step` must be deterministic and depend on nothing but its arguments. Parts are judged on several threads.
+pub trait Model: Sync {
     /// A call, decoded.
-    type Op: Clone + Eq + Hash + fmt::Debug;
+    type Op: Clone + Eq + Hash + fmt::Debug + Sync;
     /// An answer, decoded. A call of unknown outcome has none.
-    type Answer: Clone + Eq + Hash + fmt::Debug;
+    type Answer: Clone + Eq + Hash + fmt::Debug + Sync;
     /// The object's state (of one part, if [`Model::part`] divides it).
-    type State: Clone + Eq + Hash + fmt::Debug;
+    type State: Clone + Eq + Hash + fmt::Debug + Send;
 
     /// Reads a call and, if the outcome is known to be a success, its answer. The error says what
     /// was found and what was expected.

@@ -56,7 +56,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                     return fail(ticket, ClientError::NoLeader, out);
                 }
                 let (incarnation, number) = (self.incarnation, ticket.0);
-                out.sends.push((leader, PeerMessage::Change { incarnation, number, change }));
+                out.send(leader, PeerMessage::Change { incarnation, number, change });
                 self.changes.passed_on.insert(ticket, (leader, now + self.limits.request_timeout));
             }
             _ => self.ask_change(now, Asker::Client(ticket), change, out),
@@ -153,7 +153,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                 out.replies.push(Reply { ticket, outcome });
             }
             Asker::Peer { peer, incarnation, number } => {
-                out.sends.push((peer, PeerMessage::ChangeReply { incarnation, number, result }));
+                out.send(peer, PeerMessage::ChangeReply { incarnation, number, result });
             }
         }
     }

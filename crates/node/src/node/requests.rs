@@ -87,7 +87,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                     && first > self.metadata.sessions.next(from, incarnation).max(*since) =>
             {
                 let why = Refusal::Busy;
-                out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
+                out.send(from, PeerMessage::ForwardRefused { incarnation, first, why });
                 return;
             }
             Some(_) => {
@@ -102,7 +102,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     pub(super) fn refuse_inbox(&mut self, leader: Option<NodeId>, out: &mut Outbox<P, S>) {
         let why = Refusal::NotLeader { leader };
         for Forwarded { from, incarnation, first, .. } in self.inbox.drain(..) {
-            out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
+            out.send(from, PeerMessage::ForwardRefused { incarnation, first, why });
         }
     }
 
@@ -260,7 +260,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         }
         while let Some(batch) = self.outgoing.next_batch() {
             let (incarnation, first, commands) = (self.incarnation, batch.first, batch.envelopes);
-            out.sends.push((leader, PeerMessage::Forward { incarnation, first, commands }));
+            out.send(leader, PeerMessage::Forward { incarnation, first, commands });
         }
     }
 
@@ -270,7 +270,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             let proposal = self.proposals.remove(at).expect("just found");
             for (from, incarnation, first) in proposal.forwarded {
                 self.refused.insert(from, (incarnation, first));
-                out.sends.push((from, PeerMessage::ForwardRefused { incarnation, first, why }));
+                out.send(from, PeerMessage::ForwardRefused { incarnation, first, why });
             }
             if let Some(first) = proposal.own {
                 self.outgoing.on_refused(first);

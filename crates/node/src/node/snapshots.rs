@@ -98,7 +98,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             None => self.view_of(now, index, out),
         };
         let Some(at) = found else {
-            out.sends.push((to, PeerMessage::SnapshotGone { id }));
+            out.send(to, PeerMessage::SnapshotGone { id });
             return;
         };
         let served = &mut self.serving.views[at];
@@ -110,7 +110,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             Ok(Part { bytes, next }) => {
                 let mut part = SnapshotPart { id: served.id, manifest, from, bytes, next, checksum: 0 };
                 part.checksum = part.checksum_after(before);
-                out.sends.push((to, PeerMessage::SnapshotPart(part)));
+                out.send(to, PeerMessage::SnapshotPart(part));
             }
             Err(error) => self.stop(format!("the state machine cannot be read for a snapshot: {error}"), out),
         }
@@ -173,7 +173,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             from: fetch.cursor.clone(),
             checksum: fetch.checksum,
         };
-        out.sends.push((fetch.from, PeerMessage::SnapshotRequest(request)));
+        out.send(fetch.from, PeerMessage::SnapshotRequest(request));
     }
 
     /// There is a new connection: what was asked over the old one may be lost.

@@ -90,7 +90,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             self.mark_at = Some(now + MARK_DELAY);
         }
         let durable = self.writer.durable();
-        self.held.release_sends(durable, |to, message| out.sends.push((to, PeerMessage::Protocol(message))));
+        self.held.release_sends(durable, |to, message| out.send(to, PeerMessage::Protocol(message)));
         while !self.stopped
             && let Some(local) = self.held.next_local(durable)
         {

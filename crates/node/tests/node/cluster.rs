@@ -188,7 +188,7 @@ impl World {
         self.members[i].commands.extend(out.disk);
         self.members[i].persists.extend(out.persists);
         self.members[i].tape.extend(out.tape);
-        for (to, message) in out.sends {
+        for PeerSend { to, message, .. } in out.sends {
             let j = MEMBERS.iter().position(|member| *member == to).expect("a member");
             if let Some(queues) = self.links.get_mut(&World::key(i, j)) {
                 // What crosses a wire is what its bytes say.

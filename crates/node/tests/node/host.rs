@@ -104,7 +104,7 @@ impl Host {
     pub(crate) fn flush(&mut self) {
         self.node.flush(self.now, &mut self.out);
         self.pending.append(&mut self.out.disk);
-        self.sent.append(&mut self.out.sends);
+        self.sent.extend(self.out.sends.drain(..).map(|sent| (sent.to, sent.message)));
         self.replies.append(&mut self.out.replies);
         self.notices.append(&mut self.out.notices);
         self.persists.append(&mut self.out.persists);

@@ -5,58 +5,9 @@ use super::message::{Accepted, Message};
 use super::record::{Pvalue, Record};
 use super::{MultiPaxos, Part, Standing};
 use crate::contract::Effects;
+use crate::host_read::HostRead;
 use crate::log::{CommittedEntry, Index, LogAnswer, LogAsk, LogEvent, SnapshotPoint};
-use crate::types::Time;
 use alloc::vec::Vec;
-
-/// Values asked of the host for one purpose: one question at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostRead {
-    Idle,
-    Waiting {
-        from: Index,
-    },
-    /// The host could not read them.
-    Failed {
-        retry: Time,
-    },
-}
-
-impl HostRead {
-    /// Whether the question may be asked now; then it counts as asked.
-    fn begin(&mut self, from: Index) -> bool {
-        let idle = *self == HostRead::Idle;
-        if idle {
-            *self = HostRead::Waiting { from };
-        }
-        idle
-    }
-
-    /// Whether this was asked; then it counts as answered, or as failed until `retry`.
-    fn take(&mut self, from: Index, failed: bool, retry: Time) -> bool {
-        let asked = *self == HostRead::Waiting { from };
-        if asked {
-            *self = if failed { HostRead::Failed { retry } } else { HostRead::Idle };
-        }
-        asked
-    }
-
-    /// From where on values were asked, if there was no answer yet.
-    pub(super) fn waiting(&self) -> Option<Index> {
-        match self {
-            HostRead::Waiting { from } => Some(*from),
-            HostRead::Idle | HostRead::Failed { .. } => None,
-        }
-    }
-
-    /// When a question that was answered with nothing may be asked again.
-    pub(super) fn retry(&self) -> Option<Time> {
-        match self {
-            HostRead::Failed { retry } => Some(*retry),
-            HostRead::Idle | HostRead::Waiting { .. } => None,
-        }
-    }
-}
 
 /// Delivery.
 impl MultiPaxos {
@@ -116,18 +67,23 @@ impl MultiPaxos {
             LogAnswer::Snapshot { point } => return self.on_snapshot(point, out),
         };
         let pvalues = self.pvalues_of(from, records);
-        let retry = self.now + self.config.timing.heartbeat;
-        let redelivery = self.redelivery.take(from, pvalues.is_empty(), retry);
-        let catch_up = self.catch_up.take(from, pvalues.is_empty(), retry);
-        if redelivery {
-            self.redeliver(from, &pvalues, out);
+        let failed = HostRead::Failed { retry: self.now + self.config.timing.heartbeat };
+        let mut expected = false;
+        if self.redelivery.take(from) {
+            expected = true;
+            match pvalues.is_empty() {
+                true => self.redelivery = failed,
+                false => self.redeliver(from, &pvalues, out),
+            }
         }
-        if catch_up && !pvalues.is_empty() {
-            self.send_from_host(from, pvalues, out);
+        if self.catch_up.take(from) {
+            expected = true;
+            match pvalues.is_empty() {
+                true => self.catch_up = failed,
+                false => self.send_from_host(from, pvalues, out),
+            }
         }
-        if !redelivery && !catch_up {
-            self.ignored += 1;
-        }
+        self.ignored += u64::from(!expected);
     }
 
     /// The values at `from` and after it which an answer holds, as far as they are this log's: a
@@ -206,14 +162,6 @@ impl MultiPaxos {
             }
         }
     }
-
-    pub(super) fn retry_host_reads(&mut self) {
-        for read in [&mut self.redelivery, &mut self.catch_up] {
-            if read.retry().is_some_and(|at| self.now >= at) {
-                *read = HostRead::Idle;
-            }
-        }
-    }
 }
 
 /// Snapshots.
@@ -256,10 +204,7 @@ impl MultiPaxos {
         self.log.compact(point);
         self.count_open_bytes();
         let base = self.log.base();
-        for read in [&mut self.redelivery, &mut self.catch_up] {
-            if read.waiting().is_some_and(|from| from <= base) {
-                *read = HostRead::Idle;
-            }
-        }
+        self.redelivery.forget_up_to(base);
+        self.catch_up.forget_up_to(base);
     }
 }

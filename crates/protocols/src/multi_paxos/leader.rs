@@ -83,9 +83,9 @@ impl MultiPaxos {
                     return;
                 }
                 Sending::Pipeline => {
-                    let room = peer.room(&self.config.limits);
+                    let room = peer.window.room(&self.config.limits);
                     let cost = self.log.get(next).map_or(0, |pvalue| pvalue.value.cost());
-                    if !peer.takes(cost, room) {
+                    if !peer.window.takes(cost, room) {
                         return;
                     }
                     let (pvalues, cost) = self.log.batch(next, room);
@@ -115,7 +115,7 @@ impl MultiPaxos {
             ballot: self.promised,
             first: peer.next,
             chosen: self.chosen,
-            read_round: self.reads.round,
+            read_round: self.reads.latest(),
             reply,
             values,
         };
@@ -160,7 +160,7 @@ impl MultiPaxos {
             self.ignored += 1;
             return;
         };
-        if accepted.upto > self.log.last() || accepted.read_round > self.reads.round {
+        if accepted.upto > self.log.last() || accepted.read_round > self.reads.latest() {
             self.ignored += 1;
             return;
         }

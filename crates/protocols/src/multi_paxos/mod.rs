@@ -94,21 +94,21 @@ pub use record::{Pvalue, Record, VALUE_BYTES, Value};
 use crate::ballot::{Ballot, ID_BOUND};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
+use crate::host_read::HostRead;
 use crate::log::{
     Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload, Refusal, Role, Ticket,
 };
+use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
-use host::HostRead;
 use log::Log;
 use membership::Membership;
 use progress::Progress;
 use proposer::Phase1;
-use read::{Forwarding, Reads};
 use transfer::Transfer;
 
 /// What an owner of a member decides.
@@ -185,7 +185,7 @@ pub struct MultiPaxos {
     /// Before this time a quorum cannot have been silent for an election timeout.
     quorum_deadline: Time,
     transfer: Option<Transfer>,
-    reads: Reads,
+    reads: Rounds,
     /// Reads forwarded to the leader, while following.
     forwarding: Forwarding,
 
@@ -234,11 +234,7 @@ impl Process for MultiPaxos {
         out: &mut Effects<Self>,
     ) -> Self {
         let config = config.common;
-        assert!(!config.timing.heartbeat.is_zero(), "the heartbeat must be above zero");
-        assert!(
-            config.timing.election > config.timing.heartbeat,
-            "the election timeout must be above the heartbeat"
-        );
+        config.timing.check();
         let ids = config.members.iter().chain([&config.id]);
         assert!(ids.into_iter().all(|id| id.0 < ID_BOUND), "ids must be below {ID_BOUND}");
         let mut member = MultiPaxos::blank(config, &base, now);
@@ -346,7 +342,7 @@ impl MultiPaxos {
             heartbeat_deadline: now,
             quorum_deadline: now,
             transfer: None,
-            reads: Reads::default(),
+            reads: Rounds::default(),
             forwarding: Forwarding::default(),
             reported: None,
             ignored: 0,
@@ -517,7 +513,8 @@ impl MultiPaxos {
         }
         self.check_transfer(out);
         self.retry_forwarded_reads(out);
-        self.retry_host_reads();
+        self.redelivery.maybe_retry(self.now);
+        self.catch_up.maybe_retry(self.now);
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a leader knows about a peer, and how much it may send to it.
 
 use crate::log::{Index, LogLimits};
+use crate::reading::PeerReads;
 use crate::types::{NodeId, Time};
-use alloc::collections::VecDeque;
+use crate::window::Window;
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Progress {
@@ -13,18 +14,16 @@ pub(super) struct Progress {
     /// The first slot to send; after the base of the log.
     pub(super) next: Index,
     pub(super) sending: Sending,
-    /// The messages of values that were not answered: the last slot of each and its cost.
-    in_flight: VecDeque<(Index, usize)>,
-    in_flight_bytes: usize,
+    /// What was sent and not acknowledged.
+    pub(super) window: Window,
     /// What it was last told to be chosen, as far as nothing sent since is known to be lost.
     pub(super) chosen_sent: Index,
     /// The latest round of confirming the ballot that it answered.
     pub(super) read_round: u64,
     /// When it last answered under this ballot.
     pub(super) heard: Time,
-    /// The batch of the peer's reads that the round under way confirms, and the one for the next.
-    pub(super) read_current: Option<u64>,
-    pub(super) read_next: Option<u64>,
+    /// The batches of reads that it asked to have confirmed.
+    pub(super) reads: PeerReads,
 }
 
 /// How a leader sends to a peer.
@@ -44,13 +43,11 @@ impl Progress {
             accepted: Index::ZERO,
             next: Index(1),
             sending: Sending::Probe { waiting: false },
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            window: Window::default(),
             chosen_sent: Index::ZERO,
             read_round: 0,
             heard: Time::ZERO,
-            read_current: None,
-            read_next: None,
+            reads: PeerReads::default(),
         }
     }
 
@@ -59,7 +56,7 @@ impl Progress {
         self.accepted = known.unwrap_or(Index::ZERO);
         self.read_round = 0;
         self.heard = now;
-        (self.read_current, self.read_next) = (None, None);
+        self.reads = PeerReads::default();
         self.probe(next, false);
         if known.is_some() {
             self.sending = Sending::Pipeline;
@@ -70,8 +67,7 @@ impl Progress {
     pub(super) fn probe(&mut self, next: Index, waiting: bool) {
         self.next = next;
         self.sending = Sending::Probe { waiting };
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        self.window.clear();
         self.chosen_sent = Index::ZERO;
     }
 
@@ -80,12 +76,7 @@ impl Progress {
     pub(super) fn acknowledge(&mut self, upto: Index) -> bool {
         let news = upto > self.accepted;
         self.accepted = self.accepted.max(upto);
-        while let Some((last, cost)) = self.in_flight.front().copied()
-            && last <= upto
-        {
-            self.in_flight.pop_front();
-            self.in_flight_bytes -= cost;
-        }
+        self.window.acknowledge(upto);
         if let Sending::Probe { .. } = self.sending {
             self.sending = Sending::Pipeline;
             self.next = upto.next();
@@ -95,31 +86,14 @@ impl Progress {
     }
 
     pub(super) fn sent(&mut self, last: Index, cost: usize) {
-        self.in_flight.push_back((last, cost));
-        self.in_flight_bytes += cost;
+        self.window.sent(last, cost);
         self.next = last.next();
-    }
-
-    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
-    pub(super) fn room(&self, limits: &LogLimits) -> usize {
-        if self.in_flight.is_empty() {
-            return limits.message_bytes_max.max(1);
-        }
-        if self.in_flight.len() >= limits.window_messages_max {
-            return 0;
-        }
-        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
-    }
-
-    /// Whether the next value, which costs `cost`, fits into `room`.
-    pub(super) fn takes(&self, cost: usize, room: usize) -> bool {
-        room > 0 && (cost <= room || self.in_flight.is_empty())
     }
 
     /// Whether it can take a whole message of values which the host has to read back first.
     pub(super) fn waits_for_host(&self, limits: &LogLimits, first_in_memory: Index) -> bool {
         self.sending == Sending::Pipeline
             && self.next < first_in_memory
-            && self.room(limits) >= limits.message_bytes_max.max(1)
+            && self.window.takes_a_message(limits)
     }
 }

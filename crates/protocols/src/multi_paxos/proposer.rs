@@ -153,7 +153,7 @@ impl MultiPaxos {
     /// Forgets the leader, and answers the reads that wait for it.
     fn leave_leader(&mut self, out: &mut Effects<Self>) {
         self.leader = None;
-        self.refuse_forwarded_reads(out);
+        self.forwarding.refuse(out);
     }
 
     /// A leader which has not heard from a quorum for an election timeout steps down: its clients

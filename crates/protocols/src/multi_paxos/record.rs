@@ -3,7 +3,7 @@
 use crate::ballot::Ballot;
 use crate::contract::Describe;
 use crate::log::{Index, Payload};
-use crate::wire::{DecodeError, Reader, Wire, put_bytes, put_list, put_varint};
+use crate::wire::{DecodeError, Reader, Wire, put_list, put_varint};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -28,27 +28,12 @@ impl Value {
 
     fn encode(&self, out: &mut Vec<u8>) {
         self.origin.encode(out);
-        match &self.payload {
-            Payload::Noop => out.push(0),
-            Payload::Command(bytes) => {
-                out.push(1);
-                put_bytes(out, bytes);
-            }
-            Payload::Membership(bytes) => {
-                out.push(2);
-                put_bytes(out, bytes);
-            }
-        }
+        self.payload.encode(out);
     }
 
     fn decode(input: &mut Reader) -> Result<Value, DecodeError> {
         let origin = Ballot::decode(input)?;
-        let payload = match input.byte("payload kind")? {
-            0 => Payload::Noop,
-            1 => Payload::Command(input.bytes("command")?),
-            2 => Payload::Membership(input.bytes("membership")?),
-            kind => return Err(DecodeError::Invalid { what: "payload kind", value: u64::from(kind) }),
-        };
+        let payload = Payload::decode(input)?;
         Ok(Value { origin, payload })
     }
 }

@@ -84,7 +84,7 @@ impl ReplicatedLog for MultiPaxos {
                 let (id, accepted, next) = (peer.id, peer.accepted, peer.next);
                 lines.push(("peer", format!("{id}: accepted {accepted}, next {next}, {how}")));
             }
-            lines.push(("read round", self.reads.round.to_string()));
+            lines.push(("read round", self.reads.latest().to_string()));
         } else if self.may_campaign() {
             lines.push(("election timeout", in_ms(self.election_deadline, now)));
         }
@@ -168,16 +168,5 @@ impl super::transfer::Transfer {
         let mut relative = self.clone();
         relative.deadline = Time::ZERO;
         (relative, left).hash(digest);
-    }
-}
-
-impl super::read::Forwarding {
-    fn digest(&self, now: Time, digest: &mut Fingerprint) {
-        (self.current.as_slice(), self.next.as_slice()).hash(digest);
-        if !self.current.is_empty() {
-            self.batch.hash(digest);
-            let (since, sent) = self.since_and_sent();
-            (now.since(since).as_nanos() as u64, now.since(sent).as_nanos() as u64).hash(digest);
-        }
     }
 }

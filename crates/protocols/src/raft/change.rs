@@ -20,23 +20,14 @@
 //! Changes of one voter could do with one entry (section 4.1). They take the same two as all
 //! others, because they are rare, and one rule is easier to get right than two.
 
-use super::membership::Configuration;
 use super::record::Term;
 use super::{Part, Raft};
 use crate::contract::Effects;
-use crate::log::{ChangeRefusal, LogEvent, MemberPart, MembershipChange, Payload, Refusal, Ticket};
+use crate::log::{ChangeRefusal, LogEvent, MembershipChange, Payload, Refusal, Ticket};
+use crate::membership::{Configuration, Peers, Plan};
 use crate::types::NodeId;
 use crate::wire::Wire;
 use alloc::vec::Vec;
-
-/// What to do about a request for a change.
-enum Plan {
-    /// This is the next configuration.
-    Append(Configuration),
-    /// It is so already.
-    Nothing,
-    Refuse(ChangeRefusal),
-}
 
 impl Raft {
     pub(super) fn on_change(&mut self, ticket: Ticket, change: MembershipChange, out: &mut Effects<Self>) {
@@ -55,7 +46,8 @@ impl Raft {
         if self.is_change_under_way() {
             return self.refuse(ticket, Refusal::Change(ChangeRefusal::InProgress), out);
         }
-        match self.plan(change) {
+        let plan = self.membership.current().plan(change, self.config.limits.members_max, self);
+        match plan {
             Plan::Append(next) => {
                 self.change = Some(ticket);
                 self.append_configuration(&next, out);
@@ -64,66 +56,6 @@ impl Raft {
             Plan::Nothing => out.event_early(LogEvent::Done { ticket }),
             Plan::Refuse(why) => self.refuse(ticket, Refusal::Change(why), out),
         }
-    }
-
-    fn plan(&self, change: MembershipChange) -> Plan {
-        let current = self.membership.current();
-        let voters: Vec<NodeId> = current.voters().collect();
-        let refuse = Plan::Refuse;
-        match change {
-            MembershipChange::Add { id, context, promote } => {
-                if current.part(id).is_some() {
-                    return refuse(ChangeRefusal::AlreadyMember(id));
-                }
-                if id <= current.highest() {
-                    return refuse(ChangeRefusal::IdUsed { highest: current.highest() });
-                }
-                if current.members().len() >= self.config.limits.members_max {
-                    return refuse(ChangeRefusal::Size);
-                }
-                Plan::Append(current.with_learner(id, context, promote))
-            }
-            MembershipChange::Promote(id) => match current.part(id) {
-                None => refuse(ChangeRefusal::Unknown(id)),
-                Some(MemberPart::Learner { .. }) => {
-                    self.plan_voters(voters.into_iter().chain([id]).collect())
-                }
-                Some(_) => refuse(ChangeRefusal::AlreadyMember(id)),
-            },
-            MembershipChange::Remove(id) => match current.part(id) {
-                None => refuse(ChangeRefusal::Unknown(id)),
-                Some(MemberPart::Learner { .. }) => Plan::Append(current.without(id)),
-                Some(_) => self.plan_voters(voters.into_iter().filter(|voter| *voter != id).collect()),
-            },
-            MembershipChange::Replace(voters) => self.plan_voters(voters),
-        }
-    }
-
-    /// A change to exactly these voters.
-    fn plan_voters(&self, mut voters: Vec<NodeId>) -> Plan {
-        let current = self.membership.current();
-        voters.sort_unstable();
-        voters.dedup();
-        if voters.is_empty() {
-            return Plan::Refuse(ChangeRefusal::Size);
-        }
-        for id in &voters {
-            match current.part(*id) {
-                None => return Plan::Refuse(ChangeRefusal::Unknown(*id)),
-                Some(MemberPart::Learner { .. }) if !self.is_caught_up(*id) => {
-                    return Plan::Refuse(ChangeRefusal::NotCaughtUp(*id));
-                }
-                Some(_) => {}
-            }
-        }
-        let joint = current.joint(&voters);
-        if !joint.is_joint() {
-            return Plan::Nothing;
-        }
-        if !joint.settled().has_quorum(|id| self.is_reachable(id)) {
-            return Plan::Refuse(ChangeRefusal::WouldLoseQuorum);
-        }
-        Plan::Append(joint)
     }
 
     /// Goes on with a change whose last step is committed: from a joint configuration to the new
@@ -152,7 +84,7 @@ impl Raft {
         if ready.is_empty() || self.transfer.is_some() {
             return;
         }
-        if let Plan::Append(next) = self.plan_voters(current.voters().chain(ready).collect()) {
+        if let Plan::Append(next) = current.plan_voters(current.voters().chain(ready).collect(), self) {
             self.append_configuration(&next, out);
         }
     }
@@ -185,11 +117,18 @@ impl Raft {
 
     /// Whether an entry of this term is committed; only then is it certain what else is.
     pub(super) fn own_term_committed(&self) -> bool {
-        self.hard.term > Term(0) && self.log.term_at(self.commit) == Some(self.hard.term)
+        self.hard.term > Term(0) && self.log.epoch_at(self.commit) == Some(self.hard.term)
     }
 
-    /// Whether a learner has what it needs to vote at once: it keeps up with the leader's log, and
-    /// knows that it is a member.
+    /// The configuration in effect has changed.
+    pub(super) fn note_membership(&mut self) {
+        self.members_changed = true;
+        self.sync_progress();
+    }
+}
+
+impl Peers for Raft {
+    /// It keeps up with the leader's log, and knows that it is a member.
     fn is_caught_up(&self, id: NodeId) -> bool {
         let (now, election) = (self.now, self.config.timing.election);
         self.is_reachable(id)
@@ -198,15 +137,9 @@ impl Raft {
             })
     }
 
-    /// Whether it answered within the last election timeout.
-    pub(super) fn is_reachable(&self, id: NodeId) -> bool {
+    /// It answered within the last election timeout.
+    fn is_reachable(&self, id: NodeId) -> bool {
         let (now, election) = (self.now, self.config.timing.election);
         id == self.config.id || self.peer(id).is_some_and(|peer| peer.answered && now < peer.heard + election)
-    }
-
-    /// The configuration in effect has changed.
-    pub(super) fn note_membership(&mut self) {
-        self.members_changed = true;
-        self.sync_progress();
     }
 }

@@ -1,8 +1,8 @@
 //! What the host gets: committed entries in order, from memory or read back from its disk.
 
-use super::progress::HostRead;
 use super::{Entry, Raft, Record};
 use crate::contract::Effects;
+use crate::host_read::HostRead;
 use crate::log::{CommittedEntry, Index, LogAnswer, LogAsk, LogEvent};
 use alloc::vec::Vec;
 
@@ -65,11 +65,12 @@ impl Raft {
             LogAnswer::Snapshot { point } => return self.on_snapshot(point, out),
         };
         let entries = self.entries_of(from, records);
+        let failed = HostRead::Failed { retry: self.now + self.config.timing.heartbeat };
         let mut expected = false;
         if self.redelivery.take(from) {
             expected = true;
             match entries.is_empty() {
-                true => self.redelivery = HostRead::retry_after(self.now + self.config.timing.heartbeat),
+                true => self.redelivery = failed,
                 false => self.redeliver(from, &entries, out),
             }
         }
@@ -78,7 +79,7 @@ impl Raft {
             match entries.is_empty() {
                 true => {
                     self.fetched_for = None;
-                    self.catch_up = HostRead::retry_after(self.now + self.config.timing.heartbeat);
+                    self.catch_up = failed;
                 }
                 false => self.send_from_host(from, &entries, out),
             }
@@ -96,7 +97,7 @@ impl Raft {
         for record in records {
             let Record::Entries { first, entries } = record else { continue };
             for (index, entry) in (first.0..).map(Index).zip(entries) {
-                if index == next && self.log.term_at(index) == Some(entry.term) {
+                if index == next && self.log.epoch_at(index) == Some(entry.term) {
                     found.push(entry);
                     next = next.next();
                 }

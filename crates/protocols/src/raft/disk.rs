@@ -1,11 +1,12 @@
 //! This server's own disk: what is on its way there, and what is known to have arrived.
 
-use super::membership::Configuration;
 use super::message::Message;
 use super::record::{Entry, Record};
 use super::{Part, Raft};
 use crate::contract::Effects;
+use crate::epoch_log::LogEntry;
 use crate::log::{Index, Payload};
+use crate::membership::Configuration;
 use crate::wire::Wire;
 use alloc::vec::Vec;
 

@@ -99,7 +99,7 @@ impl Raft {
     /// Forgets the leader, and answers the reads that wait for it.
     fn leave_leader(&mut self, out: &mut Effects<Self>) {
         self.leader = None;
-        self.refuse_forwarded_reads(out);
+        self.forwarding.refuse(out);
     }
 
     /// A leader which has not heard from a quorum for an election timeout steps down (section
@@ -205,7 +205,7 @@ impl Raft {
     }
 
     fn vote_request(&self, term: Term, transfer: bool) -> RequestVote {
-        RequestVote { term, last_index: self.log.last(), last_term: self.log.last_term(), transfer }
+        RequestVote { term, last_index: self.log.last(), last_term: self.log.last_epoch(), transfer }
     }
 
     /// Those whose votes count, but for itself.

@@ -35,6 +35,7 @@ use super::message::{FetchLog, FetchedLog, Message};
 use super::record::{Entry, Term};
 use super::{Part, Raft};
 use crate::contract::Effects;
+use crate::epoch_log::LogEntry;
 use crate::log::{Index, LogAsk};
 use crate::types::NodeId;
 use alloc::vec::Vec;
@@ -86,10 +87,10 @@ impl Raft {
         let fetched = FetchedLog {
             term: self.hard.term,
             prev_index,
-            prev_term: self.log.term_at(prev_index).unwrap_or_default(),
+            prev_term: self.log.epoch_at(prev_index).unwrap_or_default(),
             base: self.log.base(),
             last_index: self.log.last(),
-            last_term: self.log.last_term(),
+            last_term: self.log.last_epoch(),
             commit: self.commit,
             entries,
         };
@@ -141,7 +142,7 @@ impl Raft {
         let progress = !entries.is_empty();
         if fetch.end().is_some_and(|end| end == (prev_index, prev_term)) {
             fetch.held.extend(entries);
-        } else if prev_index < self.log.base() || self.log.term_at(prev_index) == Some(prev_term) {
+        } else if prev_index < self.log.base() || self.log.epoch_at(prev_index) == Some(prev_term) {
             (fetch.after, fetch.held) = (prev_index, entries);
         } else if prev_index <= base {
             // Only the voter's state can help, if it is news.
@@ -165,7 +166,7 @@ impl Raft {
         let same = (fetch.after.0 + 1..)
             .map(Index)
             .zip(&fetch.held)
-            .take_while(|(index, entry)| *index <= base || self.log.term_at(*index) == Some(entry.term))
+            .take_while(|(index, entry)| *index <= base || self.log.epoch_at(*index) == Some(entry.term))
             .count();
         fetch.held.drain(..same);
         fetch.after = Index(fetch.after.0 + same as u64);
@@ -177,7 +178,7 @@ impl Raft {
                 self.ignored += 1;
                 return false;
             }
-            if conflict && highest <= self.log.last_term() {
+            if conflict && highest <= self.log.last_epoch() {
                 let bytes: usize = fetch.held.iter().map(Entry::cost).sum();
                 return bytes <= self.config.limits.uncommitted_bytes_max;
             }
@@ -204,7 +205,7 @@ impl Raft {
         self.restart_election_timer();
         let (index, term) = match fetch.end() {
             Some(end) => end,
-            None => (fetch.after, self.log.term_at(fetch.after).unwrap_or_default()),
+            None => (fetch.after, self.log.epoch_at(fetch.after).unwrap_or_default()),
         };
         self.ask_for_log(fetch.from, index, term, out);
         self.fetch = Some(fetch);
@@ -219,7 +220,7 @@ impl Raft {
 
     /// What decides whose log is ahead (section 3.6.1).
     pub(super) fn log_end(&self) -> (Term, Index) {
-        (self.log.last_term(), self.log.last())
+        (self.log.last_epoch(), self.log.last())
     }
 }
 

@@ -39,8 +39,8 @@ impl Raft {
             return;
         }
         // A number of its own: answers to what was sent before now do not count.
-        self.reads.round += 1;
-        self.lease.rounds.push_back((self.reads.round, self.now));
+        self.reads.advance();
+        self.lease.rounds.push_back((self.reads.latest(), self.now));
     }
 
     /// A peer has answered.
@@ -49,7 +49,7 @@ impl Raft {
         if self.part != Part::Leader || self.lease.void {
             return;
         }
-        let Some(answered) = self.reached(self.reads.round, |peer| peer.round) else { return };
+        let Some(answered) = self.reached(self.reads.latest(), |peer| peer.round) else { return };
         let mut sent = None;
         while let Some((round, began)) = self.lease.rounds.front().copied()
             && round <= answered

@@ -102,8 +102,6 @@ mod disk;
 mod election;
 mod fetch;
 mod lease;
-mod log;
-mod membership;
 mod message;
 mod progress;
 mod read;
@@ -118,13 +116,18 @@ mod view;
 pub use message::{
     AppendEntries, AppendEntriesReply, FetchLog, FetchedLog, InstallSnapshot, Message, Outcome, RequestVote,
 };
+use record::Log;
 pub use record::{ENTRY_BYTES, Entry, HardState, Record, Term};
 
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
+use crate::epoch_log::LogEntry;
 use crate::fingerprint::Fingerprint;
+use crate::host_read::HostRead;
 use crate::log::{
     Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload, Refusal, Role, Ticket,
 };
+use crate::membership::{Configuration, Membership};
+use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
@@ -133,10 +136,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use fetch::Fetch;
 use lease::LeaseState;
-use log::Log;
-use membership::{Configuration, Membership};
-use progress::{HostRead, Progress};
-use read::{Forwarding, Reads};
+use progress::Progress;
 use recovery::Replay;
 use repair::Repair;
 use transfer::Transfer;
@@ -222,7 +222,7 @@ pub struct Raft {
     /// The change of members that was asked of this leader and is under way.
     change: Option<Ticket>,
     transfer: Option<Transfer>,
-    reads: Reads,
+    reads: Rounds,
     lease: LeaseState,
 
     /// Reads forwarded to the leader, while following.
@@ -272,11 +272,7 @@ impl Process for Raft {
         out: &mut Effects<Self>,
     ) -> Self {
         let config = config.common;
-        assert!(!config.timing.heartbeat.is_zero(), "the heartbeat must be above zero");
-        assert!(
-            config.timing.election > config.timing.heartbeat,
-            "the election timeout must be above the heartbeat"
-        );
+        config.timing.check();
         let mut raft = Raft::blank(config, now);
         let mut replay = Replay::new(&base, raft.config.limits.tail_bytes_max);
         let mut damaged = false;
@@ -379,7 +375,7 @@ impl Raft {
             catch_up_wanted: false,
             change: None,
             transfer: None,
-            reads: Reads::default(),
+            reads: Rounds::default(),
             lease: LeaseState::default(),
             forwarding: Forwarding::default(),
             reported: None,
@@ -526,12 +522,8 @@ impl Raft {
         }
         self.check_transfer(out);
         self.retry_forwarded_reads(out);
-        if self.redelivery.retry().is_some_and(|at| self.now >= at) {
-            self.redelivery = HostRead::Idle;
-        }
-        if self.catch_up.retry().is_some_and(|at| self.now >= at) {
-            self.catch_up = HostRead::Idle;
-        }
+        self.redelivery.maybe_retry(self.now);
+        self.catch_up.maybe_retry(self.now);
     }
 }
 

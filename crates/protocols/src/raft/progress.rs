@@ -1,8 +1,9 @@
 //! What a leader knows about a peer, and what it waits for from its host.
 
 use crate::log::{Index, LogLimits};
+use crate::reading::PeerReads;
 use crate::types::{NodeId, Time};
-use alloc::collections::VecDeque;
+use crate::window::Window;
 use core::time::Duration;
 
 /// What a leader knows about a peer.
@@ -14,9 +15,8 @@ pub(super) struct Progress {
     /// The first entry to send; above `matched`.
     pub(super) next: Index,
     pub(super) sending: Sending,
-    /// The messages of entries that were not acknowledged: the last entry of each and its cost.
-    in_flight: VecDeque<(Index, usize)>,
-    in_flight_bytes: usize,
+    /// What was sent and not acknowledged.
+    pub(super) window: Window,
     /// The last commit index sent, as far as nothing sent since is known to be lost.
     pub(super) commit_sent: Index,
     /// The latest round of confirming leadership that it answered.
@@ -27,9 +27,8 @@ pub(super) struct Progress {
     pub(super) answered: bool,
     /// How quickly it catches up.
     pub(super) pace: Pace,
-    /// The batch of the peer's reads that the round under way confirms, and the one for the next.
-    pub(super) read_current: Option<u64>,
-    pub(super) read_next: Option<u64>,
+    /// The batches of reads that it asked to have confirmed.
+    pub(super) reads: PeerReads,
 }
 
 /// How a leader sends to a peer.
@@ -74,15 +73,13 @@ impl Progress {
             matched: Index::ZERO,
             next: Index(1),
             sending: Sending::Probe { waiting: false },
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            window: Window::default(),
             commit_sent: Index::ZERO,
             round: 0,
             heard: Time::ZERO,
             answered: false,
             pace: Pace::default(),
-            read_current: None,
-            read_next: None,
+            reads: PeerReads::default(),
         }
     }
 
@@ -93,7 +90,7 @@ impl Progress {
         self.heard = now;
         self.answered = false;
         self.pace = Pace { target: next.previous(), since: now, quick: false };
-        (self.read_current, self.read_next) = (None, None);
+        self.reads = PeerReads::default();
         self.probe(next, false);
     }
 
@@ -101,8 +98,7 @@ impl Progress {
     pub(super) fn probe(&mut self, next: Index, waiting: bool) {
         self.next = next;
         self.sending = Sending::Probe { waiting };
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        self.window.clear();
         self.commit_sent = Index::ZERO;
     }
 
@@ -123,8 +119,7 @@ impl Progress {
     /// `count` entries that cost so much have been sent.
     pub(super) fn sent(&mut self, count: u64, cost: usize) {
         let last = Index(self.next.0 + count - 1);
-        self.in_flight.push_back((last, cost));
-        self.in_flight_bytes += cost;
+        self.window.sent(last, cost);
         self.next = last.next();
     }
 
@@ -132,12 +127,7 @@ impl Progress {
     pub(super) fn acknowledge(&mut self, index: Index) -> bool {
         let news = index > self.matched;
         self.matched = self.matched.max(index);
-        while let Some((last, cost)) = self.in_flight.front().copied()
-            && last <= self.matched
-        {
-            self.in_flight.pop_front();
-            self.in_flight_bytes -= cost;
-        }
+        self.window.acknowledge(self.matched);
         if self.sending != Sending::Pipeline {
             self.sending = Sending::Pipeline;
             self.next = self.matched.next();
@@ -146,79 +136,10 @@ impl Progress {
         news
     }
 
-    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
-    pub(super) fn room(&self, limits: &LogLimits) -> usize {
-        if self.in_flight.is_empty() {
-            return limits.message_bytes_max.max(1);
-        }
-        if self.in_flight.len() >= limits.window_messages_max {
-            return 0;
-        }
-        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
-    }
-
-    /// Whether the next entry, which costs `cost`, fits into `room`.
-    pub(super) fn takes(&self, cost: usize, room: usize) -> bool {
-        room > 0 && (cost <= room || self.in_flight.is_empty())
-    }
-
     /// Whether it can take a whole message of entries which the host has to read back first.
     pub(super) fn waits_for_host(&self, limits: &LogLimits, first_in_memory: Index) -> bool {
         self.sending == Sending::Pipeline
             && self.next < first_in_memory
-            && self.room(limits) >= limits.message_bytes_max.max(1)
-    }
-}
-
-/// Entries asked of the host for one purpose: one question at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostRead {
-    Idle,
-    Waiting {
-        from: Index,
-    },
-    /// The host could not read them.
-    Failed {
-        retry: Time,
-    },
-}
-
-impl HostRead {
-    pub(super) fn retry_after(retry: Time) -> HostRead {
-        HostRead::Failed { retry }
-    }
-
-    /// Whether the question may be asked now; then it counts as asked.
-    pub(super) fn begin(&mut self, from: Index) -> bool {
-        let idle = *self == HostRead::Idle;
-        if idle {
-            *self = HostRead::Waiting { from };
-        }
-        idle
-    }
-
-    /// Whether this was asked; then it counts as answered.
-    pub(super) fn take(&mut self, from: Index) -> bool {
-        let asked = *self == HostRead::Waiting { from };
-        if asked {
-            *self = HostRead::Idle;
-        }
-        asked
-    }
-
-    /// From where on entries were asked, if there was no answer yet.
-    pub(super) fn waiting(&self) -> Option<Index> {
-        match self {
-            HostRead::Waiting { from } => Some(*from),
-            HostRead::Idle | HostRead::Failed { .. } => None,
-        }
-    }
-
-    /// When a question that was answered with nothing may be asked again.
-    pub(super) fn retry(&self) -> Option<Time> {
-        match self {
-            HostRead::Failed { retry } => Some(*retry),
-            HostRead::Idle | HostRead::Waiting { .. } => None,
-        }
+            && self.window.takes_a_message(limits)
     }
 }

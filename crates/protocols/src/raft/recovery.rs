@@ -7,12 +7,12 @@
 //! server could record what that means, entries after it may contradict it: then they were never
 //! committed, and go.
 
-use super::log::Log;
-use super::membership::{Configuration, Membership};
-use super::record::{HardState, Record, Term};
+use super::record::{HardState, Log, Record, Term};
 use super::{Entry, Raft};
 use crate::contract::Effects;
+use crate::epoch_log::LogEntry;
 use crate::log::{Index, LogBase, Payload};
+use crate::membership::{Configuration, Membership};
 use crate::wire::Wire;
 use alloc::vec::Vec;
 
@@ -87,7 +87,7 @@ impl Replay {
             }
         };
         for entry in entries {
-            if entry.term < log.last_term() {
+            if entry.term < log.last_epoch() {
                 self.sound = false;
                 return;
             }
@@ -159,11 +159,11 @@ impl Raft {
             // What was applied was on this disk, so the log has lost it.
             verdict = Verdict::LogLost;
         }
-        if self.hard.term < self.log.last_term() && self.log.last() > self.log.base() {
+        if self.hard.term < self.log.last_epoch() && self.log.last() > self.log.base() {
             // Entries are recorded together with their term.
             verdict = Verdict::Uncertain;
         }
-        let base_term = self.log.term_at(self.log.base()).unwrap_or_default();
+        let base_term = self.log.epoch_at(self.log.base()).unwrap_or_default();
         if self.hard.term < base_term {
             // A state was fetched and made durable before the term of its leader was. Nobody was
             // told of anything in that term, a vote least of all.
@@ -173,7 +173,7 @@ impl Raft {
             Verdict::Whole => {}
             Verdict::LogLost if damaged => {
                 let index = self.log.base();
-                let term = self.log.term_at(index).unwrap_or_default();
+                let term = self.log.epoch_at(index).unwrap_or_default();
                 let configuration = self.membership.committed().clone();
                 self.begin_log_after(index, term, configuration);
                 self.begin_repair(out);
@@ -191,10 +191,10 @@ impl Raft {
             // The log begins after a state which the host no longer has.
             return Verdict::LogLost;
         }
-        let follows = match log.term_at(index) {
+        let follows = match log.epoch_at(index) {
             // The term of the first record's base is unknown.
             Some(Term(0)) if index == log.base() => {
-                log.term_at(index.next()).is_none_or(|first| first >= term)
+                log.epoch_at(index.next()).is_none_or(|first| first >= term)
             }
             found => found == Some(term),
         };

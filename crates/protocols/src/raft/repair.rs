@@ -51,7 +51,7 @@ impl Raft {
     /// A server that was under repair, or has to be, begins anew with what the host's state covers.
     pub(super) fn begin_repair(&mut self, out: &mut Effects<Self>) {
         self.hard.repairing = true;
-        let (index, term) = (self.log.base(), self.log.term_at(self.log.base()).unwrap_or_default());
+        let (index, term) = (self.log.base(), self.log.epoch_at(self.log.base()).unwrap_or_default());
         // What earlier records hold is not to be taken for this log again.
         out.record(Record::Snapshot { index, term });
     }

@@ -1,13 +1,14 @@
 //! Replication: the leader's view of each peer, the follower's check of each append, and commit.
 
 use super::lease::LeaseState;
-use super::membership::Configuration;
 use super::message::{AppendEntries, AppendEntriesReply, Message, Outcome};
 use super::progress::{Progress, Sending};
 use super::record::{Entry, Term};
 use super::{Part, Raft};
 use crate::contract::Effects;
+use crate::epoch_log::LogEntry;
 use crate::log::{Index, LogAsk, Payload};
+use crate::membership::Configuration;
 use crate::types::{NodeId, Time};
 use crate::wire::Wire;
 use alloc::vec::Vec;
@@ -95,9 +96,9 @@ impl Raft {
                     return;
                 }
                 Sending::Pipeline => {
-                    let room = peer.room(&self.config.limits);
+                    let room = peer.window.room(&self.config.limits);
                     let cost = self.log.get(next).map_or(0, Entry::cost);
-                    if !peer.takes(cost, room) {
+                    if !peer.window.takes(cost, room) {
                         return;
                     }
                     let (entries, cost) = self.log.batch(next, room);
@@ -118,7 +119,7 @@ impl Raft {
     fn send_append(&mut self, i: usize, entries: Vec<Entry>, reply: bool, out: &mut Effects<Self>) {
         let peer = &mut self.progress[i];
         let prev_index = peer.next.previous();
-        let prev_term = match (peer.sending, self.log.term_at(prev_index)) {
+        let prev_term = match (peer.sending, self.log.epoch_at(prev_index)) {
             (Sending::Snapshot, _) | (_, None) => return self.send_snapshot_offer(i, out),
             (_, Some(term)) => term,
         };
@@ -128,7 +129,7 @@ impl Raft {
             prev_index,
             prev_term,
             commit: self.commit,
-            round: self.reads.round,
+            round: self.reads.latest(),
             reply,
             entries,
         };
@@ -227,7 +228,7 @@ impl Raft {
             Outcome::Fetching => true,
             Outcome::Stale => false,
         };
-        if !possible || reply.round > self.reads.round {
+        if !possible || reply.round > self.reads.latest() {
             self.ignored += 1;
             return;
         }
@@ -292,7 +293,7 @@ impl Raft {
     pub(super) fn maybe_commit(&mut self, out: &mut Effects<Self>) {
         let index = self.reached(self.stored, |peer| peer.matched);
         let Some(index) = index else { return };
-        if index <= self.commit || self.log.term_at(index) != Some(self.hard.term) {
+        if index <= self.commit || self.log.epoch_at(index) != Some(self.hard.term) {
             return;
         }
         self.commit_to(index);
@@ -386,7 +387,7 @@ impl Raft {
     fn accept(&mut self, append: AppendEntries, out: &mut Effects<Self>) -> Option<Outcome> {
         let AppendEntries { prev_index, prev_term, commit, mut entries, .. } = append;
         let base = self.log.base();
-        if prev_index >= base && self.log.term_at(prev_index) != Some(prev_term) {
+        if prev_index >= base && self.log.epoch_at(prev_index) != Some(prev_term) {
             let (hint_index, hint_term) = self.log.last_not_above(prev_index.previous(), prev_term);
             if hint_index >= prev_index {
                 // Only the base can be this: a leader never differs from what a snapshot covers.
@@ -401,7 +402,7 @@ impl Raft {
         let held = (prev_index.0 + 1..)
             .map(Index)
             .zip(&entries)
-            .take_while(|(index, entry)| *index <= base || self.log.term_at(*index) == Some(entry.term))
+            .take_while(|(index, entry)| *index <= base || self.log.epoch_at(*index) == Some(entry.term))
             .count();
         if held < entries.len() {
             let first = Index(prev_index.0 + 1 + held as u64);

@@ -8,14 +8,14 @@
 //! it and before the process has recorded what it means for its log, recovery draws the same
 //! conclusion from the point that the host names; after that, the record says it.
 
-use super::log::Log;
-use super::membership::{Configuration, Membership};
 use super::message::{AppendEntriesReply, InstallSnapshot, Message, Outcome};
-use super::progress::{HostRead, Sending};
-use super::record::{Record, Term};
+use super::progress::Sending;
+use super::record::{Log, Record, Term};
 use super::{Part, Raft};
 use crate::contract::Effects;
+use crate::host_read::HostRead;
 use crate::log::{Index, LogAsk, SnapshotPoint};
+use crate::membership::{Configuration, Membership};
 use crate::types::NodeId;
 use crate::wire::Wire;
 
@@ -27,7 +27,7 @@ impl Raft {
             return;
         }
         let term = Term(point.epoch.0);
-        if point.index <= self.delivered && self.log.term_at(point.index) == Some(term) {
+        if point.index <= self.delivered && self.log.epoch_at(point.index) == Some(term) {
             self.log.compact(point.index, term);
             self.offer_where_cut(out);
         } else if self.delivered > self.log.last() {
@@ -49,12 +49,12 @@ impl Raft {
 
     pub(super) fn send_snapshot_offer(&mut self, i: usize, out: &mut Effects<Self>) {
         let index = self.log.base();
-        let index_term = self.log.term_at(index).unwrap_or_default();
+        let index_term = self.log.epoch_at(index).unwrap_or_default();
         let peer = &mut self.progress[i];
         if peer.sending != Sending::Snapshot {
             peer.offer_snapshot();
         }
-        let offer = InstallSnapshot { term: self.hard.term, index, index_term, round: self.reads.round };
+        let offer = InstallSnapshot { term: self.hard.term, index, index_term, round: self.reads.latest() };
         // Early: the state is on this host's disk, and this server never leads the term again if
         // it restarts.
         out.send_early(peer.id, Message::InstallSnapshot(offer));
@@ -83,7 +83,7 @@ impl Raft {
             return;
         }
         self.hear_from_leader(from, term, out);
-        let covered = index <= self.commit || self.log.term_at(index) == Some(index_term);
+        let covered = index <= self.commit || self.log.epoch_at(index) == Some(index_term);
         let outcome = if covered {
             // What a snapshot covers is committed.
             if index > self.commit {
@@ -110,7 +110,7 @@ impl Raft {
             self.ignored += 1;
             return;
         };
-        if self.log.term_at(index) == Some(term) {
+        if self.log.epoch_at(index) == Some(term) {
             // Logs that agree at one position agree before it: only the state was behind.
             if index > self.commit {
                 self.commit_to(index);

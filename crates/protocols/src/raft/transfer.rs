@@ -11,6 +11,7 @@ use super::record::Term;
 use super::{Part, Raft};
 use crate::contract::Effects;
 use crate::log::{ChangeRefusal, LogEvent, Refusal, Ticket};
+use crate::membership::Peers;
 use crate::types::{NodeId, Time};
 
 /// A transfer that was asked of this server and has not ended.

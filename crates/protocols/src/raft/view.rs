@@ -35,7 +35,7 @@ impl ReplicatedLog for Raft {
             leader: self.leader,
             base: self.log.base(),
             last: self.log.last(),
-            last_epoch: self.log.last_term().epoch(),
+            last_epoch: self.log.last_epoch().epoch(),
             durable: self.stored,
             committed: self.commit,
             first_in_memory: self.log.first_in_memory(),
@@ -73,7 +73,7 @@ impl ReplicatedLog for Raft {
             ("term", self.hard.term.to_string()),
             ("voted for", name(self.hard.voted_for)),
             ("leader", name(self.leader)),
-            ("log", format!("{}@{}", self.log.last(), self.log.last_term())),
+            ("log", format!("{}@{}", self.log.last(), self.log.last_epoch())),
             ("log begins after", self.log.base().to_string()),
             ("on disk", self.stored.to_string()),
             ("committed", self.commit.to_string()),
@@ -89,7 +89,7 @@ impl ReplicatedLog for Raft {
                 let (id, matched, next) = (peer.id, peer.matched, peer.next);
                 lines.push(("peer", format!("{id}: matched {matched}, next {next}, {how}")));
             }
-            lines.push(("round", self.reads.round.to_string()));
+            lines.push(("round", self.reads.latest().to_string()));
             if let Some(until) = self.leased_until() {
                 lines.push(("lease ends", in_ms(until, now)));
             }
@@ -189,16 +189,5 @@ impl super::progress::Progress {
 impl super::transfer::Transfer {
     fn digest(self, deadline: u64, digest: &mut Fingerprint) {
         (Self { deadline: Time::ZERO, ..self }, deadline).hash(digest);
-    }
-}
-
-impl super::read::Forwarding {
-    fn digest(&self, now: Time, digest: &mut Fingerprint) {
-        (self.current.as_slice(), self.next.as_slice()).hash(digest);
-        if !self.current.is_empty() {
-            self.batch.hash(digest);
-            let (since, sent) = self.since_and_sent();
-            (now.since(since).as_nanos() as u64, now.since(sent).as_nanos() as u64).hash(digest);
-        }
     }
 }

@@ -89,7 +89,6 @@
 //! a promise. Leases. Witnesses (6.1).
 
 mod configuration;
-mod log;
 mod message;
 mod normal;
 mod progress;
@@ -103,13 +102,16 @@ mod view;
 mod view_change;
 
 pub use message::{DoViewChange, Message, NewState, Suffix};
+use record::Log;
 pub use record::{ENTRY_BYTES, Entry, Record, ViewNumber, Views};
 
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
+use crate::host_read::HostRead;
 use crate::log::{
     Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload, Refusal, Role, Ticket,
 };
+use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
@@ -117,9 +119,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use configuration::Configuration;
 use core::time::Duration;
-use log::Log;
-use progress::{HostRead, Progress};
-use read::{Forwarding, Reads};
+use progress::Progress;
 use recovery::Rejoining;
 use transfer::Transfer;
 use view_change::Campaign;
@@ -202,7 +202,7 @@ pub struct Viewstamped {
     quorum_deadline: Time,
     /// Entries for peers, on their way from the host.
     catch_up: HostRead,
-    reads: Reads,
+    reads: Rounds,
     transfer: Option<Transfer>,
 
     /// Reads forwarded to the primary.

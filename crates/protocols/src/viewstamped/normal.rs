@@ -6,6 +6,7 @@ use super::record::{Entry, ViewNumber};
 use super::state_transfer::Taken;
 use super::{OpNumber, Standing, Status, Viewstamped};
 use crate::contract::Effects;
+use crate::epoch_log::LogEntry;
 use crate::log::{Index, Payload};
 use crate::types::{NodeId, Time};
 use alloc::vec::Vec;
@@ -65,9 +66,9 @@ impl Viewstamped {
             {
                 return;
             }
-            let room = peer.room(&self.config.limits);
+            let room = peer.window.room(&self.config.limits);
             let cost = self.log.get(next).map_or(0, Entry::cost);
-            if !peer.takes(cost, room) {
+            if !peer.window.takes(cost, room) {
                 return;
             }
             let (entries, cost) = self.log.batch(next, room);
@@ -81,7 +82,7 @@ impl Viewstamped {
         let peer = &mut self.progress[i];
         peer.sent(suffix.last(), cost);
         peer.commit_sent = self.commit;
-        let (view, commit, round) = (self.views.view, self.commit, self.reads.round);
+        let (view, commit, round) = (self.views.view, self.commit, self.reads.latest());
         // Early, before this replica's own disk has the entries: nothing else is ever proposed at
         // these positions in this view. Its number was on this disk before the view was started, so
         // that a primary which crashes and forgets the entries starts only later views.
@@ -99,8 +100,8 @@ impl Viewstamped {
 
     fn send_commit(&mut self, i: usize, reply: bool, out: &mut Effects<Self>) {
         let op = self.progress[i].next.previous();
-        let op_view = self.log.view_at(op).expect("what was sent is in the log");
-        let (view, commit, round) = (self.views.view, self.commit, self.reads.round);
+        let op_view = self.log.epoch_at(op).expect("what was sent is in the log");
+        let (view, commit, round) = (self.views.view, self.commit, self.reads.latest());
         self.progress[i].commit_sent = commit;
         // Early: it speaks of a quorum's disks and, like Prepare, of the view's only log.
         let message = Message::Commit { view, op, op_view, commit, round, reply };
@@ -146,7 +147,7 @@ impl Viewstamped {
     }
 
     pub(super) fn suffix(&self, after: OpNumber, entries: Vec<Entry>) -> Suffix {
-        let after_view = self.log.view_at(after).expect("a suffix follows on the log's base");
+        let after_view = self.log.epoch_at(after).expect("a suffix follows on the log's base");
         Suffix { after, after_view, entries }
     }
 
@@ -155,7 +156,7 @@ impl Viewstamped {
             view: self.views.view,
             start: self.start,
             commit: self.commit,
-            round: self.reads.round,
+            round: self.reads.latest(),
             suffix: self.suffix(after, entries),
         }
     }
@@ -195,7 +196,7 @@ impl Viewstamped {
 
     /// A peer has answered in this view. Returns false if it answers what was never asked.
     pub(super) fn note_heard(&mut self, from: NodeId, round: u64) -> bool {
-        let (now, latest) = (self.now, self.reads.round);
+        let (now, latest) = (self.now, self.reads.latest());
         match self.progress.iter_mut().find(|peer| peer.id == from) {
             Some(peer) if round <= latest => {
                 peer.heard = now;

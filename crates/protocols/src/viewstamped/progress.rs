@@ -2,8 +2,9 @@
 
 use super::OpNumber;
 use crate::log::{Index, LogLimits};
+use crate::reading::PeerReads;
 use crate::types::{NodeId, Time};
-use alloc::collections::VecDeque;
+use crate::window::Window;
 
 /// What a primary knows about a peer. (Another replica uses `next` and `sending` only, for the
 /// state that the primary of a view to be asks of it.)
@@ -15,18 +16,16 @@ pub(super) struct Progress {
     /// The first entry to send; above `matched`.
     pub(super) next: OpNumber,
     pub(super) sending: Sending,
-    /// The messages of entries that were not acknowledged: the last entry of each and its cost.
-    in_flight: VecDeque<(OpNumber, usize)>,
-    pub(super) in_flight_bytes: usize,
+    /// What was sent and not acknowledged.
+    pub(super) window: Window,
     /// The last commit-number sent, as far as nothing sent since is known to be lost.
     pub(super) commit_sent: OpNumber,
     /// The latest round of confirming the view that it answered.
     pub(super) round: u64,
     /// When it last answered in this view.
     pub(super) heard: Time,
-    /// The batch of the peer's reads that the round under way confirms, and the one for the next.
-    pub(super) read_current: Option<u64>,
-    pub(super) read_next: Option<u64>,
+    /// The batches of reads that it asked to have confirmed.
+    pub(super) reads: PeerReads,
 }
 
 /// How entries are sent to a peer.
@@ -47,13 +46,11 @@ impl Progress {
             matched: Index::ZERO,
             next: Index(1),
             sending: Sending::Waiting,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            window: Window::default(),
             commit_sent: Index::ZERO,
             round: 0,
             heard: Time::ZERO,
-            read_current: None,
-            read_next: None,
+            reads: PeerReads::default(),
         }
     }
 
@@ -66,15 +63,13 @@ impl Progress {
     pub(super) fn rewind(&mut self, next: OpNumber, sending: Sending) {
         self.next = next;
         self.sending = sending;
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        self.window.clear();
         self.commit_sent = Index::ZERO;
     }
 
     /// Entries were sent that end at `last` and cost `cost`.
     pub(super) fn sent(&mut self, last: OpNumber, cost: usize) {
-        self.in_flight.push_back((last, cost));
-        self.in_flight_bytes += cost;
+        self.window.sent(last, cost);
         self.next = last.next();
     }
 
@@ -82,12 +77,7 @@ impl Progress {
     pub(super) fn acknowledge(&mut self, op: OpNumber) -> bool {
         let news = op > self.matched;
         self.matched = self.matched.max(op);
-        while let Some((last, cost)) = self.in_flight.front().copied()
-            && last <= self.matched
-        {
-            self.in_flight.pop_front();
-            self.in_flight_bytes -= cost;
-        }
+        self.window.acknowledge(self.matched);
         if self.sending != Sending::Pipeline {
             self.rewind(self.matched.next(), Sending::Pipeline);
         }
@@ -95,85 +85,13 @@ impl Progress {
         news
     }
 
-    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
-    pub(super) fn room(&self, limits: &LogLimits) -> usize {
-        if self.in_flight.is_empty() {
-            return limits.message_bytes_max.max(1);
-        }
-        if self.in_flight.len() >= limits.window_messages_max {
-            return 0;
-        }
-        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
-    }
-
-    /// Whether the next entry, which costs `cost`, fits into `room`.
-    pub(super) fn takes(&self, cost: usize, room: usize) -> bool {
-        room > 0 && (cost <= room || self.in_flight.is_empty())
-    }
-
     /// Whether it can take a whole message of entries which the host has to read back first.
     pub(super) fn waits_for_host(&self, limits: &LogLimits, first_in_memory: OpNumber) -> bool {
         let can_take = match self.sending {
             Sending::Waiting => false,
             Sending::State => true,
-            Sending::Pipeline => self.room(limits) >= limits.message_bytes_max.max(1),
+            Sending::Pipeline => self.window.takes_a_message(limits),
         };
         can_take && self.next < first_in_memory
-    }
-}
-
-/// Entries asked of the host for one purpose: one question at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostRead {
-    Idle,
-    Waiting {
-        from: OpNumber,
-    },
-    /// The host could not read them.
-    Failed {
-        retry: Time,
-    },
-}
-
-impl HostRead {
-    /// Whether the question may be asked now; then it counts as asked.
-    pub(super) fn begin(&mut self, from: OpNumber) -> bool {
-        let idle = *self == HostRead::Idle;
-        if idle {
-            *self = HostRead::Waiting { from };
-        }
-        idle
-    }
-
-    /// Whether this was asked; then it counts as answered.
-    pub(super) fn take(&mut self, from: OpNumber) -> bool {
-        let asked = *self == HostRead::Waiting { from };
-        if asked {
-            *self = HostRead::Idle;
-        }
-        asked
-    }
-
-    /// From where on entries were asked, if there was no answer yet.
-    pub(super) fn waiting(&self) -> Option<OpNumber> {
-        match self {
-            HostRead::Waiting { from } => Some(*from),
-            HostRead::Idle | HostRead::Failed { .. } => None,
-        }
-    }
-
-    /// When a question that was answered with nothing may be asked again.
-    pub(super) fn retry(&self) -> Option<Time> {
-        match self {
-            HostRead::Failed { retry } => Some(*retry),
-            HostRead::Idle | HostRead::Waiting { .. } => None,
-        }
-    }
-
-    /// Time has come to ask again.
-    pub(super) fn maybe_retry(&mut self, now: Time) {
-        if self.retry().is_some_and(|at| now >= at) {
-            *self = HostRead::Idle;
-        }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::OpNumber;
 use crate::contract::Describe;
+use crate::epoch_log::{EpochLog, LogEntry};
 use crate::log::{Epoch, Index, Payload};
-use crate::wire::{DecodeError, Reader, Wire, put_bytes, put_list, put_varint};
+use crate::wire::{DecodeError, Reader, Wire, put_list, put_varint};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -36,10 +37,18 @@ pub struct Entry {
     pub payload: Payload,
 }
 
-impl Entry {
-    /// Bytes that it counts for in windows and limits: its payload, and [`ENTRY_BYTES`] so that
-    /// even empty commands are bounded.
-    pub(super) fn cost(&self) -> usize {
+/// The log in memory.
+pub(super) type Log = EpochLog<Entry>;
+
+impl LogEntry for Entry {
+    type Epoch = ViewNumber;
+
+    fn epoch(&self) -> ViewNumber {
+        self.view
+    }
+
+    /// Its payload, and [`ENTRY_BYTES`] so that even empty commands are bounded.
+    fn cost(&self) -> usize {
         self.payload.len() + ENTRY_BYTES
     }
 }
@@ -140,29 +149,14 @@ impl Wire for Record {
 pub(super) fn encode_entries(entries: &[Entry], out: &mut Vec<u8>) {
     put_list(out, entries, |entry, out| {
         put_varint(out, entry.view.0);
-        match &entry.payload {
-            Payload::Noop => out.push(0),
-            Payload::Command(bytes) => {
-                out.push(1);
-                put_bytes(out, bytes);
-            }
-            Payload::Membership(bytes) => {
-                out.push(2);
-                put_bytes(out, bytes);
-            }
-        }
+        entry.payload.encode(out);
     });
 }
 
 pub(super) fn decode_entries(input: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
     input.list("entries", |input| {
         let view = ViewNumber(input.varint("entry view")?);
-        let payload = match input.byte("payload kind")? {
-            0 => Payload::Noop,
-            1 => Payload::Command(input.bytes("command")?),
-            2 => Payload::Membership(input.bytes("membership")?),
-            kind => return Err(DecodeError::Invalid { what: "payload kind", value: u64::from(kind) }),
-        };
+        let payload = Payload::decode(input)?;
         Ok(Entry { view, payload })
     })
 }

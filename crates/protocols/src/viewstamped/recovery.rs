@@ -22,15 +22,16 @@
 
 use super::OpNumber;
 use super::configuration::Configuration;
-use super::log::Log;
 use super::message::Message;
-use super::progress::{HostRead, Progress};
-use super::read::{Forwarding, Reads};
-use super::record::{Entry, Record, ViewNumber, Views};
+use super::progress::Progress;
+use super::record::{Entry, Log, Record, ViewNumber, Views};
 use super::view_change::Campaign;
 use super::{Standing, Status, Viewstamped};
 use crate::contract::{Effects, Recovery};
+use crate::epoch_log::LogEntry;
+use crate::host_read::HostRead;
 use crate::log::{Index, LogBase, LogConfig};
+use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
@@ -44,11 +45,7 @@ impl Viewstamped {
         now: Time,
         out: &mut Effects<Viewstamped>,
     ) -> Viewstamped {
-        assert!(!config.timing.heartbeat.is_zero(), "the heartbeat must be above zero");
-        assert!(
-            config.timing.election > config.timing.heartbeat,
-            "the election timeout must be above the heartbeat"
-        );
+        config.timing.check();
         let mut replica = Viewstamped::blank(config, base, now);
         match from {
             Recovery::First => {}
@@ -101,7 +98,7 @@ impl Viewstamped {
             heartbeat_deadline: now,
             quorum_deadline: now,
             catch_up: HostRead::Idle,
-            reads: Reads::default(),
+            reads: Rounds::default(),
             transfer: None,
             forwarding,
             reported: None,
@@ -138,8 +135,8 @@ impl Viewstamped {
             out.record(Record::Restart { op: base_op, view: base_view });
         } else {
             // Every view begins with an entry: who was normal in it has that.
-            let sound = held.log.last_view() <= view
-                && (recovering || last_normal < view || held.log.last_view() == view);
+            let sound = held.log.last_epoch() <= view
+                && (recovering || last_normal < view || held.log.last_epoch() == view);
             self.log = held.log;
             match (sound, recovering) {
                 (false, _) => self.standing = Standing::Abstaining,
@@ -204,7 +201,7 @@ impl Held {
                 }
                 Some(Record::Entries { .. }) if !held.log_known => {}
                 Some(Record::Entries { first, after_view, entries }) => {
-                    let follows = begun && held.log.view_at(first.previous()) == Some(after_view);
+                    let follows = begun && held.log.epoch_at(first.previous()) == Some(after_view);
                     // What does not may follow on a checkpoint, at which the log was cut off or by
                     // which it was replaced.
                     if !follows && first <= base_op.next() {
@@ -220,8 +217,8 @@ impl Held {
                 }
             }
         }
-        if held.log.view_at(base_op) == Some(base_view) {
-            held.log.compact(base_op);
+        if held.log.epoch_at(base_op) == Some(base_view) {
+            held.log.compact(base_op, base_view);
         } else {
             // The checkpoint has replaced a log that differed or was shorter.
             held.log = Log::after(base_op, base_view);
@@ -231,7 +228,7 @@ impl Held {
 
     fn append(&mut self, entries: Vec<Entry>, tail_bytes_max: usize) {
         for entry in entries {
-            if entry.view < self.log.last_view() {
+            if entry.view < self.log.last_epoch() {
                 (self.promises_known, self.log_known) = (false, false);
                 return;
             }

@@ -5,6 +5,7 @@ use super::message::Message;
 use super::record::{Entry, Record, ViewNumber};
 use super::{OpNumber, Standing, Status, Viewstamped};
 use crate::contract::Effects;
+use crate::epoch_log::LogEntry;
 use crate::log::{CommittedEntry, Index, LogAsk, LogEvent, Refusal, Ticket};
 use alloc::vec::Vec;
 
@@ -94,7 +95,7 @@ impl Viewstamped {
         for record in records {
             let Record::Entries { first, entries, .. } = record else { continue };
             for (index, entry) in (first.0..).map(Index).zip(entries) {
-                if index == next && self.log.view_at(index) == Some(entry.view) {
+                if index == next && self.log.epoch_at(index) == Some(entry.view) {
                     found.push(entry);
                     next = next.next();
                 }
@@ -126,7 +127,7 @@ impl Viewstamped {
     /// Appends at the end of the log, in memory and to the disk, and arranges to learn when the
     /// disk has it.
     pub(super) fn append(&mut self, entries: Vec<Entry>, out: &mut Effects<Self>) {
-        let (first, after_view) = (self.log.last().next(), self.log.last_view());
+        let (first, after_view) = (self.log.last().next(), self.log.last_epoch());
         for entry in &entries {
             self.uncommitted_bytes += entry.cost();
             self.log.push(entry.clone());

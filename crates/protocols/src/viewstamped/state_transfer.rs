@@ -4,13 +4,13 @@
 //! lacks something of the best log which the DoViewChanges named. Neither cuts off anything before
 //! what replaces it is there, and neither is normal in the view before its log is complete.
 
-use super::log::Log;
 use super::message::{Message, NewState, Suffix};
-use super::progress::{HostRead, Sending};
-use super::record::{Entry, ViewNumber};
+use super::progress::Sending;
+use super::record::{Entry, Log, ViewNumber};
 use super::view_change::Campaign;
 use super::{OpNumber, Standing, Status, VIEW_MAX, Viewstamped};
 use crate::contract::Effects;
+use crate::host_read::HostRead;
 use crate::log::{Index, LogAsk, SnapshotPoint};
 use crate::types::{NodeId, Time};
 use alloc::vec::Vec;
@@ -75,8 +75,8 @@ impl Viewstamped {
                 if op < start {
                     return self.ask_for_state(from, (after, after_view), round, out);
                 }
-                let first = self.log.view_at(start);
-                if self.log.last_view() != view || first.is_some_and(|found| found != view) {
+                let first = self.log.epoch_at(start);
+                if self.log.last_epoch() != view || first.is_some_and(|found| found != view) {
                     // The view's first entry is not where its primary says it is.
                     self.ignored += 1;
                     return;
@@ -93,7 +93,7 @@ impl Viewstamped {
     /// The log holds what the view started with. (Everything in it is of the view's log: the view's
     /// first entry is there, and nothing of an earlier view can follow on it.)
     fn become_normal(&mut self, out: &mut Effects<Self>) {
-        assert!(self.log.last_view() == self.views.view, "who is normal holds the view's first entry");
+        assert!(self.log.last_epoch() == self.views.view, "who is normal holds the view's first entry");
         self.status = Status::Normal;
         self.views.last_normal = self.views.view;
         self.tell_self(out);
@@ -123,13 +123,13 @@ impl Viewstamped {
         let last = suffix.last();
         let Suffix { after, after_view, mut entries } = suffix;
         let base = self.log.base();
-        if after >= base && self.log.view_at(after) != Some(after_view) {
+        if after >= base && self.log.epoch_at(after) != Some(after_view) {
             let hint = self.log.last_not_above(after.previous(), after_view);
             // Only the base can be this: nobody differs from what a checkpoint covers.
             return if hint.0 >= after { Taken::Impossible } else { Taken::Gap(hint) };
         }
         let at_base = base.0.checked_sub(after.0 + 1).and_then(|i| entries.get(i as usize));
-        if at_base.is_some_and(|entry| self.log.view_at(base) != Some(entry.view)) {
+        if at_base.is_some_and(|entry| self.log.epoch_at(base) != Some(entry.view)) {
             return Taken::Impossible;
         }
         // What the log already holds stays, and so does what follows it: a message that is late
@@ -137,7 +137,7 @@ impl Viewstamped {
         let held = (after.0 + 1..)
             .map(Index)
             .zip(&entries)
-            .take_while(|(index, entry)| *index <= base || self.log.view_at(*index) == Some(entry.view))
+            .take_while(|(index, entry)| *index <= base || self.log.epoch_at(*index) == Some(entry.view))
             .count();
         if held < entries.len() {
             let first = Index(after.0 + 1 + held as u64);
@@ -201,9 +201,9 @@ impl Viewstamped {
             // It was fetched from somebody who knows a later view: nothing of this one goes on.
             self.enter_view(view, out);
         }
-        if self.log.view_at(op) == Some(view) {
+        if self.log.epoch_at(op) == Some(view) {
             self.commit_to(op.max(self.commit));
-            self.log.compact(op);
+            self.log.compact(op, view);
         } else {
             // The log is shorter, or it differs at what is committed, and nothing after that is.
             if self.is_primary() {
@@ -223,7 +223,7 @@ impl Viewstamped {
         } else if self.status == Status::ViewChange
             && let Some(primary) = self.leader
         {
-            let hint = (self.log.last(), self.log.last_view());
+            let hint = (self.log.last(), self.log.last_epoch());
             self.ask_for_state(primary, hint, 0, out);
         }
     }
@@ -324,11 +324,11 @@ impl Viewstamped {
 
     /// The host's state covers the log up to the point: what is before is not needed any more.
     pub(super) fn on_compact(&mut self, point: &SnapshotPoint) {
-        let known = self.log.view_at(point.index) == Some(ViewNumber(point.epoch.0));
+        let known = self.log.epoch_at(point.index) == Some(ViewNumber(point.epoch.0));
         if point.index > self.delivered || !known {
             self.ignored += 1;
             return;
         }
-        self.log.compact(point.index);
+        self.log.compact(point.index, ViewNumber(point.epoch.0));
     }
 }

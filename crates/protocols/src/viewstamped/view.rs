@@ -37,7 +37,7 @@ impl ReplicatedLog for Viewstamped {
             leader: self.leader,
             base: self.log.base(),
             last: self.log.last(),
-            last_epoch: self.log.last_view().epoch(),
+            last_epoch: self.log.last_epoch().epoch(),
             durable: self.stored,
             committed: self.commit,
             first_in_memory: self.log.first_in_memory(),
@@ -74,7 +74,7 @@ impl ReplicatedLog for Viewstamped {
             ("last normal view", self.views.last_normal.to_string()),
             ("primary of the view", name(self.configuration.primary(self.views.view))),
             ("primary heard", name(self.leader)),
-            ("op-number", format!("{}@{}", self.log.last(), self.log.last_view())),
+            ("op-number", format!("{}@{}", self.log.last(), self.log.last_epoch())),
             ("on disk", self.stored.to_string()),
             ("commit-number", self.commit.to_string()),
         ];
@@ -90,7 +90,7 @@ impl ReplicatedLog for Viewstamped {
                 let (id, matched, next) = (peer.id, peer.matched, peer.next);
                 lines.push(("backup", format!("{id}: has {matched}, next {next}, {how}")));
             }
-            lines.push(("round", self.reads.round.to_string()));
+            lines.push(("round", self.reads.latest().to_string()));
         } else if self.may_campaign() {
             lines.push(("timeout", in_ms(self.wait_deadline, now)));
         }

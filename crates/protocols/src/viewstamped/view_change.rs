@@ -168,7 +168,7 @@ impl Viewstamped {
             view: self.views.view,
             last_normal: self.views.last_normal,
             op: self.log.last(),
-            op_view: self.log.last_view(),
+            op_view: self.log.last_epoch(),
             commit: self.commit,
             suffix: self.suffix(after, entries),
         }
@@ -203,7 +203,7 @@ impl Viewstamped {
         let commit = *commit;
         let Some((best, DoViewChange { op, op_view, suffix, .. })) = best.take() else { return };
         self.campaign = Campaign::Fetching { best, op, op_view, commit };
-        if self.log.view_at(op) != Some(op_view) {
+        if self.log.epoch_at(op) != Some(op_view) {
             // As far as the end of the best log closes the gap.
             let _ = self.take(suffix, out);
         }
@@ -214,7 +214,7 @@ impl Viewstamped {
     /// beyond the best log stays: none of it was committed, and all of it was once proposed there.
     pub(super) fn maybe_start_view(&mut self, out: &mut Effects<Self>) {
         let Campaign::Fetching { best, op, op_view, commit } = self.campaign else { return };
-        if self.log.view_at(op) == Some(op_view) || op < self.log.base() {
+        if self.log.epoch_at(op) == Some(op_view) || op < self.log.base() {
             self.campaign = Campaign::None;
             return self.become_primary(commit, out);
         }
@@ -291,7 +291,7 @@ impl Viewstamped {
     /// Forgets the primary, and answers the reads that wait for it.
     fn leave_leader(&mut self, out: &mut Effects<Self>) {
         self.leader = None;
-        self.refuse_forwarded_reads(out);
+        self.forwarding.refuse(out);
     }
 }
 

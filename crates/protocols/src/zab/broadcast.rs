@@ -107,9 +107,9 @@ impl Zab {
                 self.catch_up_wanted = true;
                 return;
             }
-            let room = self.learners[i].room(&self.config.limits);
+            let room = self.learners[i].window.room(&self.config.limits);
             let cost = self.history.get(next).map_or(0, Entry::cost);
-            if !self.learners[i].takes(cost, room) {
+            if !self.learners[i].window.takes(cost, room) {
                 return;
             }
             let end = if next < self.start { self.start.previous() } else { self.history.last() };
@@ -156,7 +156,7 @@ impl Zab {
             if learner.promised.is_some() {
                 let sent =
                     if learner.sending == Sending::Stream { learner.next.previous() } else { Index::ZERO };
-                let ping = Message::Ping { epoch, round: self.reads.round, sent, commit: self.commit };
+                let ping = Message::Ping { epoch, round: self.reads.latest(), sent, commit: self.commit };
                 // Early: that the leader is there promises nothing.
                 out.send_early(learner.id, ping);
                 self.send_probe(i, out);
@@ -265,7 +265,7 @@ impl Zab {
         out: &mut Effects<Self>,
     ) {
         let Some(i) = self.learner_in(from, epoch) else { return };
-        if round > self.reads.round {
+        if round > self.reads.latest() {
             self.ignored += 1;
             return;
         }

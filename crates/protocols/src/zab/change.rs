@@ -16,24 +16,15 @@
 //!
 //! A change of observers touches no quorum, and is one proposal.
 
-use super::membership::Configuration;
 use super::record::Entry;
 use super::{Learner, Part, Phase, Zab};
 use crate::contract::Effects;
-use crate::log::{ChangeRefusal, Index, LogEvent, MemberPart, MembershipChange, Payload, Refusal, Ticket};
+use crate::log::{ChangeRefusal, Index, LogEvent, MembershipChange, Payload, Refusal, Ticket};
+use crate::membership::{Configuration, Peers, Plan};
 use crate::types::NodeId;
 use crate::wire::Wire;
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// What to do about a request for a change.
-enum Plan {
-    /// This is the next configuration.
-    Append(Configuration),
-    /// It is so already.
-    Nothing,
-    Refuse(ChangeRefusal),
-}
 
 impl Zab {
     pub(super) fn on_change(&mut self, ticket: Ticket, change: MembershipChange, out: &mut Effects<Self>) {
@@ -48,7 +39,8 @@ impl Zab {
         if self.change.is_some() || self.transfer.is_some() || under_way {
             return self.refuse(ticket, Refusal::Change(ChangeRefusal::InProgress), out);
         }
-        match self.plan(change) {
+        let plan = self.membership.current().plan(change, self.config.limits.members_max, self);
+        match plan {
             Plan::Append(next) => {
                 self.change = Some(ticket);
                 self.propose_configuration(&next, out);
@@ -57,65 +49,6 @@ impl Zab {
             Plan::Nothing => out.event_early(LogEvent::Done { ticket }),
             Plan::Refuse(why) => self.refuse(ticket, Refusal::Change(why), out),
         }
-    }
-
-    fn plan(&self, change: MembershipChange) -> Plan {
-        let current = self.membership.current();
-        let voters: Vec<NodeId> = current.voters().collect();
-        match change {
-            MembershipChange::Add { id, context, promote } => {
-                if current.part(id).is_some() {
-                    return Plan::Refuse(ChangeRefusal::AlreadyMember(id));
-                }
-                if id <= current.highest() {
-                    return Plan::Refuse(ChangeRefusal::IdUsed { highest: current.highest() });
-                }
-                if current.members().len() >= self.config.limits.members_max {
-                    return Plan::Refuse(ChangeRefusal::Size);
-                }
-                Plan::Append(current.with_learner(id, context, promote))
-            }
-            MembershipChange::Promote(id) => match current.part(id) {
-                None => Plan::Refuse(ChangeRefusal::Unknown(id)),
-                Some(MemberPart::Learner { .. }) => {
-                    self.plan_voters(voters.into_iter().chain([id]).collect())
-                }
-                Some(_) => Plan::Refuse(ChangeRefusal::AlreadyMember(id)),
-            },
-            MembershipChange::Remove(id) => match current.part(id) {
-                None => Plan::Refuse(ChangeRefusal::Unknown(id)),
-                Some(MemberPart::Learner { .. }) => Plan::Append(current.without(id)),
-                Some(_) => self.plan_voters(voters.into_iter().filter(|voter| *voter != id).collect()),
-            },
-            MembershipChange::Replace(voters) => self.plan_voters(voters),
-        }
-    }
-
-    /// The way to these voters, if there is one.
-    fn plan_voters(&self, mut voters: Vec<NodeId>) -> Plan {
-        let current = self.membership.current();
-        voters.sort_unstable();
-        voters.dedup();
-        if voters.is_empty() {
-            return Plan::Refuse(ChangeRefusal::Size);
-        }
-        for id in &voters {
-            match current.part(*id) {
-                None => return Plan::Refuse(ChangeRefusal::Unknown(*id)),
-                Some(MemberPart::Learner { .. }) if !self.is_caught_up(*id) => {
-                    return Plan::Refuse(ChangeRefusal::NotCaughtUp(*id));
-                }
-                Some(_) => {}
-            }
-        }
-        let joint = current.joint(&voters);
-        if !joint.is_joint() {
-            return Plan::Nothing;
-        }
-        if !joint.settled().has_quorum(|id| self.is_reachable(id)) {
-            return Plan::Refuse(ChangeRefusal::WouldLoseQuorum);
-        }
-        Plan::Append(joint)
     }
 
     /// Takes the next step of a change when the last one is committed.
@@ -143,7 +76,7 @@ impl Zab {
         if ready.is_empty() || self.transfer.is_some() || self.storage_full {
             return;
         }
-        if let Plan::Append(next) = self.plan_voters(current.voters().chain(ready).collect()) {
+        if let Plan::Append(next) = current.plan_voters(current.voters().chain(ready).collect(), self) {
             self.propose_configuration(&next, out);
         }
     }
@@ -159,12 +92,6 @@ impl Zab {
         if let Some(ticket) = self.change.take() {
             self.refuse(ticket, Refusal::LeadershipLost, out);
         }
-    }
-
-    /// Whether a learner has everything that was committed when it was last asked.
-    fn is_caught_up(&self, id: NodeId) -> bool {
-        let least = self.commit_pinged.max(self.membership.current_index());
-        self.is_reachable(id) && self.learner(id).is_some_and(|i| self.learners[i].matched >= least)
     }
 }
 
@@ -210,5 +137,23 @@ impl Zab {
         }
         // Early: it tells what this life knows, and may be taken back.
         out.event_early(LogEvent::Members { members: self.membership.current().members().to_vec() });
+    }
+}
+
+impl Peers for Zab {
+    /// It follows and has answered within an election timeout.
+    fn is_reachable(&self, id: NodeId) -> bool {
+        let election = self.config.timing.election;
+        let answers = |i: usize| {
+            let learner = &self.learners[i];
+            learner.promised.is_some() && !learner.observer && self.now < learner.heard + election
+        };
+        id == self.config.id || self.learner(id).is_some_and(answers)
+    }
+
+    /// It has everything that was committed when it was last asked.
+    fn is_caught_up(&self, id: NodeId) -> bool {
+        let least = self.commit_pinged.max(self.membership.current_index());
+        self.is_reachable(id) && self.learner(id).is_some_and(|i| self.learners[i].matched >= least)
     }
 }

@@ -1,12 +1,12 @@
 //! Discovery (section III.A): a prospective leader gets a new epoch from a quorum, and the newest
 //! history among that quorum.
 
-use super::membership::Configuration;
 use super::message::Message;
 use super::record::{Entry, Zxid};
 use super::{NUMBER_MAX, Part, Phase, Zab};
 use crate::contract::Effects;
 use crate::log::{Epoch, Index, LogAsk, Payload};
+use crate::membership::Configuration;
 use crate::types::{NodeId, Time};
 use crate::wire::Wire;
 use alloc::vec::Vec;

@@ -26,7 +26,7 @@ impl Zab {
         if let Part::Leading(_) = self.part {
             self.end_leading(out);
         }
-        self.refuse_forwarded_reads(out);
+        self.forwarding.refuse(out);
         self.part = Part::Looking;
         self.leader = None;
         self.agreed = false;

@@ -1,12 +1,12 @@
 //! The member and its host: the disk, the state machine, snapshots, and entries read back.
 
-use super::membership::Membership;
 use super::message::Message;
 use super::record::{Entry, Record, Zxid};
 use super::{Part, Zab};
 use crate::contract::Effects;
+use crate::host_read::HostRead;
 use crate::log::{CommittedEntry, Index, LogAnswer, LogAsk, LogEvent, Refusal, SnapshotPoint, Ticket};
-use crate::types::Time;
+use crate::membership::Membership;
 use alloc::vec::Vec;
 
 /// What every step ends with.
@@ -277,53 +277,4 @@ impl Zab {
 
 fn committed(index: Index, entry: &Entry) -> CommittedEntry {
     CommittedEntry { index, epoch: entry.epoch, payload: entry.payload.clone() }
-}
-
-/// Entries asked of the host for one purpose: one question at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostRead {
-    Idle,
-    Waiting {
-        from: Index,
-    },
-    /// The host could not read them.
-    Failed {
-        retry: Time,
-    },
-}
-
-impl HostRead {
-    /// Whether the question may be asked now; then it counts as asked.
-    pub(super) fn begin(&mut self, from: Index) -> bool {
-        let idle = *self == HostRead::Idle;
-        if idle {
-            *self = HostRead::Waiting { from };
-        }
-        idle
-    }
-
-    /// Whether this was asked; then it counts as answered.
-    pub(super) fn take(&mut self, from: Index) -> bool {
-        let asked = *self == HostRead::Waiting { from };
-        if asked {
-            *self = HostRead::Idle;
-        }
-        asked
-    }
-
-    /// From where on entries were asked, if there was no answer yet.
-    pub(super) fn waiting(&self) -> Option<Index> {
-        match self {
-            HostRead::Waiting { from } => Some(*from),
-            HostRead::Idle | HostRead::Failed { .. } => None,
-        }
-    }
-
-    /// When a question that was answered with nothing may be asked again.
-    pub(super) fn retry(&self) -> Option<Time> {
-        match self {
-            HostRead::Failed { retry } => Some(*retry),
-            HostRead::Idle | HostRead::Waiting { .. } => None,
-        }
-    }
 }

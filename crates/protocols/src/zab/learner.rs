@@ -2,8 +2,9 @@
 
 use super::record::Zxid;
 use crate::log::{Epoch, Index, LogLimits};
+use crate::reading::PeerReads;
 use crate::types::{NodeId, Time};
-use alloc::collections::VecDeque;
+use crate::window::Window;
 
 /// ZooKeeper's LearnerHandler.
 #[derive(Clone, Debug, Hash)]
@@ -20,9 +21,8 @@ pub(super) struct Learner {
     /// The first entry to send.
     pub(super) next: Index,
     pub(super) sending: Sending,
-    /// The messages of entries that were not acknowledged: the last entry of each and its cost.
-    in_flight: VecDeque<(Index, usize)>,
-    in_flight_bytes: usize,
+    /// What was sent and not acknowledged.
+    pub(super) window: Window,
     /// The last committed position sent, as far as nothing sent since is known to be lost.
     pub(super) commit_sent: Index,
     /// Whether it was told UPTODATE.
@@ -31,9 +31,8 @@ pub(super) struct Learner {
     pub(super) round: u64,
     /// When it last answered.
     pub(super) heard: Time,
-    /// The batch of its reads that the round under way confirms, and the one for the next.
-    pub(super) read_current: Option<u64>,
-    pub(super) read_next: Option<u64>,
+    /// The batches of reads that it asked to have confirmed.
+    pub(super) reads: PeerReads,
 }
 
 /// How a leader sends to a learner.
@@ -65,14 +64,12 @@ impl Learner {
             matched: Index::ZERO,
             next: Index(1),
             sending: Sending::Nothing,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            window: Window::default(),
             commit_sent: Index::ZERO,
             up_to_date: false,
             round: 0,
             heard: Time::ZERO,
-            read_current: None,
-            read_next: None,
+            reads: PeerReads::default(),
         }
     }
 
@@ -83,23 +80,15 @@ impl Learner {
 
     /// It asks to follow, perhaps after a crash: everything but the reads begins anew.
     pub(super) fn begin_session(&mut self, observer: bool, now: Time) {
-        let (read_current, read_next) = (self.read_current, self.read_next);
-        *self = Learner {
-            following: true,
-            observer,
-            heard: now,
-            read_current,
-            read_next,
-            ..Learner::new(self.id)
-        };
+        let reads = self.reads;
+        *self = Learner { following: true, observer, heard: now, reads, ..Learner::new(self.id) };
     }
 
     /// Whatever was in flight is taken to be lost.
     pub(super) fn send_as(&mut self, sending: Sending, next: Index) {
         self.sending = sending;
         self.next = next;
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        self.window.clear();
         self.commit_sent = Index::ZERO;
     }
 
@@ -107,12 +96,7 @@ impl Learner {
     pub(super) fn acknowledge(&mut self, index: Index) -> bool {
         let news = index > self.matched;
         self.matched = self.matched.max(index);
-        while let Some((last, cost)) = self.in_flight.front().copied()
-            && last <= self.matched
-        {
-            self.in_flight.pop_front();
-            self.in_flight_bytes -= cost;
-        }
+        self.window.acknowledge(self.matched);
         if let Sending::Probe { .. } = self.sending {
             self.send_as(Sending::Stream, self.matched.next());
         }
@@ -123,31 +107,12 @@ impl Learner {
     }
 
     pub(super) fn note_sent(&mut self, last: Index, cost: usize) {
-        self.in_flight.push_back((last, cost));
-        self.in_flight_bytes += cost;
+        self.window.sent(last, cost);
         self.next = last.next();
-    }
-
-    /// How many bytes may be sent now: 0 if the window is full. An empty window takes anything.
-    pub(super) fn room(&self, limits: &LogLimits) -> usize {
-        if self.in_flight.is_empty() {
-            return limits.message_bytes_max.max(1);
-        }
-        if self.in_flight.len() >= limits.window_messages_max {
-            return 0;
-        }
-        limits.window_bytes_max.saturating_sub(self.in_flight_bytes).min(limits.message_bytes_max)
-    }
-
-    /// Whether the next entry, which costs `cost`, fits into `room`.
-    pub(super) fn takes(&self, cost: usize, room: usize) -> bool {
-        room > 0 && (cost <= room || self.in_flight.is_empty())
     }
 
     /// Whether it can take a whole message of entries which the host has to read back first.
     pub(super) fn waits_for_host(&self, limits: &LogLimits, first_in_memory: Index) -> bool {
-        self.sending == Sending::Stream
-            && self.next < first_in_memory
-            && self.room(limits) >= limits.message_bytes_max.max(1)
+        self.sending == Sending::Stream && self.next < first_in_memory && self.window.takes_a_message(limits)
     }
 }

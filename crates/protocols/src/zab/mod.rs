@@ -107,7 +107,6 @@ mod follower;
 mod history;
 mod host;
 mod learner;
-mod membership;
 mod message;
 mod read;
 mod record;
@@ -120,9 +119,12 @@ pub use record::{ENTRY_BYTES, Entry, Epochs, Record, Zxid};
 
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
+use crate::host_read::HostRead;
 use crate::log::{
     Epoch, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Refusal, Role, Ticket,
 };
+use crate::membership::Membership;
+use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
@@ -130,10 +132,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use history::History;
-use host::HostRead;
 use learner::Learner;
-use membership::Membership;
-use read::{Forwarding, Reads};
 use transfer::Transfer;
 
 /// Epochs, rounds and positions above this are taken to be garbage: honest members would need
@@ -238,7 +237,7 @@ pub struct Zab {
     change: Option<Ticket>,
     /// The transfer that was asked of this member and has not ended.
     transfer: Option<Transfer>,
-    reads: Reads,
+    reads: Rounds,
 
     /// Reads forwarded to the leader, while following.
     forwarding: Forwarding,
@@ -284,11 +283,7 @@ impl Process for Zab {
         out: &mut Effects<Self>,
     ) -> Self {
         let config = config.common;
-        assert!(!config.timing.heartbeat.is_zero(), "the heartbeat must be above zero");
-        assert!(
-            config.timing.election > config.timing.heartbeat,
-            "the election timeout must be above the heartbeat"
-        );
+        config.timing.check();
         let mut zab = Zab::blank(config, &base, now);
         match from {
             Recovery::First => {}
@@ -482,11 +477,8 @@ impl Zab {
         }
         self.retry_forwarded_reads(out);
         self.check_transfer(out);
-        for asked in [&mut self.redelivery, &mut self.catch_up] {
-            if asked.retry().is_some_and(|at| self.now >= at) {
-                *asked = HostRead::Idle;
-            }
-        }
+        self.redelivery.maybe_retry(self.now);
+        self.catch_up.maybe_retry(self.now);
     }
 
     /// A lost connection says nothing about what arrived, and a new one nothing about what did

@@ -9,39 +9,12 @@
 //! Confirmation is a *round*: PINGs carry the number of the latest round, and answers return it.
 //! All reads that arrive while a round is under way share the next one.
 
-use super::learner::Learner;
 use super::message::Message;
 use super::{Part, Phase, Zab};
 use crate::contract::Effects;
-use crate::log::{Index, LogEvent, Refusal, Ticket, Timing};
-use crate::types::{NodeId, Time};
-use alloc::vec::Vec;
-
-/// The reads of a leader's own host. Those of its followers' are in their [`Learner`].
-#[derive(Clone, Debug, Default, Hash)]
-pub(super) struct Reads {
-    /// The latest round of this epoch.
-    pub(super) round: u64,
-    /// Whether a quorum has yet to answer it.
-    under_way: bool,
-    /// The commit index noted when it began.
-    index: Index,
-    current: Vec<Ticket>,
-    next: Vec<Ticket>,
-}
-
-/// The reads that a follower has forwarded, and those that go with the next message.
-#[derive(Clone, Debug, Default, Hash)]
-pub(super) struct Forwarding {
-    pub(super) batch: u64,
-    pub(super) current: Vec<Ticket>,
-    pub(super) next: Vec<Ticket>,
-    /// When the oldest of each arrived.
-    current_since: Time,
-    next_since: Time,
-    /// When the current batch was last sent.
-    sent: Time,
-}
+use crate::log::{Index, Refusal, Ticket};
+use crate::reading::Overdue;
+use crate::types::NodeId;
 
 /// At the leader.
 impl Zab {
@@ -52,10 +25,9 @@ impl Zab {
         if self.part != Part::Leading(Phase::Broadcast) {
             return self.forward_read(ticket, out);
         }
-        if self.reads.current.len() + self.reads.next.len() >= self.config.limits.reads_max {
-            return self.refuse(ticket, Refusal::Busy, out);
+        if let Err(why) = self.reads.push(ticket, self.config.limits.reads_max) {
+            return self.refuse(ticket, why, out);
         }
-        self.reads.next.push(ticket);
         self.maybe_begin_round(out);
     }
 
@@ -64,52 +36,32 @@ impl Zab {
             return out.send(from, Message::SyncReply { batch, index: None });
         }
         let Some(i) = self.learner(from) else { return };
-        let learner = &mut self.learners[i];
-        // A repetition of what is being confirmed waits for that; anything else is new.
-        if learner.read_current != Some(batch) {
-            learner.read_next = Some(batch);
-        }
+        self.learners[i].reads.ask(batch);
         self.maybe_begin_round(out);
     }
 
-    /// Begins to confirm leadership for the reads that wait, unless there are none, a round is
-    /// under way, or the leader is not established.
+    /// Begins to confirm leadership for the reads that wait, unless the leader is not established.
     pub(super) fn maybe_begin_round(&mut self, out: &mut Effects<Self>) {
-        let waiting =
-            !self.reads.next.is_empty() || self.learners.iter().any(|learner| learner.read_next.is_some());
-        if !waiting || self.reads.under_way || self.part != Part::Leading(Phase::Broadcast) {
+        if self.part != Part::Leading(Phase::Broadcast) {
             return;
         }
-        self.reads.under_way = true;
-        self.reads.round += 1;
-        self.reads.index = self.commit;
-        core::mem::swap(&mut self.reads.current, &mut self.reads.next);
-        for learner in &mut self.learners {
-            learner.read_current = learner.read_next.take();
+        let peers = self.learners.iter_mut().map(|learner| &mut learner.reads);
+        if self.reads.begin(self.commit, peers) {
+            self.send_pings(out);
+            self.maybe_confirm_round(out);
         }
-        self.send_pings(out);
-        self.maybe_confirm_round(out);
     }
 
     /// Serves the reads of the round if a quorum has answered it, and goes on with the next.
     pub(super) fn maybe_confirm_round(&mut self, out: &mut Effects<Self>) {
-        if !self.reads.under_way {
-            return;
-        }
-        let round = self.reads.round;
+        let Some(round) = self.reads.confirming() else { return };
         if !self.membership.current().has_quorum(|id| self.is_own_or(id, |learner| learner.round >= round)) {
             return;
         }
-        self.reads.under_way = false;
-        let index = self.reads.index;
-        for ticket in self.reads.current.drain(..) {
-            // Early: the index is committed, and that no later leader had been elected when the
-            // read arrived is known from durable answers of a quorum.
-            out.event_early(LogEvent::ReadReady { ticket, index, valid_until: None });
-        }
+        let index = self.reads.confirm(out);
         for learner in &mut self.learners {
-            if let Some(batch) = learner.read_current.take() {
-                // Early: for the same reason.
+            if let Some(batch) = learner.reads.confirmed() {
+                // Early, like an answer to this host: it speaks of a quorum's disks.
                 out.send_early(learner.id, Message::SyncReply { batch, index: Some(index) });
             }
         }
@@ -118,17 +70,12 @@ impl Zab {
 
     /// Leadership is lost: nothing that waits can be confirmed any more.
     pub(super) fn refuse_reads(&mut self, out: &mut Effects<Self>) {
-        let mut reads = core::mem::take(&mut self.reads);
-        for ticket in reads.current.drain(..).chain(reads.next.drain(..)) {
-            self.refuse(ticket, Refusal::LeadershipLost, out);
-        }
-        for Learner { id, read_current, read_next, .. } in &mut self.learners {
-            for batch in [read_current.take(), read_next.take()].into_iter().flatten() {
-                out.send(*id, Message::SyncReply { batch, index: None });
+        self.reads.refuse(out);
+        for learner in &mut self.learners {
+            for batch in learner.reads.drain() {
+                out.send(learner.id, Message::SyncReply { batch, index: None });
             }
         }
-        // The memory is kept for the next epoch.
-        self.reads = Reads { current: reads.current, next: reads.next, ..Reads::default() };
     }
 }
 
@@ -138,34 +85,23 @@ impl Zab {
         if self.part != Part::Following(Phase::Broadcast) {
             return self.refuse(ticket, Refusal::NotLeader { leader: None }, out);
         }
-        let forwarding = &mut self.forwarding;
-        if forwarding.current.len() + forwarding.next.len() >= self.config.limits.reads_max {
-            return self.refuse(ticket, Refusal::Busy, out);
+        if let Err(why) = self.forwarding.push(ticket, self.now, self.config.limits.reads_max) {
+            return self.refuse(ticket, why, out);
         }
-        if forwarding.next.is_empty() {
-            forwarding.next_since = self.now;
-        }
-        forwarding.next.push(ticket);
         self.maybe_forward(out);
     }
 
-    /// Sends the reads that wait to the leader, if no others are on their way.
+    /// Asks the leader about the reads that wait, if no others are on their way.
     fn maybe_forward(&mut self, out: &mut Effects<Self>) {
-        let forwarding = &mut self.forwarding;
-        if forwarding.next.is_empty() || !forwarding.current.is_empty() {
-            return;
+        if let Some(batch) = self.forwarding.begin(self.now) {
+            self.send_sync(batch, out);
         }
-        core::mem::swap(&mut forwarding.current, &mut forwarding.next);
-        forwarding.current_since = forwarding.next_since;
-        forwarding.batch = forwarding.batch.wrapping_add(1);
-        self.send_sync(out);
     }
 
-    fn send_sync(&mut self, out: &mut Effects<Self>) {
-        self.forwarding.sent = self.now;
+    fn send_sync(&self, batch: u64, out: &mut Effects<Self>) {
         if let Some(leader) = self.leader {
             // Early: the question promises nothing.
-            out.send_early(leader, Message::Sync { batch: self.forwarding.batch });
+            out.send_early(leader, Message::Sync { batch });
         }
     }
 
@@ -176,56 +112,18 @@ impl Zab {
         index: Option<Index>,
         out: &mut Effects<Self>,
     ) {
-        if batch != self.forwarding.batch || self.leader != Some(from) {
-            return;
+        if self.leader == Some(from) && self.forwarding.answer(batch, index, out) {
+            self.maybe_forward(out);
         }
-        let mut current = core::mem::take(&mut self.forwarding.current);
-        for ticket in current.drain(..) {
-            match index {
-                // Early: the leader speaks of what is on a quorum's disks.
-                Some(index) => out.event_early(LogEvent::ReadReady { ticket, index, valid_until: None }),
-                None => self.refuse(ticket, Refusal::LeadershipLost, out),
-            }
-        }
-        self.forwarding.current = current;
-        self.maybe_forward(out);
     }
 
     /// A batch that was lost on the way is sent again after a heartbeat; the leader knows it by
     /// its number. When the oldest read has waited for an election timeout, all are refused.
     pub(super) fn retry_forwarded_reads(&mut self, out: &mut Effects<Self>) {
-        let timing = self.config.timing;
-        let forwarding = &mut self.forwarding;
-        if !forwarding.current.is_empty() && self.now >= forwarding.current_since + timing.election {
-            return self.refuse_forwarded_reads(out);
+        match self.forwarding.overdue(self.now, &self.config.timing) {
+            Some(Overdue::Repeat(batch)) => self.send_sync(batch, out),
+            Some(Overdue::GiveUp) => self.forwarding.refuse(out),
+            None => {}
         }
-        if !forwarding.current.is_empty() && self.now >= forwarding.sent + timing.heartbeat {
-            self.send_sync(out);
-        }
-    }
-
-    pub(super) fn refuse_forwarded_reads(&mut self, out: &mut Effects<Self>) {
-        let mut forwarding = core::mem::take(&mut self.forwarding);
-        for ticket in forwarding.current.drain(..).chain(forwarding.next.drain(..)) {
-            self.refuse(ticket, Refusal::LeadershipLost, out);
-        }
-        self.forwarding = forwarding;
-    }
-}
-
-impl Forwarding {
-    pub(super) fn starting_at(batch: u64) -> Forwarding {
-        Forwarding { batch, ..Forwarding::default() }
-    }
-
-    /// When the oldest read of the current batch arrived, and when the batch was last sent.
-    pub(super) fn since_and_sent(&self) -> (Time, Time) {
-        (self.current_since, self.sent)
-    }
-
-    /// Those of `next` are no older than those of `current`, and wait only while there are such.
-    pub(super) fn deadline(&self, timing: &Timing) -> Option<Time> {
-        let refuse = self.current_since + timing.election;
-        (!self.current.is_empty()).then(|| refuse.min(self.sent + timing.heartbeat))
     }
 }

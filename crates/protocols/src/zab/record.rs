@@ -3,7 +3,7 @@
 use crate::contract::Describe;
 use crate::log::{Epoch, Index, Payload};
 use crate::types::NodeId;
-use crate::wire::{DecodeError, Reader, Wire, put_bytes, put_list, put_varint};
+use crate::wire::{DecodeError, Reader, Wire, put_list, put_varint};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -156,29 +156,14 @@ pub(super) fn node(input: &mut Reader) -> Result<Option<NodeId>, DecodeError> {
 pub(super) fn encode_entries(entries: &[Entry], out: &mut Vec<u8>) {
     put_list(out, entries, |entry, out| {
         put_varint(out, entry.epoch.0);
-        match &entry.payload {
-            Payload::Noop => out.push(0),
-            Payload::Command(bytes) => {
-                out.push(1);
-                put_bytes(out, bytes);
-            }
-            Payload::Membership(bytes) => {
-                out.push(2);
-                put_bytes(out, bytes);
-            }
-        }
+        entry.payload.encode(out);
     });
 }
 
 pub(super) fn decode_entries(input: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
     input.list("entries", |input| {
         let epoch = Epoch(input.varint("entry epoch")?);
-        let payload = match input.byte("payload kind")? {
-            0 => Payload::Noop,
-            1 => Payload::Command(input.bytes("command")?),
-            2 => Payload::Membership(input.bytes("membership")?),
-            kind => return Err(DecodeError::Invalid { what: "payload kind", value: u64::from(kind) }),
-        };
+        let payload = Payload::decode(input)?;
         Ok(Entry { epoch, payload })
     })
 }

@@ -2,14 +2,14 @@
 
 use super::discovery::are_readable;
 use super::history::History;
-use super::host::HostRead;
 use super::learner::Learner;
-use super::membership::{Configuration, Membership};
-use super::read::{Forwarding, Reads};
 use super::record::{Entry, Epochs, Record, Zxid};
 use super::{Part, Zab};
 use crate::contract::Effects;
+use crate::host_read::HostRead;
 use crate::log::{Epoch, Index, LogBase, LogConfig};
+use crate::membership::{Configuration, Membership};
+use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::Time;
 use alloc::collections::VecDeque;
@@ -68,7 +68,7 @@ impl Zab {
             commit_pinged: Index::ZERO,
             change: None,
             transfer: None,
-            reads: Reads::default(),
+            reads: Rounds::default(),
             forwarding: Forwarding::default(),
             reported: None,
             ignored: 0,

@@ -9,6 +9,7 @@ use super::message::{Message, Notification, Vote};
 use super::{Part, Phase, Zab};
 use crate::contract::Effects;
 use crate::log::{ChangeRefusal, Epoch, LogEvent, Refusal, Ticket};
+use crate::membership::Peers;
 use crate::types::{NodeId, Time};
 
 /// A transfer that was asked of this member and has not ended.
@@ -106,16 +107,6 @@ impl Zab {
         id != self.config.id
             && self.membership.current().voters().any(|voter| voter == id)
             && self.is_reachable(id)
-    }
-
-    /// Whether a member follows and has answered within an election timeout.
-    pub(super) fn is_reachable(&self, id: NodeId) -> bool {
-        let election = self.config.timing.election;
-        let answers = |i: usize| {
-            let learner = &self.learners[i];
-            learner.promised.is_some() && !learner.observer && self.now < learner.heard + election
-        };
-        id == self.config.id || self.learner(id).is_some_and(answers)
     }
 
     /// Somebody else leads.

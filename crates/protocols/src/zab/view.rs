@@ -98,7 +98,7 @@ impl ReplicatedLog for Zab {
                     lines.push(("fetches history", format!("of {id}")));
                 }
                 lines.extend(self.learners.iter().map(|learner| ("learner", learner.describe())));
-                lines.push(("round of reads", self.reads.round.to_string()));
+                lines.push(("round of reads", self.reads.latest().to_string()));
             }
         }
         lines
@@ -177,16 +177,5 @@ impl Zab {
             }
         }
         self.forwarding.digest(now, digest);
-    }
-}
-
-impl super::read::Forwarding {
-    fn digest(&self, now: Time, digest: &mut Fingerprint) {
-        (self.current.as_slice(), self.next.as_slice()).hash(digest);
-        if !self.current.is_empty() {
-            self.batch.hash(digest);
-            let (since, sent) = self.since_and_sent();
-            (now.since(since).as_nanos() as u64, now.since(sent).as_nanos() as u64).hash(digest);
-        }
     }
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod multi_paxos;
 mod oracle;
 mod random;
+mod random_runs;
 mod recovery;
 mod script;
 mod scripts;

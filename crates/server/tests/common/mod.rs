@@ -1,6 +1,6 @@
 //! Clusters on this machine, and a small client to drive them.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unused_macros, unreachable_pub, reason = "each test file uses its part")]
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
@@ -10,6 +10,30 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use synod_server::{Config, MemberAddress, Server};
 use synod_store::proto::etcdserverpb as pb;
+
+/// Makes of each function a test for every protocol, whose name it is called with.
+macro_rules! on_every_protocol {
+    ($($test:ident;)*) => {
+        $(mod $test {
+            #[test]
+            fn raft() {
+                super::$test("raft");
+            }
+            #[test]
+            fn multi_paxos() {
+                super::$test("multi-paxos");
+            }
+            #[test]
+            fn zab() {
+                super::$test("zab");
+            }
+            #[test]
+            fn viewstamped() {
+                super::$test("viewstamped");
+            }
+        })*
+    };
+}
 
 /// How long anything may take on a busy machine before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,8 +76,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(count: usize) -> Cluster {
+        Cluster::of("raft", count)
+    }
+
+    /// A cluster that runs this protocol.
+    pub fn of(protocol: &str, count: usize) -> Cluster {
         let directory = tempfile::tempdir().expect("a directory");
-        let configs = configs(directory.path(), count);
+        let mut configs = configs(directory.path(), count);
+        configs.iter_mut().for_each(|config| config.protocol = protocol.to_owned());
         let servers = configs.iter().map(|_| None).collect();
         let mut cluster = Cluster { directory, configs, servers, lines: Arc::default() };
         for i in 0..count {

@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::network::{Arrival, Fate};
 use crate::queue::Due;
 use std::hash::Hasher;
-use synod_node::{DiskCommand, Input, PeerMessage};
+use synod_node::{DiskCommand, Input, PeerSend};
 use synod_protocols::log::{ReplicatedLog, Ticket};
 use synod_protocols::{Describe, NodeId, Wire};
 
@@ -14,12 +14,13 @@ use synod_protocols::{Describe, NodeId, Wire};
 const WRITE_NANOS: u64 = 50_000;
 
 impl<P: ReplicatedLog> World<'_, P> {
-    pub(super) fn send(&mut self, from: u8, to: NodeId, message: PeerMessage<P::Message>) {
+    pub(super) fn send(&mut self, from: u8, PeerSend { to, message, early }: PeerSend<P::Message>) {
         let to = (to.0 - 1) as u8;
         self.scratch.clear();
         message.encode(&mut self.scratch);
         self.counts.messages += 1;
-        self.counts.bytes += self.scratch.len() as u64;
+        let bytes = self.scratch.len() as u64;
+        self.counts.bytes += bytes;
         let mut digest = std::mem::take(&mut self.digest);
         digest.word(u64::from(from) << 8 | u64::from(to));
         digest.write(&self.scratch);
@@ -34,7 +35,8 @@ impl<P: ReplicatedLog> World<'_, P> {
                     Fate::Lost(why) => (None, Some(why)),
                 };
                 let (from, to, detail) = (member(from), member(to), detail.clone());
-                self.sink.event(self.now, &Event::Send { m, copy_of, from, to, name, detail, at, lost });
+                let sent = Event::Send { m, copy_of, from, to, name, detail, bytes, early, at, lost };
+                self.sink.event(self.now, &sent);
             };
             show(number, None, fate);
             if let Some((copy, fate)) = copy {

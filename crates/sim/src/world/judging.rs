@@ -8,8 +8,12 @@ use synod_check::model::KeyValue;
 use synod_protocols::log::{ReplicatedLog, Role};
 
 /// What judging a history may cost.
-const JUDGE: Limits =
-    Limits { configurations_max: 2_000_000, bytes_max: 256 << 20, minimise_configurations_max: 100_000 };
+const JUDGE: Limits = Limits {
+    configurations_max: 2_000_000,
+    bytes_max: 256 << 20,
+    minimise_configurations_max: 100_000,
+    threads_max: 1,
+};
 
 impl<P: ReplicatedLog> World<'_, P> {
     /// Judges the whole run.

@@ -1,0 +1,6 @@
+//! The laboratory from outside: its server's answers, and its page in a real browser.
+
+mod api;
+mod host;
+mod page;
+mod pages;
