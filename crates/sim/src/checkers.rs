@@ -35,6 +35,8 @@ const UNSEEN: u64 = 0;
 /// The picture of everything.
 #[derive(Debug)]
 pub(crate) struct Checkers {
+    /// Whether each position is agreed on by itself.
+    by_position: bool,
     leaders: BTreeMap<u64, u8>,
     /// What was committed, from index 1.
     chosen: Vec<Chosen>,
@@ -100,10 +102,11 @@ struct Shadow {
 
 impl Checkers {
     /// For a cluster founded by `nodes` members, `size` with those that join it.
-    pub(crate) fn new(nodes: u8, size: u8) -> Checkers {
+    pub(crate) fn new<P: ReplicatedLog>(nodes: u8, size: u8) -> Checkers {
         let founding = (0..nodes).map(|index| (index, MemberPart::Voter)).collect();
         Checkers {
             founding,
+            by_position: !P::LOG_MATCHING,
             leaders: BTreeMap::new(),
             chosen: Vec::new(),
             known: Vec::new(),
@@ -208,7 +211,7 @@ impl Checkers {
             );
             self.violation(t, "state-machine safety", detail);
         }
-        if moved {
+        if moved || self.by_position {
             self.observe_log(t, member, process, status);
         }
         let shadow = &mut self.members[usize::from(member)];
@@ -244,14 +247,17 @@ impl Checkers {
             }
             self.members[at].log.truncate(last as usize);
         }
-        // Back from the end to where the log is as it was.
+        // Back from the end to where the log is as it was. Where each position is agreed on by itself, any that is not
+        // known to be committed may have changed.
+        let settled = if self.by_position { self.members[at].committed } else { last };
         let mut fresh = Vec::new();
         let mut changed_at = 0;
         let mut index = last;
         while index > 0 {
             let old = self.members[at].log.get(index as usize - 1).copied();
             match process.entry(Index(index)) {
-                Some((epoch, _)) if old == Some(epoch.0) => break,
+                Some((epoch, _)) if old == Some(epoch.0) && index <= settled => break,
+                Some((epoch, _)) if old == Some(epoch.0) => {}
                 Some((epoch, payload)) => {
                     if matches!(payload, Payload::Membership(_)) {
                         changed_at = changed_at.max(index);
@@ -259,7 +265,8 @@ impl Checkers {
                     fresh.push((index, epoch.0, payload_digest(payload)));
                 }
                 // No longer in memory: it was seen when it was, or is what the disk held at the start.
-                None if old.is_some() => break,
+                None if old.is_some() && index <= settled => break,
+                None if old.is_some() => {}
                 None => fresh.push((index, UNSEEN, 0)),
             }
             index -= 1;
@@ -316,8 +323,10 @@ impl Checkers {
         }
         let log = &self.members[usize::from(member)].log;
         let missing = self.chosen.iter().enumerate().find(|(i, chosen)| {
-            chosen.committed_in < epoch
-                && log.get(*i).is_none_or(|found| *found != chosen.epoch && *found != UNSEEN)
+            let holds = |found: &u64| {
+                *found == chosen.epoch || *found == UNSEEN || self.is_proposed_again(i + 1, *found)
+            };
+            chosen.committed_in < epoch && !log.get(*i).is_some_and(holds)
         });
         if let Some((i, chosen)) = missing {
             let held = log.get(i).map_or("nothing".to_owned(), |epoch| format!("an entry of epoch {epoch}"));
@@ -378,7 +387,9 @@ impl Checkers {
         let holds = |member: u8| {
             let shadow = &self.members[usize::from(member)];
             shadow.durable >= index as u64
-                && shadow.log.get(index - 1).is_some_and(|found| *found == epoch || *found == UNSEEN)
+                && shadow.log.get(index - 1).is_some_and(|found| {
+                    *found == epoch || *found == UNSEEN || self.is_proposed_again(index, *found)
+                })
         };
         let counts = |member: u8| {
             let Shadow { members, members_before, changed_at, .. } = &self.members[usize::from(member)];
@@ -395,6 +406,17 @@ impl Checkers {
                 format!("entry {index} of epoch {epoch} counts as committed, and {who} alone has it on disk");
             self.violation(t, "durability", detail);
         }
+    }
+
+    /// Whether the entry of that epoch repeats what was chosen at the index in an earlier one. Where each position is
+    /// agreed on by itself, whoever accepted the later one holds what was chosen.
+    fn is_proposed_again(&self, index: usize, epoch: u64) -> bool {
+        let chosen = self.chosen[index - 1];
+        let known =
+            self.known.get(index - 1).into_iter().flat_map(|known| known.first.iter().chain(&known.more));
+        self.by_position
+            && epoch > chosen.epoch
+            && known.clone().any(|seen| seen.epoch == epoch && seen.digest == chosen.digest)
     }
 
     /// A client was told that its command was applied there.
@@ -451,6 +473,8 @@ fn payload_digest(payload: &Payload) -> u64 {
 mod tests {
     use super::*;
     use synod_protocols::log::Epoch;
+    use synod_protocols::multi_paxos::MultiPaxos;
+    use synod_protocols::raft::Raft;
 
     fn entry(index: u64, epoch: u64, command: &'static str) -> CommittedEntry {
         CommittedEntry { index: Index(index), epoch: Epoch(epoch), payload: Payload::Command(command.into()) }
@@ -474,7 +498,7 @@ mod tests {
 
     /// Three members that hold and have synced two entries of epoch 1.
     fn checkers() -> Checkers {
-        let mut checkers = Checkers::new(3, 3);
+        let mut checkers = Checkers::new::<Raft>(3, 3);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1, 1];
             checkers.on_synced(member, 2, true);
@@ -509,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_commit_without_a_majority_of_disks_is_found() {
-        let mut checkers = Checkers::new(3, 3);
+        let mut checkers = Checkers::new::<Raft>(3, 3);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1];
             checkers.on_synced(member, 1, member == 0);
@@ -517,6 +541,39 @@ mod tests {
         checkers.on_committed(1, 0, &[entry(1, 1, "a")], &status(Role::Leader, 1));
         assert_eq!(promises(&checkers), ["durability"]);
         assert!(checkers.violations[0].detail.contains("n1 alone"), "{}", checkers.violations[0].detail);
+    }
+
+    #[test]
+    fn what_was_chosen_and_proposed_again_counts_where_positions_are_agreed_on_one_by_one() {
+        let with = |mut checkers: Checkers, digest: u64| {
+            for member in 0..3 {
+                checkers.members[usize::from(member)].log = vec![if member == 0 { 1 } else { 2 }];
+                checkers.on_synced(member, 1, member < 2);
+            }
+            checkers.learn(1, 2, 1, Seen { epoch: 2, digest, previous: 0 });
+            checkers.on_committed(1, 0, &[entry(1, 1, "a")], &status(Role::Leader, 1));
+            promises(&checkers)
+        };
+        let same = payload_digest(&Payload::Command("a".into()));
+        assert_eq!(with(Checkers::new::<MultiPaxos>(3, 3), same), [""; 0]);
+        assert_eq!(with(Checkers::new::<MultiPaxos>(3, 3), same + 1), ["durability"]);
+        assert_eq!(with(Checkers::new::<Raft>(3, 3), same), ["durability"]);
+    }
+
+    #[test]
+    fn while_members_change_a_quorum_is_two_majorities() {
+        let parts = [
+            MemberPart::Voter,
+            MemberPart::Leaving,
+            MemberPart::Leaving,
+            MemberPart::Entering,
+            MemberPart::Entering,
+        ];
+        let members: Vec<(u8, MemberPart)> = (0..).zip(parts).collect();
+        let counts = |holders: &[u8]| is_quorum(&members, |member| holders.contains(&member));
+        assert!(counts(&[0, 1, 3]) && counts(&[1, 2, 3, 4]));
+        assert!(!counts(&[0, 1]) && !counts(&[0, 3]) && !counts(&[1, 2, 3]) && !counts(&[]));
+        assert!(!is_quorum(&[(0, MemberPart::Learner { promote: true })], |_| true));
     }
 
     #[test]
@@ -548,7 +605,6 @@ mod tests {
     #[test]
     fn a_member_may_come_back_shorter_only_by_what_was_being_written() {
         use synod_protocols::log::{LogConfig, LogLimits, Timing};
-        use synod_protocols::raft::Raft;
         use synod_protocols::{Effects, NodeId, Process, Recovery, Time};
         let (timing, limits) = (Timing::default(), LogLimits::default());
         let common = LogConfig { timing, limits, ..LogConfig::new(NodeId(1), vec![NodeId(1)], 1) };

@@ -24,8 +24,7 @@
 //! linearizability at the end, and what a script expects of progress is asked for after its last
 //! fault. [`swarm`] makes scripts of random faults from seeds, and [`Campaign`] runs many of them.
 //!
-//! What it leaves out: membership changes and snapshots (the nodes have none yet), faults of memory
-//! and processors, and malicious members.
+//! What it leaves out: faults of memory and processors, and malicious members.
 
 pub mod bank;
 mod campaign;
