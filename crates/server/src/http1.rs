@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::{parse_duration, parse_name};
 use crate::events::{WATCHERS_MAX, role_name};
 use crate::member::{Event, Member};
-use crate::peers::LinkFault;
+use crate::peers::FaultChange;
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -272,9 +272,9 @@ fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8]) -> Respons
         }
     };
     match changes(member, &request) {
-        Ok(faults) => {
-            for (peer, fault) in faults {
-                member.tell(Event::Fault { peer, fault });
+        Ok(changes) => {
+            for (peer, change) in changes {
+                member.tell(Event::Fault { peer, change });
             }
             json_response(StatusCode::OK, &json!({"ok": true}))
         }
@@ -282,37 +282,38 @@ fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8]) -> Respons
     }
 }
 
-/// The links' faults after the request.
+/// What the request changes, for each peer that it names.
 fn changes<P: ReplicatedLog + 'static>(
     member: &Member<P>,
     request: &FaultRequest,
-) -> Result<BTreeMap<NodeId, LinkFault>, String> {
-    let mut faults: BTreeMap<NodeId, LinkFault> =
-        member.core.borrow().links.iter().map(|(peer, link)| (*peer, link.fault)).collect();
-    let mut at = |name: &String, change: &dyn Fn(&mut LinkFault)| {
-        let fault = parse_name(name).ok().and_then(|peer| faults.get_mut(&peer));
-        fault.map(change).ok_or_else(|| format!("{name:?} is no peer of {}", member.id))
+) -> Result<BTreeMap<NodeId, FaultChange>, String> {
+    let mut changes: BTreeMap<NodeId, FaultChange> = BTreeMap::new();
+    let mut at = |name: &String, change: &dyn Fn(&mut FaultChange)| {
+        let peer = parse_name(name).ok().filter(|peer| member.core.borrow().links.contains_key(peer));
+        let peer = peer.ok_or_else(|| format!("{name:?} is no peer of {}", member.id))?;
+        change(changes.entry(peer).or_default());
+        Ok::<(), String>(())
     };
     for name in &request.unblock {
-        at(name, &|fault| (fault.block_in, fault.block_out) = (false, false))?;
+        at(name, &|fault| (fault.block_in, fault.block_out) = (Some(false), Some(false)))?;
     }
     for name in &request.block {
-        at(name, &|fault| (fault.block_in, fault.block_out) = (true, true))?;
+        at(name, &|fault| (fault.block_in, fault.block_out) = (Some(true), Some(true)))?;
     }
     for name in &request.block_in {
-        at(name, &|fault| fault.block_in = true)?;
+        at(name, &|fault| fault.block_in = Some(true))?;
     }
     for name in &request.block_out {
-        at(name, &|fault| fault.block_out = true)?;
+        at(name, &|fault| fault.block_out = Some(true))?;
     }
     for (name, delay) in &request.delay {
         let delay = parse_duration(delay)?;
         if delay > DELAY_MAX {
             return Err(format!("a delay of {delay:?} is above {DELAY_MAX:?}"));
         }
-        at(name, &|fault| fault.delay = delay)?;
+        at(name, &|fault| fault.delay = Some(delay))?;
     }
-    Ok(faults)
+    Ok(changes)
 }
 
 async fn body(mut body: Incoming) -> Result<Bytes, Response<Content>> {

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::frame::{Hello, Kind};
 use crate::members::Members;
-use crate::peers::{Connection, Link, LinkFault};
+use crate::peers::{Connection, FaultChange, Link};
 use crate::recorder::Recorder;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub(crate) enum Event<P: ReplicatedLog> {
     /// The state is durable as far as was asked for, or cannot be made so.
     Persisted { ticket: Ticket, result: Result<(), String> },
     /// What is done to a link on purpose.
-    Fault { peer: NodeId, fault: LinkFault },
+    Fault { peer: NodeId, change: FaultChange },
 }
 
 /// What the storing thread says when the state is durable.
@@ -396,9 +396,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             Event::Persisted { ticket, result } => {
                 core.node.step(now, Input::Persisted { ticket, result }, &mut core.outbox);
             }
-            Event::Fault { peer, fault } => {
+            Event::Fault { peer, change } => {
                 let Some(link) = core.links.get_mut(&peer) else { return };
-                let before = std::mem::replace(&mut link.fault, fault);
+                let (before, fault) = (link.fault, link.fault.after(change));
+                link.fault = fault;
                 core.events.link_fault(now, peer, before, fault);
                 // What was dropped meanwhile leaves a gap, and a session has none: begin another.
                 if (before.block_in && !fault.block_in) || (before.block_out && !fault.block_out) {

@@ -72,6 +72,25 @@ pub(crate) struct LinkFault {
     pub(crate) delay: Duration,
 }
 
+/// What a request changes about a link. (Not what it makes of it: requests that are carried out one
+/// after the other must not undo each other, though all were read before the first was.)
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FaultChange {
+    pub(crate) block_in: Option<bool>,
+    pub(crate) block_out: Option<bool>,
+    pub(crate) delay: Option<Duration>,
+}
+
+impl LinkFault {
+    pub(crate) fn after(self, change: FaultChange) -> LinkFault {
+        LinkFault {
+            block_in: change.block_in.unwrap_or(self.block_in),
+            block_out: change.block_out.unwrap_or(self.block_out),
+            delay: change.delay.unwrap_or(self.delay),
+        }
+    }
+}
+
 /// This member's end of the link to one peer.
 pub(crate) struct Link {
     pub(crate) peer: NodeId,

@@ -42,6 +42,8 @@ struct Shared {
     members: Vec<Member>,
     /// Links that are cut, as ordered pairs.
     cuts: Mutex<BTreeSet<(String, String)>>,
+    /// Held while a member is told of its cuts: whoever tells it last says what holds now.
+    telling: tokio::sync::Mutex<()>,
     events: broadcast::Sender<Arc<str>>,
     /// The boot clock when the demo started: the page's time zero.
     origin: u64,
@@ -103,6 +105,7 @@ impl Supervisor {
         let shared = Shared {
             members,
             cuts: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             events: broadcast::channel(EVENTS_MAX).0,
             origin: boot_clock(),
             protocol: "raft".into(),
@@ -276,6 +279,8 @@ impl Supervisor {
             let (supervisor, other) = (self.clone(), members[other].name.clone());
             tokio::spawn(async move {
                 let member = &supervisor.shared.members[at];
+                let _telling = supervisor.shared.telling.lock().await;
+                let cut = lock(&supervisor.shared.cuts).contains(&(member.name.clone(), other.clone()));
                 let verb = if cut { "block" } else { "unblock" };
                 if let Err(why) = post_fault(member.client, &json!({ verb: [other] })).await {
                     let text = format!("{} could not be told to {verb} {other}: {why}", member.name);
