@@ -6,7 +6,7 @@ import { LESSONS } from './lessons.js';
 import { aboutProtocol } from './protocols.js';
 import { simAddress } from './script.js';
 
-/** @typedef {{protocol:string, fault:string, runs:number, unsafe_runs:number, stalled_runs:number, faults:number, as_expected:boolean, example:any}} Cell */
+/** @typedef {{protocol:string, fault:string, runs:number, unsafe_runs:number, stalled_runs:number, faults:number, as_expected:boolean, served:boolean, example:any}} Cell */
 
 /** Draws the page, once. @param {HTMLElement} box @param {(why:string) => void} complain */
 export async function drawMatrix(box, complain) {
@@ -35,9 +35,9 @@ export async function drawMatrix(box, complain) {
 function drawCell(matrix, cell, complain) {
   if (!cell) return h('td');
   const { unsafe_runs: broken, stalled_runs: stalled, runs } = cell;
-  const [kind, sign, text] = broken ? ['bad', '✗', `${broken} of ${runs} broken`] : stalled ? ['open', '–', `safe, ${stalled} of ${runs} stall`] : ['good', '✓', 'kept'];
+  const [kind, sign, text] = cell.served === false ? ['open', '·', 'not served'] : broken ? ['bad', '✗', `${broken} of ${runs} broken`] : stalled ? ['open', '–', `safe, ${stalled} of ${runs} stall`] : ['good', '✓', 'kept'];
   const example = cell.example;
-  const title = example ? `${example.violation.promise}: ${example.violation.detail}` : `${cell.faults.toLocaleString('en')} faults in ${runs} runs, and every promise was kept`;
+  const title = cell.served === false ? 'This protocol refuses what this row is about, and the runs were judged all the same' : example ? `${example.violation.promise}: ${example.violation.detail}` : `${cell.faults.toLocaleString('en')} faults in ${runs} runs, and every promise was kept`;
   return h('td', {}, h('button', {
     type: 'button', class: `cell ${kind}${cell.as_expected ? '' : ' wrong'}`, title, 'data-cell': `${cell.protocol}/${cell.fault}`,
     onclick: () => open(matrix, cell).catch((error) => complain(error.message)),

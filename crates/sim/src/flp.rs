@@ -80,11 +80,11 @@ impl Consensus for Paxos {
     }
 
     fn propose(value: bool) -> paxos::Propose {
-        paxos::Propose(vec![u8::from(value)].into())
+        paxos::Propose(vec![b'0' + u8::from(value)].into())
     }
 
     fn outcome(event: &paxos::Chosen) -> bool {
-        event.0[0] == 1
+        event.0[0] == b'1'
     }
 
     fn spreads(message: &paxos::Message) -> bool {
