@@ -48,12 +48,14 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "index.html" HTML;
     "style.css" CSS;
     "icon.svg" SVG;
+    "bars.js" SCRIPT;
     "compare.js" SCRIPT;
     "dom.js" SCRIPT;
     "editor.js" SCRIPT;
     "flp.js" SCRIPT;
     "gestures.js" SCRIPT;
     "help.js" SCRIPT;
+    "histories.js" SCRIPT;
     "inspector.js" SCRIPT;
     "lessons.js" SCRIPT;
     "live.js" SCRIPT;
@@ -70,6 +72,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "table.js" SCRIPT;
     "trace.js" SCRIPT;
     "transport.js" SCRIPT;
+    "verdicts.js" SCRIPT;
     "view.js" SCRIPT;
     "words.js" SCRIPT;
 };

@@ -3,6 +3,7 @@
 use crate::live::{LiveAction, LiveCluster, LiveFeed, gap};
 use crate::runs::{RUN_TIME_MAX, Runs};
 use crate::trace::{TRACE_VERSION, Trace};
+use crate::verdicts::{self, HISTORY_BYTES_MAX, RunHistory};
 use crate::{Lab, LabError, assets};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
@@ -72,6 +73,8 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/run", post(run))
         .route("/api/swarm", post(swarm))
         .route("/api/flp", post(flp))
+        .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
+        .route("/api/history/run", post(run_history))
         .route("/api/recorded", get(recorded))
         .route("/api/events", get(events))
         .route("/api/live", get(live))
@@ -231,6 +234,41 @@ async fn flp(body: Bytes) -> Response {
     }
 }
 
+/// A history of anybody's, judged.
+async fn history(body: Bytes) -> Response {
+    judged(move || verdicts::judged_text(&body)).await
+}
+
+/// The operations of a simulated run, judged.
+async fn run_history(State(shared): App, body: Bytes) -> Response {
+    let asked: RunHistory = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this names no run: {error}")),
+    };
+    let Some(trace) = shared.runs.by_hash(&asked.run) else { return no_run() };
+    judged(move || match (trace.history(), asked.until) {
+        (None, _) => Err((StatusCode::NOT_FOUND, "the clients of this run kept no history".into())),
+        (Some(history), None) => verdicts::judged(history),
+        (Some(history), Some(t)) => verdicts::judged(&verdicts::until(history, t)),
+    })
+    .await
+}
+
+/// Judges apart from the event loop.
+async fn judged(
+    work: impl FnOnce() -> Result<serde_json::Value, (StatusCode, String)> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err((status, why))) => refuse(status, why),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn no_run() -> Response {
+    refuse(StatusCode::NOT_FOUND, "this run is no longer kept here: send its script again (POST /api/run)")
+}
+
 async fn recorded(State(shared): App) -> Response {
     match &shared.recorded {
         Some(trace) => Json(trace.header()).into_response(),
@@ -248,10 +286,7 @@ struct Window {
 async fn events(State(shared): App, Query(window): Query<Window>) -> Response {
     let recorded = shared.recorded.as_ref().filter(|trace| trace.hash() == window.run);
     let Some(trace) = recorded.cloned().or_else(|| shared.runs.by_hash(&window.run)) else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            "this run is no longer kept here: send its script again (POST /api/run)",
-        );
+        return no_run();
     };
     if window.from > window.to {
         return refuse(StatusCode::BAD_REQUEST, "the window ends before it begins: from > to");

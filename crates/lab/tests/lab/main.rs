@@ -4,3 +4,4 @@ mod api;
 mod host;
 mod page;
 mod pages;
+mod verdicts;
