@@ -21,8 +21,8 @@ mod verdicts;
 pub use export::{EXPORT_BYTES_MAX, ExportError, export};
 pub use lessons::LESSONS;
 pub use live::{
-    LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveNode,
-    LiveVerb,
+    LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveHistory,
+    LiveNode, LiveVerb,
 };
 pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError, simulate};
 pub use server::{BoundLab, SCRIPT_BYTES_MAX};

@@ -75,6 +75,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/flp", post(flp))
         .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
         .route("/api/history/run", post(run_history))
+        .route("/api/history/live", get(live_history))
         .route("/api/recorded", get(recorded))
         .route("/api/events", get(events))
         .route("/api/live", get(live))
@@ -250,6 +251,19 @@ async fn run_history(State(shared): App, body: Bytes) -> Response {
         (None, _) => Err((StatusCode::NOT_FOUND, "the clients of this run kept no history".into())),
         (Some(history), None) => verdicts::judged(history),
         (Some(history), Some(t)) => verdicts::judged(&verdicts::until(history, t)),
+    })
+    .await
+}
+
+/// What the live cluster's clients have asked and heard until now, judged.
+async fn live_history(State(shared): App) -> Response {
+    let Some((cluster, _)) = shared.live.clone() else { return no_live() };
+    judged(move || {
+        let none = "nobody has asked this cluster anything yet: let clients ask, on its page";
+        let history = cluster.history().ok_or((StatusCode::NOT_FOUND, none.to_owned()))?;
+        let mut view = verdicts::judged_growing(&history.text)?;
+        view["growing"] = history.growing.into();
+        Ok(view)
     })
     .await
 }

@@ -47,6 +47,15 @@ pub(crate) fn judged_text(text: &[u8]) -> Result<Value, (StatusCode, String)> {
     Ok(view)
 }
 
+/// As [`judged_text`], of a file that is still written: its last line may not be whole yet.
+///
+/// # Errors
+/// The same.
+pub(crate) fn judged_growing(text: &[u8]) -> Result<Value, (StatusCode, String)> {
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    judged_text(&text[..whole])
+}
+
 /// Judges the operations of a history for every model that its object has.
 ///
 /// # Errors
@@ -163,7 +172,8 @@ struct Places {
 impl Places {
     fn of(history: &History) -> Places {
         let operations = history.operations.iter();
-        let moments = operations.flat_map(|operation| [Some(operation.invoked), operation.returned]).flatten();
+        let moments =
+            operations.flat_map(|operation| [Some(operation.invoked), operation.returned]).flatten();
         let mut moments: Vec<Moment> = moments.chain(history.notes.iter().map(|note| note.moment)).collect();
         moments.sort_by_key(|moment| moment.order);
         let timed = moments.iter().all(|moment| moment.time.is_some());
@@ -239,10 +249,15 @@ mod tests {
         let mut text = String::from("{\"synod-history\":1,\"object\":\"kv\"}\n");
         for id in 0..2_000_u64 {
             let (start, end) = (id * 10, id * 10 + 5);
-            let what = if id % 2 == 0 { format!("\"op\":\"put\",\"key\":\"x\",\"value\":{id}") } else { "\"op\":\"get\",\"key\":\"x\"".into() };
+            let what = if id % 2 == 0 {
+                format!("\"op\":\"put\",\"key\":\"x\",\"value\":{id}")
+            } else {
+                "\"op\":\"get\",\"key\":\"x\"".into()
+            };
             let seen = if id == 1_001 { 4 } else { id - id % 2 };
             let value = if id % 2 == 0 { String::new() } else { format!(",\"value\":{seen}") };
-            text += &format!("{{\"event\":\"invoke\",\"id\":{id},\"client\":\"a\",\"time\":{start},{what}}}\n");
+            text +=
+                &format!("{{\"event\":\"invoke\",\"id\":{id},\"client\":\"a\",\"time\":{start},{what}}}\n");
             text += &format!("{{\"event\":\"ok\",\"id\":{id},\"time\":{end}{value}}}\n");
         }
         let view = judged_text(text.as_bytes()).expect("a history");

@@ -60,6 +60,9 @@ export class Bars {
     if (focus) svg.querySelector(`[data-op="${focus}"]`)?.focus({ preventScroll: true });
   }
 
+  /** Shows the latest operations while there come more. @param {boolean} follow */
+  toEnd(follow) { if (follow) this.view.scrollLeft = this.view.scrollWidth; }
+
   /** @param {Operation} o */
   bar(o) {
     const { scale } = this, y = this.top.get(o.id), x = scale.x(o.start), end = o.end === null ? scale.width - 4 : scale.x(o.end);

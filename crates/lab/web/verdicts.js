@@ -18,6 +18,8 @@ const MEANS = /** @type {Record<string, string>} */ ({
   causal: 'Nobody sees an effect before its cause; the rest in any order.',
   eventual: 'Only what was written is read, and in the end everybody reads the same.',
 });
+/** How often a history that grows is asked for. */
+const LIVE_MS = 700;
 const SIGN = { yes: '✓', no: '✗', unknown: '?' }, KIND = { yes: 'good', no: 'bad', unknown: 'open' };
 const FIELDS = /** @type {Record<string, string[]>} */ ({ kv: ['get', 'put', 'delete', 'cas'], register: ['read', 'write', 'cas'] });
 
@@ -44,6 +46,7 @@ export class Verdicts {
     this.selected = null;
     const text = told.get('d'), carried = text ? fromAddress(text) : null;
     if (text && !carried) this.does.complain('This address carries no history; here is the first example.');
+    if (fragment.split('&').includes('live')) { await this.fromLive(ticket); return; }
     if (told.has('s')) { await this.fromRun(readAddress(fragment.replace('#verdicts', '#sim')), ticket); return; }
     const example = EXAMPLES.find((one) => one.id === told.get('e')) ?? (carried ? null : EXAMPLES[0]);
     this.example = example ?? null;
@@ -61,6 +64,21 @@ export class Verdicts {
       this.source = `The operations of a simulated run of ${trace.header.protocol}, seed ${trace.header.seed}${t === null ? '' : `, up to ${(t / 1e9).toFixed(2)} s`}`;
       this.take(view);
     } catch (error) { this.does.complain(/** @type {Error} */ (error).message); }
+  }
+
+  /** What clients of the live cluster asked and heard, and go on to ask and hear. @param {number} ticket */
+  async fromLive(ticket) {
+    this.example = null;
+    for (;;) {
+      const response = await fetch('/api/history/live').catch(() => null), view = await response?.json().catch(() => null);
+      if (ticket !== this.asked || this.box.hidden) return;
+      if (!response?.ok) { this.does.complain(view?.error ?? 'The laboratory does not answer. Is it still running?'); this.hold(structuredClone(EXAMPLES[0].held)); return; }
+      this.source = `${view.judgement.operations} operations of clients of the live cluster${view.growing ? ', who go on asking: break something' : ''}`;
+      this.take(view);
+      this.bars?.toEnd(view.growing);
+      if (!view.growing) return;
+      await new Promise((again) => { setTimeout(again, LIVE_MS); });
+    }
   }
 
   /** A file that somebody dropped, in any format that the checker reads. @param {File} file */
@@ -175,7 +193,7 @@ export class Verdicts {
     this.box.replaceChildren(
       h('header', { class: 'page-head' }, h('p', { class: 'eyebrow', text: 'Consistency' }), h('h1', { text: 'What did they promise, and was it kept?' }),
         h('p', { text: this.example?.about ?? (this.source ? `${this.source}.` : 'Each bar is an operation: it began when a client asked and ended when it was answered.') })),
-      this.example && h('p', { class: 'attempt' }, h('strong', { text: 'Try: ' }), this.example.attempt),
+      ...(this.example ? [h('p', { class: 'attempt' }, h('strong', { text: 'Try: ' }), this.example.attempt)] : []),
       picture, this.form, this.verdicts, this.because,
       h('section', { class: 'tables' }, h('h2', { text: 'The chapter’s examples' }),
         h('ul', { class: 'example-list' }, ...EXAMPLES.map((one) => h('li', {}, h('a', { href: `#verdicts&e=${one.id}`, 'data-example': one.id, ...(one === this.example ? { 'aria-current': 'true' } : {}) }, h('strong', { text: one.title }), h('span', { text: one.point }))))),

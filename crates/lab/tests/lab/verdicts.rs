@@ -40,7 +40,10 @@ fn the_chapters_examples_have_the_levels_that_they_are_named_for() {
     assert_eq!(listed, EXAMPLES.len());
     for (example, levels) in EXAMPLES {
         page.evaluate(&format!("location.hash = '#verdicts&e={example}'"));
-        page.wait_for("it", &format!("document.querySelector('[data-example={example}][aria-current]') !== null"));
+        page.wait_for(
+            "it",
+            &format!("document.querySelector('[data-example={example}][aria-current]') !== null"),
+        );
         judged(&mut page, levels);
     }
     page.assert_clean();
@@ -58,7 +61,11 @@ fn a_write_whose_end_is_dragged_over_the_stale_read_makes_it_linearizable() {
     let (from, over) = (end_of(&mut page, 0, "end"), end_of(&mut page, 1, "start"));
     page.drag(from, (over.0 + 40.0, from.1));
     judged(&mut page, "linearizable: yes, sequential: yes, causal: yes, eventual: yes");
-    assert_eq!(page.evaluate("document.querySelectorAll('.bar-number').length"), 3, "the order that was found");
+    assert_eq!(
+        page.evaluate("document.querySelectorAll('.bar-number').length"),
+        3,
+        "the order that was found"
+    );
     // The address carries what was made of it.
     page.reload();
     judged(&mut page, "linearizable: yes, sequential: yes, causal: yes, eventual: yes");
