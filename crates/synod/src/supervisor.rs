@@ -84,8 +84,13 @@ struct Life {
 }
 
 impl Supervisor {
-    /// Starts `count` members below `folder` and waits until each of them accepts clients.
-    pub async fn start(folder: &Path, count: u64, ports: Ports) -> Result<Supervisor, String> {
+    /// Starts `count` members of this protocol below `folder` and waits until each of them accepts clients.
+    pub async fn start(
+        folder: &Path,
+        protocol: &str,
+        count: u64,
+        ports: Ports,
+    ) -> Result<Supervisor, String> {
         let (clients, peers) = match ports {
             Ports::Usual => (
                 free_ports(CLIENT_PORT..CLIENT_PORT + 90, count)?,
@@ -109,6 +114,7 @@ impl Supervisor {
             let folder = data.display().to_string();
             let fixed = ["serve", "--cluster", "demo", "--fault-injection", "--until-stdin-closes"];
             let mut arguments = fixed.map(String::from).to_vec();
+            arguments.extend(["--protocol".into(), protocol.into()]);
             arguments.extend(["--name".into(), name.clone(), "--data-dir".into(), folder]);
             arguments.extend(list.iter().cloned());
             members.push(Member { name, client, peer, data, arguments, life: Mutex::default() });
@@ -119,7 +125,7 @@ impl Supervisor {
             telling: tokio::sync::Mutex::default(),
             events: broadcast::channel(EVENTS_MAX).0,
             origin: boot_clock(),
-            protocol: "raft".into(),
+            protocol: protocol.into(),
             asked: folder.join("asked.jsonl"),
             asking: AtomicBool::new(false),
         };
