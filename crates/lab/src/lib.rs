@@ -16,6 +16,7 @@ mod live;
 mod runs;
 mod server;
 mod trace;
+mod transfer;
 mod verdicts;
 
 pub use export::{EXPORT_BYTES_MAX, ExportError, export};

@@ -73,6 +73,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/run", post(run))
         .route("/api/swarm", post(swarm))
         .route("/api/flp", post(flp))
+        .route("/api/transfer", post(transfer))
         .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
         .route("/api/history/run", post(run_history))
         .route("/api/history/live", get(live_history))
@@ -235,9 +236,18 @@ async fn flp(body: Bytes) -> Response {
     }
 }
 
+/// One transfer by every protocol.
+async fn transfer(body: Bytes) -> Response {
+    let asked: crate::transfer::Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is no transfer: {error}")),
+    };
+    apart(move || crate::transfer::films(&asked).map_err(|why| (StatusCode::BAD_REQUEST, why))).await
+}
+
 /// A history of anybody's, judged.
 async fn history(body: Bytes) -> Response {
-    judged(move || verdicts::judged_text(&body)).await
+    apart(move || verdicts::judged_text(&body)).await
 }
 
 /// The operations of a simulated run, judged.
@@ -247,7 +257,7 @@ async fn run_history(State(shared): App, body: Bytes) -> Response {
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this names no run: {error}")),
     };
     let Some(trace) = shared.runs.by_hash(&asked.run) else { return no_run() };
-    judged(move || match (trace.history(), asked.until) {
+    apart(move || match (trace.history(), asked.until) {
         (None, _) => Err((StatusCode::NOT_FOUND, "the clients of this run kept no history".into())),
         (Some(history), None) => verdicts::judged(history),
         (Some(history), Some(t)) => verdicts::judged(&verdicts::until(history, t)),
@@ -258,7 +268,7 @@ async fn run_history(State(shared): App, body: Bytes) -> Response {
 /// What the live cluster's clients have asked and heard until now, judged.
 async fn live_history(State(shared): App) -> Response {
     let Some((cluster, _)) = shared.live.clone() else { return no_live() };
-    judged(move || {
+    apart(move || {
         let none = "nobody has asked this cluster anything yet: let clients ask, on its page";
         let history = cluster.history().ok_or((StatusCode::NOT_FOUND, none.to_owned()))?;
         let mut view = verdicts::judged_growing(&history.text)?;
@@ -268,8 +278,8 @@ async fn live_history(State(shared): App) -> Response {
     .await
 }
 
-/// Judges apart from the event loop.
-async fn judged(
+/// Thinks apart from the event loop.
+async fn apart(
     work: impl FnOnce() -> Result<serde_json::Value, (StatusCode, String)> + Send + 'static,
 ) -> Response {
     match tokio::task::spawn_blocking(work).await {
