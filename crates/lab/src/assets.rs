@@ -57,6 +57,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "help.js" SCRIPT;
     "histories.js" SCRIPT;
     "inspector.js" SCRIPT;
+    "ladder.js" SCRIPT;
     "lessons.js" SCRIPT;
     "live.js" SCRIPT;
     "main.js" SCRIPT;
@@ -71,6 +72,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "story.js" SCRIPT;
     "table.js" SCRIPT;
     "trace.js" SCRIPT;
+    "transfer.js" SCRIPT;
     "transport.js" SCRIPT;
     "verdicts.js" SCRIPT;
     "view.js" SCRIPT;

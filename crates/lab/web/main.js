@@ -15,6 +15,7 @@ import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
 import { lessonOf } from './lessons.js';
 import { Flp, scheduleOf } from './flp.js';
 import { drawMatrix } from './matrix.js';
+import { Transfer } from './transfer.js';
 import { Verdicts } from './verdicts.js';
 import { PROTOCOLS } from './protocols.js';
 import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
@@ -24,9 +25,9 @@ import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
 import { SINGLE, scriptTime, summary } from './words.js';
 
-const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'flp', 'replay'];
+const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'transfer', 'flp', 'replay'];
 /** Those that show no run, and so have no time. */
-const TIMELESS = ['matrix', 'verdicts', 'flp'];
+const TIMELESS = ['matrix', 'verdicts', 'transfer', 'flp'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
 const DUEL_PRELUDE_NS = 20e6;
@@ -92,6 +93,7 @@ const compare = new Compare(byId('compare'), {
   seek: (t) => seek(t), tip, hold: () => pause(),
 });
 const flp = new Flp(byId('flp'), toast);
+const transfer = new Transfer(byId('transfer'), { complain: toast, say });
 const verdicts = new Verdicts(byId('verdicts'), { complain: toast, say, tip });
 const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
 
@@ -458,6 +460,7 @@ async function navigate() {
   if (address.place === 'matrix') { openMatrix(); return; }
   if (address.place === 'flp') { openFlp(); return; }
   if (address.place === 'verdicts') { openVerdicts(); return; }
+  if (address.place === 'transfer') { openTransfer(); return; }
   if (address.place === 'compare') {
     const first = address.script === null;
     if (await loadCompare(address.script ?? LOCKSTEP_SCRIPT, { protocols: address.protocols, t: address.t }) && first) play(state.t + LOCKSTEP_PLAYS_NS);
@@ -503,6 +506,13 @@ function openFlp() {
   clearTimeout(settling);
   enter('flp');
   flp.show(scheduleOf(location.hash));
+}
+
+function openTransfer() {
+  pause();
+  clearTimeout(settling);
+  enter('transfer');
+  transfer.open(location.hash);
 }
 
 function openVerdicts() {

@@ -169,6 +169,7 @@ pub fn film(play: &Play) -> Film {
     world.advance(PRELUDE);
     world.forget_trace();
     let mut shot = Shot { states: Vec::new() };
+    shot.look(&world);
     let mut strikes = play.strikes.clone();
     strikes.sort_by_key(|strike| strike.at);
     let mut due: Vec<(Duration, Option<Strike>)> = vec![(ASKED_AT, None)];
