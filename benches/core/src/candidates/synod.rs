@@ -4,7 +4,7 @@ use crate::{COMMAND_BYTES, Cluster};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use synod_protocols::log::{LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog, Role, Ticket};
-use synod_protocols::{Effects, Input, LinkSession, NodeId, Process, Recovery, Time};
+use synod_protocols::{Effects, Input, LinkSession, NodeId, Recovery, Time};
 
 pub fn raft(_batch: usize) -> Box<dyn Cluster> {
     Box::new(Members::<synod_protocols::raft::Raft>::start())
@@ -22,10 +22,11 @@ pub fn viewstamped(_batch: usize) -> Box<dyn Cluster> {
     Box::new(Members::<synod_protocols::viewstamped::Viewstamped>::start())
 }
 
+/// The whole log stays in memory, as with the others.
+const TAIL_BYTES: usize = 1 << 30;
+
 struct Members<P: ReplicatedLog> {
     processes: Vec<P>,
-    /// What each has made durable.
-    logs: Vec<Vec<P::Record>>,
     /// Commands that each has delivered.
     delivered: Vec<usize>,
     messages: VecDeque<(NodeId, NodeId, P::Message)>,
@@ -41,14 +42,15 @@ impl<P: ReplicatedLog> Members<P> {
         let mut effects = Effects::new();
         let mut processes = Vec::new();
         for id in &ids {
-            let config = P::config(LogConfig::new(*id, ids.clone(), id.0));
+            let mut config = LogConfig::new(*id, ids.clone(), id.0);
+            config.limits.tail_bytes_max = TAIL_BYTES;
+            let config = P::config(config);
             processes.push(P::recover(config, Recovery::First, Default::default(), Time::ZERO, &mut effects));
             assert!(effects.sends.is_empty(), "nobody is connected yet");
             effects.clear();
         }
         let mut members = Members {
             processes,
-            logs: vec![Vec::new(), Vec::new(), Vec::new()],
             delivered: vec![0; 3],
             messages: VecDeque::new(),
             effects,
@@ -92,8 +94,8 @@ impl<P: ReplicatedLog> Members<P> {
         let index = id.0 as usize - 1;
         self.processes[index].step(self.now, input, &mut self.effects);
         let Effects { records, sends, events, asks } = &mut self.effects;
-        // Durable at once: so every effect may leave.
-        self.logs[index].append(records);
+        // Durable at once, so every effect may leave. The log in memory is the process's own.
+        records.clear();
         self.messages.extend(sends.drain(..).map(|send| (id, send.to, send.message)));
         for emit in events.drain(..) {
             match emit.event {
