@@ -5,10 +5,10 @@
 //! ```
 //!
 //! A *round* hands the leader a batch of commands of 64 bytes and runs until the leader has delivered all of them as
-//! committed: one round trip to a majority, which is all that a batch of that size ever waits for. The cost is that
-//! of all three members. A log entry counts as durable the moment it is handed out, and each member keeps its whole log in
-//! memory, once: the peers in the storage that they are given, Synod in its process. Where a library leaves to its host how messages travel they are moved, not copied. At the end of a
-//! run every member must have delivered every command, and the time for that counts.
+//! committed: one round trip to a majority, which is all that a batch of that size ever waits for. The cost is that of
+//! all three members. A log entry counts as durable the moment it is handed out, and each member keeps its whole log in
+//! memory, once: the peers in the storage that they are given, Synod in its process. Messages are moved, not copied.
+//! At the end of a run every member must have delivered every command, and the time for that counts.
 //!
 //! Time is the processor's, of the one thread, so that a busy machine does not count; `openraft`'s tasks are all on that
 //! thread too. The runs of the candidates are interleaved, and the median of [`RUNS`] is printed, with the number of

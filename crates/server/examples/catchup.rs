@@ -202,7 +202,7 @@ async fn write(
             break;
         }
         sleep_until(due).await;
-        let call = put(client.clone(), format!("writes/{:04}", i % 1000), noise(i.into(), WRITE_BYTES));
+        let call = put(client.clone(), format!("writes/{:04}", i % 1000), noise(i, WRITE_BYTES));
         calls.spawn_local(async move { call.await.map(|()| due.elapsed()) });
     }
     let mut latencies = Vec::new();
