@@ -32,7 +32,7 @@
 //! any model of yours, [`stream::Follower`] while a history still grows. `docs/checking.md` says what each
 //! model means, how it is decided and at what cost.
 //!
-//! What it leaves out: fast algorithms for stacks and counters, causal models of list-append, and threads.
+//! What it leaves out: fast algorithms for sets with removals that are read as a whole, and causal models of list-append.
 
 pub mod answer;
 pub mod history;
@@ -46,6 +46,8 @@ pub mod stream;
 
 mod append;
 mod causal;
+mod counting;
+mod elements;
 mod explain;
 mod fifo;
 mod format;
@@ -53,6 +55,7 @@ mod graph;
 mod growing;
 mod guarantees;
 mod infer;
+mod lifo;
 mod minimise;
 mod observed;
 mod parts;

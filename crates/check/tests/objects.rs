@@ -180,10 +180,25 @@ fn stacks() {
     Campaign {
         model: Sequence::Stack,
         header: Header::new("stack"),
-        seeds: 0..3_000,
+        seeds: 0..16_000,
         call: &|random, number| if random.one_in(2) { Call::new("pop") } else { call("push", number) },
         answer: &|state, call| take(state, state.back(), call),
         made_up: &|random| random.below(8).into(),
+        shortcuts: true,
+        strands: true,
+    }
+    .run();
+}
+
+#[test]
+fn stacks_with_values_that_repeat() {
+    Campaign {
+        model: Sequence::Stack,
+        header: Header::new("stack"),
+        seeds: 0..2_000,
+        call: &|random, _| if random.one_in(2) { Call::new("pop") } else { call("push", random.below(3)) },
+        answer: &|state, call| take(state, state.back(), call),
+        made_up: &|random| random.below(4).into(),
         shortcuts: false,
         strands: true,
     }
@@ -248,22 +263,50 @@ fn sets_with_every_operation() {
     .run();
 }
 
-#[test]
-fn counters() {
+/// Adds what `amount` says; `says` whether an addition's answer is the new sum.
+fn counters(
+    about: &str,
+    seeds: std::ops::Range<u64>,
+    shortcuts: bool,
+    amount: &dyn Fn(&mut Random, usize) -> i64,
+    says: &dyn Fn(&Call) -> bool,
+) {
     let mut campaign = Campaign {
         model: Counter::default(),
         header: Header::new("counter"),
-        seeds: 0..3_000,
-        call: &|random, _| {
-            if random.one_in(2) { Call::new("read") } else { call("add", random.below(3) as i64 - 1) }
+        seeds,
+        call: &|random, number| {
+            if random.one_in(2) { Call::new("read") } else { call("add", amount(random, number)) }
         },
-        answer: &|state, call| if &*call.op == "read" { Reply::value(*state) } else { Reply::none() },
-        made_up: &|random| random.below(4).into(),
-        shortcuts: false,
+        answer: &|state, call| match &call.value {
+            None => Reply::value(*state),
+            Some(added) if says(call) => Reply::value(state + added.as_i64().expect("a number")),
+            Some(_) => Reply::none(),
+        },
+        made_up: &|random| random.below(5).into(),
+        shortcuts,
         strands: false,
     };
-    campaign.header.about = Some("adds and reads".into());
+    campaign.header.about = Some(about.into());
     campaign.run();
+}
+
+#[test]
+fn counters_of_any_steps() {
+    counters("any steps", 0..3_000, false, &|random, _| random.below(3) as i64 - 1, &|_| false);
+}
+
+#[test]
+fn counters_of_equal_steps() {
+    counters("steps of one", 0..10_000, true, &|_, _| 1, &|_| false);
+    counters("steps of minus two", 0..4_000, true, &|_, _| -2, &|_| false);
+    counters("steps of one, with sums", 0..10_000, true, &|_, _| 1, &|_| true);
+}
+
+#[test]
+fn counters_whose_answers_are_all_different() {
+    let powers = |random: &mut Random, number: usize| [1, -1][random.below(2) as usize] * (1 << number);
+    counters("distinct sums", 0..10_000, true, &powers, &|_| true);
 }
 
 #[test]
