@@ -87,7 +87,10 @@ impl Object {
                 |found| matches!(&found.outcome, Outcome::Ok(reply) if reply.value.as_ref().is_some_and(is)),
             )
         };
-        if has(&["txn"]) {
+        let branches = |operation: &crate::history::Operation| {
+            ["compare", "then", "else"].iter().any(|field| operation.call.more.contains_key(*field))
+        };
+        if has(&["txn"]) && !history.operations.iter().any(branches) {
             let appends = |operation: &crate::history::Operation| {
                 let ops = operation.call.more.get("ops").and_then(Value::as_array);
                 ops.into_iter().flatten().any(|op| op[0] == "append")
@@ -123,7 +126,7 @@ impl Object {
             };
         }
         let revisions = |operation: &crate::history::Operation| matches!(&operation.outcome, Outcome::Ok(reply) if reply.more.contains_key("revision"));
-        if has(&["range"]) || history.operations.iter().any(revisions) {
+        if has(&["range", "txn"]) || history.operations.iter().any(revisions) {
             return Object::Etcd;
         }
         let keyed = history.operations.iter().any(|operation| operation.call.key.is_some());
