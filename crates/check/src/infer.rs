@@ -32,8 +32,16 @@ pub(crate) enum Because {
 /// Which rules apply.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
-    pub(crate) arbitration: bool,
+    pub(crate) arbitration: Readers,
     pub(crate) anti_dependency: bool,
+}
+
+/// Whose reads speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    All,
+    /// Those of this chain.
+    Of(u32),
 }
 
 pub(crate) type Inferred = HashMap<(u32, u32), Because>;
@@ -138,7 +146,8 @@ pub(crate) fn pass(
             row.iter_mut().zip(past.iter()).for_each(|(own, past)| *own = (*own).max(*past));
         }
         if (node as usize) < count {
-            if rules.arbitration
+            let chain = observed.transactions[node as usize].chain;
+            if (rules.arbitration == Readers::All || rules.arbitration == Readers::Of(chain))
                 && let Some((writer, key)) = arbitrate(observed, writers, node, &row, &clocks, inferred)
             {
                 return Pass::Late(writer, node, key);
@@ -204,10 +213,10 @@ fn arbitrate(
     None
 }
 
-type Readers = HashMap<(Option<u32>, u32), Vec<u32>>;
+type ReadersOf = HashMap<(Option<u32>, u32), Vec<u32>>;
 
-fn readers(observed: &Observed) -> Readers {
-    let mut readers = Readers::new();
+fn readers(observed: &Observed) -> ReadersOf {
+    let mut readers = ReadersOf::new();
     for (index, transaction) in (0..).zip(&observed.transactions) {
         for read in &transaction.reads {
             readers.entry((read.from, read.key)).or_default().push(index);
@@ -219,7 +228,7 @@ fn readers(observed: &Observed) -> Readers {
 fn replace(
     observed: &Observed,
     writers: &Writers,
-    readers: &Readers,
+    readers: &ReadersOf,
     node: u32,
     row: &[u32],
     inferred: &mut Inferred,
@@ -247,7 +256,8 @@ pub(crate) fn reason(history: &History, observed: &Observed, cycle: &[u32], infe
     let own: Vec<u32> =
         cycle.iter().copied().filter(|node| (*node as usize) < observed.transactions.len()).collect();
     let operation = |node: u32| observed.transactions[node as usize].operation;
-    let links = own.iter().zip(own.iter().cycle().skip(1)).map(|(from, to)| Link {
+    let pairs = own.iter().zip(own.iter().cycle().skip(1));
+    let links = pairs.map(|(from, to)| Link {
         from: operation(*from),
         to: operation(*to),
         why: why(history, observed, *from, *to, inferred),
@@ -263,6 +273,12 @@ pub(crate) fn reason(history: &History, observed: &Observed, cycle: &[u32], infe
         ),
     };
     Reason { operations, minimal: false, links, words }
+}
+
+/// One transaction before another, as sessions and reads say.
+pub(crate) fn link(history: &History, observed: &Observed, from: u32, to: u32) -> Link {
+    let operation = |node: u32| observed.transactions[node as usize].operation;
+    Link { from: operation(from), to: operation(to), why: why(history, observed, from, to, &Inferred::new()) }
 }
 
 fn why(history: &History, observed: &Observed, from: u32, to: u32, inferred: &Inferred) -> String {

@@ -44,6 +44,7 @@ pub mod picture;
 pub mod report;
 pub mod stream;
 
+mod ambiguous;
 mod append;
 mod causal;
 mod counting;
@@ -59,6 +60,7 @@ mod lifo;
 mod minimise;
 mod observed;
 mod parts;
+mod reduce;
 mod revisions;
 mod search;
 mod sequential;
