@@ -275,10 +275,32 @@ pub(crate) fn reason(history: &History, observed: &Observed, cycle: &[u32], infe
     Reason { operations, minimal: false, links, words }
 }
 
-/// One transaction before another, as sessions and reads say.
-pub(crate) fn link(history: &History, observed: &Observed, from: u32, to: u32) -> Link {
+/// What must come before what, as reads say, and sessions if they count.
+pub(crate) fn links(history: &History, observed: &Observed, sessions: bool) -> Vec<Link> {
     let operation = |node: u32| observed.transactions[node as usize].operation;
-    Link { from: operation(from), to: operation(to), why: why(history, observed, from, to, &Inferred::new()) }
+    let all = || (0..).zip(&observed.transactions);
+    let mut inferred = Inferred::new();
+    for (reader, transaction) in all() {
+        for Read { key, .. } in transaction.reads.iter().filter(|read| read.from.is_none()) {
+            let writers = all().filter(|(writer, other)| *writer != reader && other.writes.contains(key));
+            inferred.extend(
+                writers.map(|(writer, _)| ((reader, writer), Because::Replaced { from: None, key: *key })),
+            );
+        }
+    }
+    let read = |(from, to): &(u32, u32)| {
+        observed.transactions[*to as usize].reads.iter().any(|read| read.from == Some(*from))
+    };
+    let mut pairs: Vec<(u32, u32)> = observed.causes().filter(|pair| sessions || read(pair)).collect();
+    pairs.extend(inferred.keys());
+    pairs.sort_unstable();
+    pairs.dedup();
+    let link = |(from, to): (u32, u32)| Link {
+        from: operation(from),
+        to: operation(to),
+        why: why(history, observed, from, to, &inferred),
+    };
+    pairs.into_iter().map(link).collect()
 }
 
 fn why(history: &History, observed: &Observed, from: u32, to: u32, inferred: &Inferred) -> String {

@@ -426,16 +426,18 @@ impl<'a> Judge<'a, '_> {
 
     fn rw_register(&mut self, model: Consistency) -> Answer {
         let (history, limits) = (self.history, self.limits);
-        let why = match self.observed() {
-            Ok(_) => None,
-            Err(why) => Some(why),
-        };
+        let why = self.observed().err();
         let stop = &mut *self.stop;
         match (&mut self.observed, why) {
             (Some(Ok(observed)), _) => {
                 let answer = observed_answer(history, observed, model, limits, stop);
-                reduce::observed(history, observed, answer, &mut |part| {
-                    observed_answer(history, part, model, limits, stop)
+                let few = reduce::attempt(limits);
+                let sessions = !matches!(
+                    model,
+                    Consistency::Serializable | Consistency::SnapshotIsolation | Consistency::ReadCommitted
+                );
+                reduce::observed(history, observed, sessions, answer, &mut |part| {
+                    observed_answer(history, part, model, &few, stop)
                 })
             }
             (_, why) => {

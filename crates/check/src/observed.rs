@@ -1,4 +1,5 @@
-//! Histories of reads and writes in which every value is written once, so that it is known who read from whom.
+//! Histories of reads and writes in which every value is written once, so that it is known who read from whom. (Where values
+//! repeat, that is a matter of choice: [`crate::ambiguous`].)
 //!
 //! Everything below linearizability is judged on this form: sessions of transactions, each with its reads
 //! from others and its writes. A single `get` or `put` is a transaction of one, a `cas` that succeeded one that

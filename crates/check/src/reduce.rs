@@ -8,24 +8,35 @@
 //!
 //! What the kept ones say of the rest (elements of lists, for instance) is left out of the pictures, not of the history.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::answer::{Answer, Link, Reason};
 use crate::append::{Dependencies, Level};
 use crate::history::{History, Outcome};
 use crate::infer;
-use crate::linearizable::OperationIndex;
+use crate::linearizable::{Limits, OperationIndex};
 use crate::observed::Observed;
 
 /// Work for all attempts: clock entries, or operations.
 const WORK_MAX: usize = 100_000_000;
 /// What an attempt costs beside.
 const WORK_EACH: usize = 1_000;
+/// Configurations that the search of one attempt may look at. One that needs more counts as having found an order.
+const ATTEMPT_CONFIGURATIONS_MAX: u64 = 20_000;
 
-/// Shortens the answer of a model that was decided on `observed`. `answer` decides it for some of the transactions.
+/// The limits of one attempt.
+pub(crate) fn attempt(limits: &Limits) -> Limits {
+    Limits { configurations_max: limits.configurations_max.min(ATTEMPT_CONFIGURATIONS_MAX), ..*limits }
+}
+
+/// Shortens the answer of a model that was decided on `observed`. `sessions`: whether their order counts. `answer` decides it for
+/// some of the transactions.
 pub(crate) fn observed(
     history: &History,
     observed: &Observed,
+    sessions: bool,
     found: Answer,
     answer: &mut dyn FnMut(&Observed) -> Answer,
 ) -> Answer {
@@ -35,22 +46,23 @@ pub(crate) fn observed(
     };
     let all: Vec<u32> = (0..observed.transactions.len() as u32).collect();
     let operation = |index: &u32| observed.transactions[*index as usize].operation;
-    let named = all.iter().copied().filter(|index| found.operations.contains(&operation(index))).collect();
+    let of_reason: BTreeSet<OperationIndex> = found.operations.iter().copied().collect();
+    let named = all.iter().copied().filter(|index| of_reason.contains(&operation(index))).collect();
     let mut last: Option<Reason> = None;
     let kept =
         minimise(named, all.clone(), observed.chains, &mut |kept| match answer(&observed.part(kept)) {
             Answer::No(reason) => {
                 last = Some(reason);
-                true
+                Some(true)
             }
-            _ => false,
+            Answer::Yes(_) => Some(false),
+            Answer::Unknown(_) => None,
         });
     let (Some((kept, minimal)), Some(mut reason)) = (kept, last) else { return Answer::No(found) };
     let part = observed.part(&kept);
     if reason.links.is_empty() {
         // No cycle shows: told is what reads and sessions say.
-        let why = |(from, to): (u32, u32)| infer::link(history, &part, from, to);
-        reason.links = part.causes().map(why).collect();
+        reason.links = infer::links(history, &part, sessions);
         reason.words = format!("No order of these {} explains all that they read.", kept.len());
     }
     reason.operations = kept.iter().map(operation).collect();
@@ -77,9 +89,10 @@ pub(crate) fn appends(history: &History, found: Answer, level: Level) -> Answer 
                     whole(to);
                 }
                 last = Some(reason);
-                true
+                Some(true)
             }
-            _ => false,
+            Ok(Answer::Yes(_)) => Some(false),
+            Ok(Answer::Unknown(_)) | Err(_) => None,
         }
     });
     let (Some((kept, minimal)), Some(reason)) = (kept, last) else { return Answer::No(found) };
@@ -95,8 +108,7 @@ fn part(history: &History, kept: &[u32]) -> History {
     let fields = |op: &Value| Some((op.get(0)?.as_str()?.to_owned(), op.get(1)?.to_string()));
     for operation in &operations {
         for op in operation.call.more.get("ops").and_then(Value::as_array).into_iter().flatten() {
-            if let Some((function, key)) = fields(op).filter(|(function, _)| function == "append") {
-                debug_assert_eq!(function, "append");
+            if let Some((_, key)) = fields(op).filter(|(function, _)| function == "append") {
                 appended.push((key, op[2].to_string()));
             }
         }
@@ -115,26 +127,28 @@ fn part(history: &History, kept: &[u32]) -> History {
 }
 
 /// The fewest that still contradict, and whether each was shown to be needed; `None` if not even all do, or
-/// if they are too many. The last call of `contradicts` that said yes was for these.
+/// if they are too many. The last call of `contradicts` that said yes was for these; it says nothing where it does not know.
 fn minimise(
     named: Vec<u32>,
     all: Vec<u32>,
     width: usize,
-    contradicts: &mut dyn FnMut(&[u32]) -> bool,
+    contradicts: &mut dyn FnMut(&[u32]) -> Option<bool>,
 ) -> Option<(Vec<u32>, bool)> {
-    let mut left = WORK_MAX;
+    let (mut left, mut unsure) = (WORK_MAX, false);
     let mut attempt = |kept: &[u32]| {
         let work = kept.len().saturating_mul(width) + WORK_EACH;
         let affordable = work <= left;
         left = left.saturating_sub(work);
-        affordable.then(|| contradicts(kept))
+        let found = affordable.then(|| contradicts(kept))?;
+        unsure |= found.is_none();
+        Some(found.unwrap_or(false))
     };
     let mut kept = match attempt(&named)? {
         true => named,
         false => attempt(&all)?.then_some(all)?,
     };
     let mut run = kept.len().div_ceil(2).max(1);
-    loop {
+    let minimal = 'done: loop {
         let before = kept.len();
         let mut from = 0;
         while from < kept.len() {
@@ -143,12 +157,13 @@ fn minimise(
             match attempt(&fewer) {
                 Some(true) => kept = fewer,
                 Some(false) => from += run,
-                None => return Some((kept, false)),
+                None => break 'done false,
             }
         }
         if run == 1 && kept.len() == before {
-            return Some((kept, true));
+            break true;
         }
         run = run.div_ceil(2);
-    }
+    };
+    Some((kept, minimal && !unsure))
 }

@@ -289,6 +289,70 @@ impl Tally {
     }
 }
 
+/// Some of the transactions, without what their reads show of the others.
+fn restricted(txns: &[Txn], kept: &[usize], append: bool) -> Vec<Txn> {
+    let wrote = |key: usize, value: &Value| {
+        kept.iter().any(|t| txns[*t].ops.iter().any(|op| op.0 == 'w' && op.1 == key && op.2 == *value))
+    };
+    let part = kept.iter().map(|t| {
+        let mut txn = txns[*t].clone();
+        if append {
+            for (function, key, value) in &mut txn.ops {
+                if let Some(list) = value.as_array_mut().filter(|_| *function == 'r') {
+                    list.retain(|element| wrote(*key, element));
+                }
+            }
+        } else {
+            txn.ops
+                .retain(|(function, key, value)| *function == 'w' || value.is_null() || wrote(*key, value));
+        }
+        txn
+    });
+    part.collect()
+}
+
+/// Whether what was named of a history without this order has none either, and has one without any one of it.
+fn assert_minimal(history: &History, txns: &[Txn], model: Consistency, wanted: Wanted) -> bool {
+    let judgement = judge(history, None, Some(model), &Limits::default(), &mut || false).expect("known");
+    let Answer::No(reason) = &judgement.findings[0].answer else { return false };
+    // What a single read shows by itself is not an order.
+    if !["Each of", "It would", "The last", "No order"].iter().any(|words| reason.words.starts_with(words)) {
+        return false;
+    }
+    let kept: Vec<usize> = reason.operations.iter().map(|index| index.0).collect();
+    let text = || format!("{model}: {}\n{}", shown(history), judgement.findings[0].explanation);
+    assert!(reason.minimal && !reason.links.is_empty(), "{}", text());
+    assert!(!exists(&restricted(txns, &kept, wanted.append), wanted), "{}", text());
+    for left_out in &kept {
+        let fewer: Vec<usize> = kept.iter().copied().filter(|t| t != left_out).collect();
+        assert!(exists(&restricted(txns, &fewer, wanted.append), wanted), "{left_out}: {}", text());
+    }
+    true
+}
+
+#[test]
+fn contradictions_of_transactions_are_minimal() {
+    for append in [false, true] {
+        let mut shown = 0;
+        for seed in 0..3_000 {
+            let random = &mut Random(seed + 150_000);
+            let count = 3 + random.below(4) as usize;
+            let (history, txns) = transactions(random, count, append, false);
+            for (model, sessions, real_time, snapshots) in [
+                (Consistency::StrictSerializable, true, true, false),
+                (Consistency::StrongSessionSerializable, true, false, false),
+                (Consistency::Serializable, false, false, false),
+                (Consistency::StrongSessionSnapshotIsolation, true, false, true),
+            ] {
+                let wanted = Wanted { sessions, real_time, snapshots, append };
+                shown += u64::from(assert_minimal(&history, &txns, model, wanted));
+            }
+        }
+        println!("{shown} contradictions of transactions, append: {append}");
+        assert!(shown > 300, "contradictions must come up, and there were {shown}");
+    }
+}
+
 fn campaign(seeds: std::ops::Range<u64>, append: bool) {
     let mut tally = Tally::default();
     for seed in seeds {
