@@ -20,8 +20,11 @@ pub(super) struct Progress {
     pub(super) chosen_sent: Index,
     /// The latest round of confirming the ballot that it answered.
     pub(super) read_round: u64,
-    /// When it last answered under this ballot.
+    /// When it last answered under this ballot; and whether it ever did.
     pub(super) heard: Time,
+    pub(super) answered: bool,
+    /// Whether it has promised this ballot and told all that it had accepted under others.
+    pub(super) told: bool,
     /// The batches of reads that it asked to have confirmed.
     pub(super) reads: PeerReads,
 }
@@ -47,6 +50,8 @@ impl Progress {
             chosen_sent: Index::ZERO,
             read_round: 0,
             heard: Time::ZERO,
+            answered: false,
+            told: false,
             reads: PeerReads::default(),
         }
     }
@@ -56,6 +61,7 @@ impl Progress {
         self.accepted = known.unwrap_or(Index::ZERO);
         self.read_round = 0;
         self.heard = now;
+        (self.answered, self.told) = (false, false);
         self.reads = PeerReads::default();
         self.probe(next, false);
         if known.is_some() {

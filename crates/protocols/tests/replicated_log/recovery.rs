@@ -169,11 +169,11 @@ fn multi_paxos_recovers_from_a_crash_at_every_point() {
 }
 
 #[test]
-fn multi_paxos_abstains_after_the_loss_of_any_record() {
+fn multi_paxos_recovers_from_the_loss_of_any_record() {
     let (recovered, abstaining) = every_loss::<MultiPaxos>();
     println!("multi-paxos: {recovered} losses repaired, {abstaining} that made the member abstain");
-    // It does not repair: it may have forgotten a promise.
-    assert!(recovered == 0 && abstaining > 15);
+    // Only the loss of the last word on its promise, or of what may have come after it.
+    assert!(recovered > 15 && abstaining <= 4);
 }
 
 #[test]
