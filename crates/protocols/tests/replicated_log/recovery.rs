@@ -9,6 +9,7 @@ use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
 use synod_protocols::types::NodeId;
 use synod_protocols::viewstamped::Viewstamped;
+use synod_protocols::zab::Zab;
 
 const VICTIM: NodeId = NodeId(3);
 const PHASES: usize = 8;
@@ -187,5 +188,19 @@ fn viewstamped_recovers_from_a_crash_at_every_point() {
 fn viewstamped_recovers_from_the_loss_of_any_record() {
     let (recovered, abstaining) = every_loss::<Viewstamped>();
     println!("viewstamped: {recovered} losses repaired, {abstaining} that made the member abstain");
+    assert!(recovered > 15 && abstaining <= 4);
+}
+
+#[test]
+fn zab_recovers_from_a_crash_at_every_point() {
+    let crashes = every_crash::<Zab>();
+    println!("zab: {crashes} crashes at different points");
+    assert!(crashes > 20);
+}
+
+#[test]
+fn zab_recovers_from_the_loss_of_any_record() {
+    let (recovered, abstaining) = every_loss::<Zab>();
+    println!("zab: {recovered} losses repaired, {abstaining} that made the member abstain");
     assert!(recovered > 15 && abstaining <= 4);
 }
