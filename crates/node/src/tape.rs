@@ -20,7 +20,7 @@ use synod_protocols::{
 /// What a tape starts with.
 const MAGIC: &[u8; 8] = b"SYNODTAP";
 /// The version of the layout that this code reads and writes.
-pub const TAPE_VERSION: u8 = 2;
+pub const TAPE_VERSION: u8 = 3;
 
 const RECORD: u8 = 0;
 const RECOVERED: u8 = 1;

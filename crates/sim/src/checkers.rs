@@ -18,6 +18,7 @@
 //! been found committed just before the change was made, and a quorum of the old meets every quorum of the joint
 //! configuration.
 
+use crate::member::ALPHA;
 use crate::outcome::Violation;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -394,7 +395,9 @@ impl Checkers {
         let counts = |member: u8| {
             let Shadow { members, members_before, changed_at, .. } = &self.members[usize::from(member)];
             let now = if members.is_empty() { &self.founding } else { members };
-            is_quorum(now, holds) || ((index as u64) < *changed_at && is_quorum(members_before, holds))
+            // Where each position is agreed on by itself, a change governs from so many positions after its own on.
+            let governed_from = if self.by_position { changed_at + ALPHA as u64 } else { *changed_at };
+            is_quorum(now, holds) || ((index as u64) < governed_from && is_quorum(members_before, holds))
         };
         let leader = self.leaders.get(&led_in).copied().unwrap_or(member);
         if !counts(member) && !counts(leader) {

@@ -7,7 +7,8 @@
 //!   it never proposes at a slot whose acceptors are still being decided. What does not fit waits.
 //! - **Phase 1 is of the slot's acceptors.** That a quorum of the old members has promised the leader's
 //!   ballot says nothing about slots that the new ones govern: another leader may have had values chosen
-//!   there by them. So who prepares needs a quorum of *every* configuration in the window; and a leader
+//!   there by them. So who prepares needs a quorum of *every* configuration in the window, and of those
+//!   that the promises show may be chosen; then it knows all that can have been. And a leader
 //!   proposes at the first slot of a new configuration only when a quorum of that one, too, has promised
 //!   its ballot and told what it accepted there. One that has accepted nothing beyond what this leader
 //!   proposed says so in every answer, which is all that a Promise would say; so this rarely costs a message.
@@ -227,7 +228,14 @@ impl MultiPaxos {
         self.members_changed = false;
         let mut everybody = self.membership.everybody();
         everybody.retain(|id| *id != self.config.id);
-        self.progress.retain(|peer| everybody.contains(&peer.id));
+        // Who is let go is still told so by the leader that let it go.
+        for peer in &mut self.progress {
+            let leaving = peer.leaving.unwrap_or(self.chosen);
+            peer.leaving = (!everybody.contains(&peer.id)).then_some(leaving);
+        }
+        if self.part != Part::Leader {
+            self.progress.retain(|peer| peer.leaving.is_none());
+        }
         for id in everybody {
             let Err(i) = self.progress.binary_search_by_key(&id, |peer| peer.id) else { continue };
             self.progress.insert(i, Progress::new(id));

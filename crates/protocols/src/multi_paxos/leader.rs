@@ -47,6 +47,7 @@ impl MultiPaxos {
         for peer in &mut self.progress {
             peer.reset(None, Index(1), crate::types::Time::ZERO);
         }
+        self.progress.retain(|peer| peer.leaving.is_none());
         self.catch_up_wanted = false;
         self.waiting.clear();
         self.waiting_bytes = 0;
@@ -137,6 +138,8 @@ impl MultiPaxos {
     pub(super) fn send_heartbeats(&mut self, out: &mut Effects<Self>) {
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
         self.chosen_at_heartbeat = self.chosen;
+        let (now, election) = (self.now, self.config.timing.election);
+        self.progress.retain(|peer| !peer.is_gone(now, election));
         for i in 0..self.progress.len() {
             self.send_accept(i, Vec::new(), true, out);
         }

@@ -159,6 +159,17 @@ impl Membership {
         fits
     }
 
+    /// An entry of membership may be chosen at an open slot.
+    pub(super) fn consider(&mut self, entry: &Bytes) {
+        let Ok(Stages(stages)) = Stages::from_bytes(entry.clone()) else { return };
+        for stage in stages {
+            if !self.stages.contains(&stage) {
+                self.stages.push(stage);
+            }
+        }
+        self.stages.sort_by_key(|stage| stage.from);
+    }
+
     /// Everything up to `chosen` is chosen. Returns what that has put into effect.
     pub(super) fn advance(&mut self, chosen: Index) -> Advance {
         let open = chosen.next();

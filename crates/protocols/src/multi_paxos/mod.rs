@@ -410,8 +410,10 @@ impl MultiPaxos {
         if to_itself {
             self.note_answer_to_self();
         }
-        // Whoever leads its own removal leads until the others have sealed it.
-        let excluded = self.membership.excludes(from) && from != self.pledge.ballot.id;
+        // Whoever leads its own removal leads until the others have sealed it; and who is let go still says
+        // how much it knows.
+        let expected = from == self.pledge.ballot.id || self.peer(from).is_some();
+        let excluded = self.membership.excludes(from) && !expected;
         if !to_itself && excluded || !message.is_plausible() {
             self.ignored += 1;
             return;

@@ -4,6 +4,7 @@ use crate::log::{Index, LogLimits};
 use crate::reading::PeerReads;
 use crate::types::{NodeId, Time};
 use crate::window::Window;
+use core::time::Duration;
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Progress {
@@ -27,6 +28,8 @@ pub(super) struct Progress {
     pub(super) told: bool,
     /// The batches of reads that it asked to have confirmed.
     pub(super) reads: PeerReads,
+    /// Up to where it has yet to learn what is chosen, if it is let go by that.
+    pub(super) leaving: Option<Index>,
 }
 
 /// How a leader sends to a peer.
@@ -53,7 +56,14 @@ impl Progress {
             answered: false,
             told: false,
             reads: PeerReads::default(),
+            leaving: None,
         }
+    }
+
+    /// Whether it has been told that it is let go, or cannot be.
+    pub(super) fn is_gone(&self, now: Time, election: Duration) -> bool {
+        let told = |index| self.accepted >= index && self.chosen_sent >= index;
+        self.leaving.is_some_and(|index| told(index) || now >= self.heard + election)
     }
 
     /// A new ballot begins. A peer that has promised it said how much it knows to be chosen.

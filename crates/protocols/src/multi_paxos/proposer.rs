@@ -1,5 +1,6 @@
 //! The proposer: when it campaigns, how it prepares, and why it steps down.
 
+use super::membership::Membership;
 use super::message::{Message, Promise};
 use super::record::{Pvalue, Value};
 use super::{MultiPaxos, Part, Standing};
@@ -101,8 +102,8 @@ impl MultiPaxos {
         self.contact = None;
         self.quorum_deadline = self.now + self.config.timing.election;
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        let found = self.highest_accepted();
         let phase1 = core::mem::take(&mut self.phase1);
-        let found = self.highest_accepted(phase1.best);
         let known = phase1.promisers.iter();
         let known = known.map(|promiser| (promiser.id, promiser.chosen, promiser.has_told_all()));
         self.begin_phase2(known.collect(), found, out);
@@ -110,17 +111,25 @@ impl MultiPaxos {
 
     /// At each open slot what was accepted under the highest ballot, by this member or another. There are
     /// no gaps between them, because no acceptor's log has any.
-    fn highest_accepted(&self, mut best: BTreeMap<Index, Pvalue>) -> Vec<Pvalue> {
-        let last = best.last_key_value().map_or(self.log.last(), |(slot, _)| self.log.last().max(*slot));
+    fn highest_accepted(&self) -> Vec<Pvalue> {
         let ballot = self.pledge.ballot;
         let noop = Pvalue { ballot, value: Value { origin: ballot, payload: Payload::Noop } };
-        let highest = |slot| match (best.remove(&slot), self.log.get(slot)) {
-            (Some(theirs), Some(own)) if own.ballot > theirs.ballot => own.clone(),
-            (Some(theirs), _) => theirs,
-            (None, Some(own)) => own.clone(),
-            (None, None) => noop.clone(),
-        };
-        (self.chosen.next().0..=last.0).map(Index).map(highest).collect()
+        let highest = |slot| self.highest_accepted_at(slot).unwrap_or(&noop).clone();
+        (self.chosen.next().0..=self.last_found().0).map(Index).map(highest).collect()
+    }
+
+    /// What was accepted there under the highest ballot, as far as phase 1 has found.
+    fn highest_accepted_at(&self, slot: Index) -> Option<&Pvalue> {
+        match (self.phase1.best.get(&slot), self.log.get(slot)) {
+            (Some(theirs), Some(own)) if own.ballot > theirs.ballot => Some(own),
+            (theirs, own) => theirs.or(own),
+        }
+    }
+
+    /// The last slot at which anything is known to have been accepted.
+    fn last_found(&self) -> Index {
+        let theirs = self.phase1.best.last_key_value().map(|(slot, _)| *slot);
+        theirs.unwrap_or_default().max(self.log.last())
     }
 
     /// Follows `leader`, or nobody, under `ballot`, which is not below what it has promised.
@@ -293,12 +302,27 @@ impl MultiPaxos {
                 out.send(promiser.id, Message::Prepare { ballot, from: next, transfer, alpha });
             }
         }
+        let promisers = &self.phase1.promisers;
         let told = |promiser: &Promiser| promiser.has_told_all();
         let complete = |id| promisers.iter().any(|promiser| promiser.id == id && told(promiser));
         let own = |id| id == self.config.id && self.granted.contains(&id);
-        if self.membership.has_quorum(|id| own(id) || complete(id)) {
+        let told_all = |id| own(id) || complete(id);
+        if self.membership.has_quorum(told_all) && self.membership_found().has_quorum(told_all) {
             self.become_leader(out);
         }
+    }
+
+    /// The configurations of the window, and those that may be chosen at an open slot: by their members
+    /// values may be chosen that the others do not know of.
+    fn membership_found(&self) -> Membership {
+        let mut membership = self.membership.clone();
+        for slot in (self.chosen.next().0..=self.last_found().0).map(Index) {
+            let value = self.highest_accepted_at(slot).map(|pvalue| &pvalue.value.payload);
+            if let Some(Payload::Membership(entry)) = value {
+                membership.consider(entry);
+            }
+        }
+        membership
     }
 
     /// Repeats what may have been lost. It also keeps those who have promised from campaigning
