@@ -191,6 +191,8 @@ pub enum Start<'a> {
     Resume,
     /// These records are lost from now on, see [`Disk::lose`].
     Damaged(&'a [usize]),
+    /// Its state machine is empty, and its log is as it was.
+    Stateless,
     Join,
 }
 
@@ -210,6 +212,10 @@ impl<P: ReplicatedLog> Cluster<P> {
         limits.alpha = settings.alphas.get(&id).copied().unwrap_or(limits.alpha);
         let priority = settings.priorities.get(&id).copied().unwrap_or(1);
         let common = LogConfig { timing, limits, lease, priority, ..LogConfig::new(id, members, seed) };
+        if how == Start::Stateless {
+            (node.applied, node.snapshot) = (Index::ZERO, None);
+            node.disk.miss_the_beginning();
+        }
         let promised = node.delivered.clone();
         node.delivered.truncate(node.applied.0 as usize);
         let base = LogBase { applied: node.applied, snapshot: node.snapshot.clone() };

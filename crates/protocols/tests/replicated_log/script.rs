@@ -26,6 +26,7 @@
 //! | `disk n1 full`, `disk n1 cleared` | a fault of the disk |
 //! | `crash n1 [durable]`, `restart n1 [joining]` | unsynced records are lost, but for the first `durable` steps' |
 //! | `restart n1 damaged [2 5]` | the second and fifth records on its disk are lost for good; one after the last without numbers |
+//! | `restart n1 stateless` | its state machine has lost its state, and its log, whose beginning was dropped, is as it was |
 //! | `segment n1` | a new segment of its log begins, with its hard state restated |
 //! | `compact n1 [3]` | n1 makes durable what it has applied, and cuts the log up to there or up to 3; old segments are dropped |
 //! | `propose n1 a b as p1` | commands a and b in one request, called p1 (`x*100` is x a hundred times) |
@@ -294,6 +295,7 @@ impl<P: ReplicatedLog> Runner<P> {
                 check(index <= delivered, || format!("{id} has applied only {delivered}"))?;
                 cluster.compact(id, Index(index));
             }
+            ["restart", _, "stateless"] => cluster.start(id, Start::Stateless),
             ["restart", _, "joining"] => cluster.start(id, Start::Join),
             ["apply", _] => cluster.apply(id),
             ["hold", "answers", _] => cluster.nodes[slot].hold_answers = true,
