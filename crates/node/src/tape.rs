@@ -20,7 +20,7 @@ use synod_protocols::{
 /// What a tape starts with.
 const MAGIC: &[u8; 8] = b"SYNODTAP";
 /// The version of the layout that this code reads and writes.
-pub const TAPE_VERSION: u8 = 2;
+pub const TAPE_VERSION: u8 = 3;
 
 const RECORD: u8 = 0;
 const RECOVERED: u8 = 1;
@@ -300,6 +300,7 @@ fn encode_life(life: &Life, out: &mut Vec<u8>) {
         limits.tail_bytes_max,
         limits.reads_max,
         limits.members_max,
+        limits.alpha,
     ] {
         put_varint(out, limit as u64);
     }
@@ -337,6 +338,7 @@ fn decode_life(input: &mut Cursor) -> Result<Life, DecodeError> {
         tail_bytes_max: limit()?,
         reads_max: limit()?,
         members_max: limit()?,
+        alpha: limit()?,
     };
     let seed = input.varint("the seed")?;
     let priority = input.byte("the priority")?;

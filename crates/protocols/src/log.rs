@@ -549,6 +549,10 @@ pub struct LogLimits {
     /// Members at the most, learners included; at the bound a change is refused as
     /// [`ChangeRefusal::Size`]. Default 31.
     pub members_max: usize,
+    /// Multi-Paxos' α: how many slots may be open at once, and after how many a change of members
+    /// governs; at the bound what is proposed waits for its turn. At least 1, and the same at all members:
+    /// who has another is not followed. Default 1,024. The other protocols have no use for it.
+    pub alpha: usize,
 }
 
 impl Default for LogLimits {
@@ -561,6 +565,7 @@ impl Default for LogLimits {
             tail_bytes_max: 16 << 20,
             reads_max: 65_536,
             members_max: 31,
+            alpha: 1_024,
         }
     }
 }

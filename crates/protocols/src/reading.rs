@@ -78,6 +78,11 @@ impl Rounds {
         self.confirming
     }
 
+    /// The reads of the round under way are to be served from this position, or a later one.
+    pub fn raise(&mut self, index: Index) {
+        self.index = self.index.max(index);
+    }
+
     /// A quorum has answered the round under way: serves this host's reads, and returns the
     /// position that serves those of the peers, too.
     pub fn confirm<P: Process<Event = LogEvent>>(&mut self, out: &mut Effects<P>) -> Index {

@@ -140,11 +140,8 @@ fn everything_is_there_after_all_members_were_stopped_and_started(protocol: &str
         !cluster.directory.path().join("n2/log/00000001.log").exists(),
         "the log has been cut: it alone does not make up for a lost state"
     );
-    // One member's state is lost: it is fetched from the others. Multi-Paxos and Zab do not do that yet while their own
-    // log is whole: such a member stays behind, refuses reads, and is replaced.
-    if matches!(protocol, "raft" | "viewstamped") {
-        std::fs::remove_dir_all(cluster.directory.path().join("n2/state")).expect("removed");
-    }
+    // One member's state is lost: it is fetched from the others.
+    std::fs::remove_dir_all(cluster.directory.path().join("n2/state")).expect("removed");
     for i in 0..3 {
         cluster.up(i);
     }

@@ -19,6 +19,7 @@
 //! before it, and whoever does not is still elected by a quorum which meets that one. What reaches the disks later is
 //! judged by who counts after the change.
 
+use crate::member::ALPHA;
 use crate::outcome::Violation;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -95,6 +96,10 @@ struct Shadow {
     promised: u64,
     /// The members and their parts, as its log has it; none while it does not know.
     members: Vec<(u8, MemberPart)>,
+    /// Where each position is agreed on by itself, a change of members governs from so many positions after its own on: the
+    /// first that the last change governs, and who counts before it.
+    governs_from: u64,
+    members_before: Vec<(u8, MemberPart)>,
     /// The last entry that a quorum had on disk when it heard of the last change of members, of those before the change.
     settled: u64,
     /// Where records end that are being written: a crash may keep them although they were not synced, and
@@ -163,7 +168,8 @@ impl Checkers {
     pub(crate) fn on_members(&mut self, member: u8, members: &[Member]) {
         let settled = self.settled(member);
         let shadow = &mut self.members[usize::from(member)];
-        shadow.members = members.iter().map(|member| ((member.id.0 - 1) as u8, member.part)).collect();
+        let parts = members.iter().map(|member| ((member.id.0 - 1) as u8, member.part)).collect();
+        shadow.members_before = std::mem::replace(&mut shadow.members, parts);
         shadow.settled = settled;
     }
 
@@ -288,7 +294,13 @@ impl Checkers {
             match process.entry(Index(index)) {
                 Some((epoch, _)) if old == Some(epoch.0) && index <= settled => break,
                 Some((epoch, _)) if old == Some(epoch.0) => {}
-                Some((epoch, payload)) => fresh.push((index, epoch.0, payload_digest(payload))),
+                Some((epoch, payload)) => {
+                    if self.by_position && matches!(payload, Payload::Membership(_)) {
+                        let governs = &mut self.members[at].governs_from;
+                        *governs = (*governs).max(index + ALPHA as u64);
+                    }
+                    fresh.push((index, epoch.0, payload_digest(payload)));
+                }
                 // No longer in memory: it was seen when it was, or is what the disk held at the start.
                 None if old.is_some() && index <= settled => break,
                 None if old.is_some() => {}
@@ -412,7 +424,10 @@ impl Checkers {
         let epoch = self.chosen[index - 1].epoch;
         let holds = |member: u8| self.holds(member, index as u64, epoch);
         let counts = |member: u8| {
-            is_quorum(self.voting(member), holds) || index as u64 <= self.members[usize::from(member)].settled
+            let shadow = &self.members[usize::from(member)];
+            is_quorum(self.voting(member), holds)
+                || index as u64 <= shadow.settled
+                || ((index as u64) < shadow.governs_from && is_quorum(&shadow.members_before, holds))
         };
         let leader = self.leaders.get(&led_in).copied().unwrap_or(member);
         if !counts(member) && !counts(leader) {

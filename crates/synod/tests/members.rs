@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A cluster of processes.
 struct Cluster {
     folder: PathBuf,
+    protocol: &'static str,
     founders: Vec<String>,
     joined: Vec<String>,
     running: BTreeMap<String, Child>,
@@ -34,10 +35,11 @@ fn addresses() -> (String, String) {
 }
 
 impl Cluster {
-    fn start(name: &str, founders: u64) -> Cluster {
-        let folder = std::env::temp_dir().join(format!("synod-{name}-{}", std::process::id()));
+    fn start(name: &str, protocol: &'static str, founders: u64) -> Cluster {
+        let folder = format!("synod-{name}-{protocol}-{}", std::process::id());
         let mut cluster = Cluster {
-            folder,
+            folder: std::env::temp_dir().join(folder),
+            protocol,
             founders: Vec::new(),
             joined: Vec::new(),
             running: BTreeMap::new(),
@@ -59,6 +61,7 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(name)).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
         command.args(["serve", "--segment-size", "64KiB", "--election-timeout", "400ms", "--name", name]);
+        command.args(["--protocol", self.protocol]);
         command.arg("--data-dir").arg(data.join("data"));
         for (option, members) in [("--member", &self.founders), ("--join", &self.joined)] {
             for member in members {
@@ -242,9 +245,33 @@ impl Writer {
     }
 }
 
-#[test]
-fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go() {
-    let mut cluster = Cluster::start("grow", 1);
+/// Makes of each function a test for every protocol that lets its members change.
+macro_rules! on_every_changing_protocol {
+    ($($test:ident;)*) => {
+        $(mod $test {
+            #[test]
+            fn raft() {
+                super::$test("raft");
+            }
+            #[test]
+            fn multi_paxos() {
+                super::$test("multi-paxos");
+            }
+            #[test]
+            fn zab() {
+                super::$test("zab");
+            }
+        })*
+    };
+}
+
+on_every_changing_protocol! {
+    a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go;
+    a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write;
+}
+
+fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go(protocol: &'static str) {
+    let mut cluster = Cluster::start("grow", protocol, 1);
     let writer = Writer::start(&cluster);
     // More than three segments, so that the log of the first member is cut before anybody joins.
     writer.more(60);
@@ -278,9 +305,8 @@ fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go() {
     cluster.check(writer);
 }
 
-#[test]
-fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write() {
-    let mut cluster = Cluster::start("replace", 3);
+fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write(protocol: &'static str) {
+    let mut cluster = Cluster::start("replace", protocol, 3);
     let writer = Writer::start(&cluster);
     writer.more(30);
     cluster.signal("n3", "-KILL");
@@ -318,7 +344,7 @@ fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_writ
 
 #[test]
 fn etcdctl_changes_the_members_and_moves_the_leader() {
-    let mut cluster = Cluster::start("etcdctl", 1);
+    let mut cluster = Cluster::start("etcdctl", "raft", 1);
     let Some(etcdctl) = support::etcdctl_or_skip(&cluster.endpoints()) else { return };
     let (peers, clients) = addresses();
     let added = etcdctl.ok(&["member", "add", "n2", "--learner", &format!("--peer-urls=http://{peers}")]);

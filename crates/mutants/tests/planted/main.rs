@@ -128,8 +128,13 @@ planted! { multi_paxos::MultiPaxos {
     accepted_past_a_gap: Script("paxos-gap-is-not-closed-by-old-values"),
     acknowledged_before_sync: Script("paxos-acceptor-answers-after-its-sync"),
     ballot_used_again: Script("paxos-ballot-is-not-used-again"),
+    change_at_once: Script("paxos-slots-of-the-window-need-the-old-members"),
     chosen_without_acceptance: Seeds(400),
+    damaged_member_promises: Script("paxos-repairing-member-does-not-promise"),
     lower_ballot_wins: Script("paxos-highest-ballot-wins-among-promises"),
+    new_members_not_asked: Script("paxos-new-members-are-asked"),
+    old_members_counted: Script("paxos-slots-of-the-window-need-the-old-members"),
+    one_quorum_of_phase_1: Script("paxos-phase-1-of-every-configuration"),
     own_disk_not_awaited: Seeds(800),
     own_values_preferred: Script("paxos-highest-ballot-wins"),
     phase_1_incomplete: Seeds(600),
@@ -138,7 +143,10 @@ planted! { multi_paxos::MultiPaxos {
     read_before_the_opening: Seeds(100),
     read_unconfirmed: Script("paxos-read-confirms-the-ballot-after-it-arrived"),
     stale_ballot_accepted: Script("paxos-promise-survives-a-restart"),
+    repair_without_end: Script("paxos-repair-asks-how-far"),
     values_behind_dropped: Script("paxos-values-behind-are-kept"),
+    window_ignored: Script("paxos-window-of-slots"),
+    window_of_another: Script("paxos-alpha-must-agree"),
 } }
 
 planted! { viewstamped::Viewstamped {
@@ -158,6 +166,7 @@ planted! { viewstamped::Viewstamped {
 planted! { zab::Zab {
     acknowledged_before_sync: Script("zab-new-leader-is-acknowledged-last"),
     commit_before_sync: Seeds(2_000),
+    damaged_member_counts: Script("zab-repairing-member-does-not-count"),
     epoch_before_history: Seeds(1_000),
     epoch_proposed_before_sync: Script("zab-epoch-is-proposed-after-its-own-promise"),
     history_not_fetched: Seeds(3_000),
@@ -166,5 +175,6 @@ planted! { zab::Zab {
     own_disk_not_awaited: Seeds(1_000),
     promise_forgotten: Seeds(3_000),
     read_unconfirmed: Script("zab-cut-off-leader-serves-no-read"),
+    repair_without_end: Script("zab-repair-asks-how-far"),
     trunc_repeated: Script("zab-trunc-fits-or-not"),
 } }

@@ -1,11 +1,12 @@
 //! The acceptor: what it promises, what it accepts, and what it learns to be chosen.
 
+use super::membership::Advance;
 use super::message::{Accept, Accepted, Message, Promise};
 use super::record::{Pvalue, Record, Value};
-use super::{MultiPaxos, Part, Standing};
+use super::{MultiPaxos, Part};
 use crate::ballot::Ballot;
 use crate::contract::Effects;
-use crate::log::{Index, LogAsk};
+use crate::log::{Index, LogAsk, Payload};
 use crate::types::NodeId;
 use alloc::vec::Vec;
 
@@ -16,13 +17,13 @@ impl MultiPaxos {
             self.ignored += 1;
             return;
         }
-        if ballot > self.promised && self.is_loyal() || self.storage_full {
+        if ballot > self.pledge.ballot && self.is_loyal() || self.storage_full {
             return;
         }
         // Would it promise? Nothing of its own changes: not its promise, not its leader, not its timer.
-        if ballot <= self.promised {
-            out.send(from, Message::Preempted { promised: self.promised });
-        } else if self.standing == Standing::Acceptor {
+        if ballot <= self.pledge.ballot {
+            out.send(from, Message::Preempted { promised: self.pledge.ballot });
+        } else if self.may_promise() {
             out.send(from, Message::Willing { ballot });
         }
     }
@@ -39,15 +40,15 @@ impl MultiPaxos {
             self.ignored += 1;
             return;
         }
-        if ballot < self.promised {
-            return out.send(from, Message::Preempted { promised: self.promised });
+        if ballot < self.pledge.ballot {
+            return out.send(from, Message::Preempted { promised: self.pledge.ballot });
         }
         // It was asked to take over by the leader to whom this member would be loyal.
-        let disloyal = ballot > self.promised && self.is_loyal() && !transfer;
-        if disloyal || self.storage_full || self.standing != Standing::Acceptor {
+        let disloyal = ballot > self.pledge.ballot && self.is_loyal() && !transfer;
+        if disloyal || self.storage_full || !self.may_promise() {
             return;
         }
-        if ballot > self.promised {
+        if ballot > self.pledge.ballot {
             self.become_follower(ballot, None, out);
         }
         // As long as it prepares, it is on its way to lead.
@@ -72,7 +73,7 @@ impl MultiPaxos {
         pvalues: Vec<Pvalue>,
         out: &mut Effects<Self>,
     ) {
-        let (ballot, last) = (self.promised, self.log.last());
+        let (ballot, last) = (self.pledge.ballot, self.log.last());
         let (chosen, base) = (self.chosen, self.log.base());
         // Held until the promise is durable: else this acceptor might forget it and accept under a
         // lower ballot, which the new proposer would not know of.
@@ -83,21 +84,21 @@ impl MultiPaxos {
 /// Phase 2.
 impl MultiPaxos {
     pub(super) fn on_accept(&mut self, from: NodeId, accept: Accept, out: &mut Effects<Self>) {
-        if accept.ballot < self.promised {
-            return out.send(from, Message::Preempted { promised: self.promised });
+        if accept.ballot < self.pledge.ballot {
+            return out.send(from, Message::Preempted { promised: self.pledge.ballot });
         }
         if accept.ballot.id != from {
             self.ignored += 1;
             return;
         }
-        if self.storage_full && (accept.ballot > self.promised || !accept.values.is_empty()) {
+        if self.storage_full && (accept.ballot > self.pledge.ballot || !accept.values.is_empty()) {
             return;
         }
         self.become_follower(accept.ballot, Some(from), out);
         self.contact = Some(self.now);
         self.restart_election_timer();
 
-        let Accept { ballot, first, chosen, read_round, reply, mut values } = accept;
+        let Accept { first, chosen, read_round, reply, mut values, .. } = accept;
         let gap = first > self.upto.next();
         self.learn(chosen);
         if !gap {
@@ -112,15 +113,22 @@ impl MultiPaxos {
         }
         if reply || gap {
             // Held: it says what this step and earlier ones have accepted.
-            out.send(from, Message::Accepted(Accepted { ballot, upto: self.upto, read_round, gap }));
+            out.send(from, Message::Accepted(self.accepted(read_round, gap)));
         }
+        self.maybe_ask_for_the_end(from, out);
+    }
+
+    /// What it has accepted, to its leader.
+    pub(super) fn accepted(&self, read_round: u64, gap: bool) -> Accepted {
+        let clear = self.may_promise() && self.log.last() == self.upto;
+        Accepted { ballot: self.pledge.ballot, upto: self.upto, read_round, gap, clear }
     }
 
     /// Accepts values at the next slots under the promised ballot, in memory and on disk, and
     /// arranges to learn when the disk has them.
     pub(super) fn accept(&mut self, values: Vec<Value>, out: &mut Effects<Self>) {
         assert!(!values.is_empty(), "something is accepted");
-        let ballot = self.promised;
+        let ballot = self.pledge.ballot;
         let first = self.upto.next();
         self.upto = Index(self.upto.0 + values.len() as u64);
         let mut pvalues: Vec<_> = values.into_iter().map(|value| Pvalue { ballot, value }).collect();
@@ -132,8 +140,7 @@ impl MultiPaxos {
         self.stored = self.stored.min(first.previous());
         self.writing = ballot;
         out.record(Record::Accepted { first, pvalues, chosen: self.chosen });
-        let accepted = Accepted { ballot, upto: self.upto, read_round: 0, gap: false };
-        self.send_to_self(Message::Accepted(accepted), out);
+        self.send_to_self(Message::Accepted(self.accepted(0, false)), out);
     }
 
     /// The proposer of the promised ballot knows the slots up to `chosen` to be chosen. Its value
@@ -144,7 +151,26 @@ impl MultiPaxos {
         if chosen > self.chosen {
             let closed = self.log.range(self.chosen.next(), chosen);
             self.open_bytes -= closed.map(|pvalue| pvalue.value.cost()).sum::<usize>();
-            self.chosen = chosen;
+            self.note_chosen(chosen);
+        }
+    }
+
+    /// The slots up to there, which are in memory, are chosen as this log has them: so are the changes of
+    /// members among them.
+    pub(super) fn note_chosen(&mut self, chosen: Index) {
+        for slot in (self.chosen.next().0..=chosen.0).map(Index) {
+            let value = self.log.get(slot).map(|pvalue| &pvalue.value);
+            if let Some(Payload::Membership(entry)) = value.map(|value| &value.payload) {
+                let noted = self.membership.note(slot, entry);
+                self.ignored += u64::from(!noted);
+                self.members_changed |= noted;
+            }
+        }
+        self.chosen = self.chosen.max(chosen);
+        let advance = self.membership.advance(self.chosen);
+        if advance != Advance::Nothing {
+            self.members_changed = true;
+            self.note_in_effect(advance);
         }
     }
 
@@ -170,8 +196,8 @@ impl MultiPaxos {
         base: Index,
         out: &mut Effects<Self>,
     ) {
-        if ballot < self.promised {
-            return out.send(from, Message::Preempted { promised: self.promised });
+        if ballot < self.pledge.ballot {
+            return out.send(from, Message::Preempted { promised: self.pledge.ballot });
         }
         if ballot.id != from || self.storage_full {
             self.ignored += 1;
@@ -183,8 +209,8 @@ impl MultiPaxos {
         if base > self.upto {
             out.ask(LogAsk::Snapshot { from, index: base });
         } else {
-            let accepted = Accepted { ballot, upto: self.upto, read_round: 0, gap: true };
-            out.send(from, Message::Accepted(accepted));
+            out.send(from, Message::Accepted(self.accepted(0, true)));
         }
+        self.maybe_ask_for_the_end(from, out);
     }
 }

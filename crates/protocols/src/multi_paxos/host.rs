@@ -1,9 +1,10 @@
 //! What a member and its host do for each other: delivery, values read back from the log on disk,
 //! and snapshots.
 
-use super::message::{Accepted, Message};
+use super::membership::Membership;
+use super::message::Message;
 use super::record::{Pvalue, Record};
-use super::{MultiPaxos, Part, Standing};
+use super::{MultiPaxos, Part};
 use crate::contract::Effects;
 use crate::host_read::HostRead;
 use crate::log::{CommittedEntry, Index, LogAnswer, LogAsk, LogEvent, SnapshotPoint};
@@ -14,7 +15,7 @@ impl MultiPaxos {
     /// Delivers chosen values which are on this member's disk.
     pub(super) fn deliver(&mut self, out: &mut Effects<Self>) {
         let ready = self.chosen.min(self.stored);
-        if self.delivered >= ready || self.standing == Standing::Abstaining {
+        if self.delivered >= ready || self.pledge.uncertain {
             return;
         }
         let from = self.delivered.next();
@@ -173,7 +174,7 @@ impl MultiPaxos {
             return;
         }
         self.applied = self.applied.max(point.index);
-        self.begin_after(point);
+        self.begin_after(&point);
         if self.part == Part::Leader {
             for i in 0..self.progress.len() {
                 self.replicate(i, out);
@@ -184,27 +185,44 @@ impl MultiPaxos {
     /// The host's state is a peer's now. What this acceptor has accepted after the point it keeps:
     /// that it was accepted may be what makes it chosen.
     fn on_snapshot(&mut self, point: SnapshotPoint, out: &mut Effects<Self>) {
-        if point.index <= self.delivered || self.standing == Standing::Abstaining {
+        let news = point.index > self.log.base() && point.index >= self.delivered;
+        if !news || self.pledge.uncertain {
             self.ignored += 1;
             return;
         }
-        self.chosen = self.chosen.max(point.index);
+        if point.index > self.chosen && self.part == Part::Leader {
+            // Somebody else has had something chosen since: a peer's state can be newer than this ballot.
+            self.become_follower(self.pledge.ballot, None, out);
+        }
+        if !self.begin_after(&point) {
+            return;
+        }
         (self.delivered, self.applied) = (point.index, point.index);
-        self.begin_after(point);
-        self.upto = self.upto.max(self.chosen);
-        self.stored = self.stored.max(self.log.base());
         if let Some(leader) = self.leader.filter(|leader| *leader != self.config.id) {
-            let accepted = Accepted { ballot: self.promised, upto: self.upto, read_round: 0, gap: true };
-            out.send(leader, Message::Accepted(accepted));
+            out.send(leader, Message::Accepted(self.accepted(0, true)));
         }
         self.proceed(out);
     }
 
-    fn begin_after(&mut self, point: SnapshotPoint) {
-        self.log.compact(point);
+    /// Cuts the log behind a point that the host's state covers. Returns whether the point can be read.
+    fn begin_after(&mut self, point: &SnapshotPoint) -> bool {
+        if point.index > self.chosen {
+            let (founders, joined) = (&self.config.members, self.pledge.joined);
+            let Some(membership) = Membership::after(point, founders, joined, self.alpha()) else {
+                self.ignored += 1;
+                return false;
+            };
+            self.membership = membership;
+            self.members_changed = true;
+            self.chosen = point.index;
+        }
+        self.log.compact(point.clone());
+        self.upto = self.upto.max(self.chosen);
+        self.stored = self.stored.max(self.log.base());
         self.count_open_bytes();
         let base = self.log.base();
         self.redelivery.forget_up_to(base);
         self.catch_up.forget_up_to(base);
+        true
     }
 }

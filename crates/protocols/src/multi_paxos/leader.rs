@@ -12,23 +12,33 @@ use alloc::vec::Vec;
 
 /// Sending.
 impl MultiPaxos {
-    /// A new leader proposes what phase 1 has found, and a no-op. `known`: who has promised, and
-    /// what each knows to be chosen, which is from where on it needs values.
+    /// A new leader proposes what phase 1 has found, and a no-op. `known`: who has promised; what each
+    /// knows to be chosen, which is from where on it needs values; and whether it has told all.
     pub(super) fn begin_phase2(
         &mut self,
-        known: Vec<(NodeId, Index)>,
-        values: Vec<Value>,
+        known: Vec<(NodeId, Index, bool)>,
+        found: Vec<Pvalue>,
         out: &mut Effects<Self>,
     ) {
         let open = self.chosen.next();
         for peer in &mut self.progress {
-            let promised = known.iter().find(|(id, _)| *id == peer.id).map(|(_, chosen)| *chosen);
+            let known = known.iter().find(|(id, ..)| *id == peer.id);
+            let promised = known.map(|(_, chosen, _)| *chosen);
             let next = promised.map_or(open, Index::next).max(self.log.base().next());
             peer.reset(promised, next, self.now);
+            peer.told = known.is_some_and(|(_, _, told)| *told);
         }
         self.catch_up_wanted = false;
-        self.accept(values, out);
-        self.replicate_to_all(out);
+        self.chosen_at_heartbeat = self.chosen;
+        self.opening = Index(self.chosen.0 + found.len() as u64).next();
+        // What the window does not reach yet stands in this log as it was accepted by others: a later
+        // phase 1 may find it here too, as it is true that it was proposed.
+        self.log.replace(open, &found);
+        self.count_open_bytes();
+        self.waiting_bytes = found.iter().map(|pvalue| pvalue.value.cost()).sum();
+        self.waiting = values_of(found).into();
+        self.wait_to_propose(Payload::Noop);
+        self.propose_waiting(out);
     }
 
     /// Leadership is lost.
@@ -37,17 +47,14 @@ impl MultiPaxos {
         for peer in &mut self.progress {
             peer.reset(None, Index(1), crate::types::Time::ZERO);
         }
+        self.progress.retain(|peer| peer.leaving.is_none());
         self.catch_up_wanted = false;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.abandon_change(out);
     }
 
-    /// Proposes each at a slot of its own, after all that were proposed.
-    pub(super) fn propose(&mut self, payloads: impl Iterator<Item = Payload>, out: &mut Effects<Self>) {
-        let origin = self.promised;
-        self.accept(payloads.map(|payload| Value { origin, payload }).collect(), out);
-        self.replicate_to_all(out);
-    }
-
-    fn replicate_to_all(&mut self, out: &mut Effects<Self>) {
+    pub(super) fn replicate_to_all(&mut self, out: &mut Effects<Self>) {
         for i in 0..self.progress.len() {
             self.replicate(i, out);
         }
@@ -62,7 +69,7 @@ impl MultiPaxos {
                 // What it lacks is no longer in the log. Early: it says what this member's durable
                 // state covers.
                 peer.probe(base.next(), true);
-                let (to, ballot) = (peer.id, self.promised);
+                let (to, ballot) = (peer.id, self.pledge.ballot);
                 return out.send_early(to, Message::Compacted { ballot, base });
             }
             let next = peer.next;
@@ -112,7 +119,7 @@ impl MultiPaxos {
         let peer = &mut self.progress[i];
         peer.chosen_sent = self.chosen;
         let accept = Accept {
-            ballot: self.promised,
+            ballot: self.pledge.ballot,
             first: peer.next,
             chosen: self.chosen,
             read_round: self.reads.latest(),
@@ -130,6 +137,9 @@ impl MultiPaxos {
     /// some were lost. For a peer that is probed it repeats the probe.
     pub(super) fn send_heartbeats(&mut self, out: &mut Effects<Self>) {
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        self.chosen_at_heartbeat = self.chosen;
+        let (now, election) = (self.now, self.config.timing.election);
+        self.progress.retain(|peer| !peer.is_gone(now, election));
         for i in 0..self.progress.len() {
             self.send_accept(i, Vec::new(), true, out);
         }
@@ -153,7 +163,7 @@ impl MultiPaxos {
 /// Answers.
 impl MultiPaxos {
     pub(super) fn on_accepted(&mut self, from: NodeId, accepted: Accepted, out: &mut Effects<Self>) {
-        if self.part != Part::Leader || accepted.ballot != self.promised {
+        if self.part != Part::Leader || accepted.ballot != self.pledge.ballot {
             return;
         }
         let Some(i) = self.progress.iter().position(|peer| peer.id == from) else {
@@ -166,6 +176,8 @@ impl MultiPaxos {
         }
         let peer = &mut self.progress[i];
         peer.heard = self.now;
+        peer.answered = true;
+        peer.told |= accepted.clear;
         peer.read_round = peer.read_round.max(accepted.read_round);
         if accepted.gap {
             self.on_gap(i, accepted.upto);
@@ -192,21 +204,33 @@ impl MultiPaxos {
     /// What a quorum has accepted under this ballot is chosen; so is everything before it, because
     /// who has accepted a slot has accepted all before it, or knows them to be chosen.
     pub(super) fn maybe_choose(&mut self, out: &mut Effects<Self>) {
-        let accepted = self.progress.iter().map(|peer| peer.accepted).chain([self.stored]);
-        let Some(chosen) = self.membership.reached(accepted) else { return };
-        if chosen <= self.chosen {
+        let before = self.chosen;
+        while let Some(chosen) = self.next_chosen() {
+            self.learn(chosen);
+        }
+        if self.chosen == before {
             return;
         }
-        self.learn(chosen);
         for i in 0..self.progress.len() {
             self.maybe_push_chosen(i, out);
         }
         self.maybe_begin_round(out);
     }
 
+    /// Up to where a quorum of those who govern the first open slot has accepted, as far as they govern.
+    fn next_chosen(&self) -> Option<Index> {
+        let (configuration, end) = self.membership.governing(self.chosen.next());
+        let accepted = |id| match id == self.config.id {
+            true => Some(self.stored),
+            false => self.peer(id).map(|peer| peer.accepted),
+        };
+        let reached = configuration.reached(accepted)?.min(self.upto);
+        Some(end.map_or(reached, |end| reached.min(end))).filter(|reached| *reached > self.chosen)
+    }
+
     /// A connection begins with what is known: everything that was in flight may be lost.
     pub(super) fn on_link_up(&mut self, peer: NodeId, out: &mut Effects<Self>) {
-        if self.part == Part::Preparing && self.membership.is_voter(peer) && peer != self.config.id {
+        if self.part == Part::Preparing && self.peer(peer).is_some() {
             return self.send_prepare(peer, out);
         }
         if self.part == Part::Leader
@@ -225,7 +249,7 @@ impl MultiPaxos {
             if let Some(progress) = self.progress.iter_mut().find(|progress| progress.id == peer) {
                 progress.probe(progress.accepted.max(base).next(), true);
             }
-        } else if self.part == Part::Follower && self.promised.id == peer {
+        } else if self.part == Part::Follower && self.pledge.ballot.id == peer {
             self.hasten_election();
         }
     }

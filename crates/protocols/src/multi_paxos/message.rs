@@ -16,6 +16,8 @@ pub enum Message {
     Probe {
         /// The ballot that the asker would prepare.
         ballot: Ballot,
+        /// The asker's α: an acceptor that has another answers nothing.
+        alpha: u64,
     },
     /// The answer to [`Message::Probe`], from an acceptor that would.
     Willing {
@@ -31,6 +33,8 @@ pub enum Message {
         from: Index,
         /// Whether the leader itself has asked the proposer to take over.
         transfer: bool,
+        /// The proposer's α: an acceptor that has another answers nothing.
+        alpha: u64,
     },
     /// Phase 1b.
     Promise(Promise),
@@ -67,6 +71,20 @@ pub enum Message {
         batch: u64,
         /// The read index; `None` if the one asked does not lead.
         index: Option<Index>,
+    },
+    /// From a member that lost values: up to where have you proposed anything?
+    RequestLogEnd {
+        /// This life's number for the question, so that an answer meant for an earlier one is not taken.
+        nonce: u64,
+    },
+    /// The answer of the leader to [`Message::RequestLogEnd`].
+    LogEnd {
+        /// As asked.
+        nonce: u64,
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The last slot for which it had a value when it answered.
+        last: Index,
     },
 }
 
@@ -117,17 +135,24 @@ pub struct Accepted {
     /// Whether the message answered began after a slot that the acceptor has not accepted under
     /// this ballot: it accepted nothing of it.
     pub gap: bool,
+    /// Whether it has never accepted anything after `upto`, under whatever ballot. With that it has told
+    /// the proposer all that a promise would tell.
+    pub clear: bool,
 }
 
 impl Wire for Message {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Message::Probe { ballot } => put_ballot(1, *ballot, out),
+            Message::Probe { ballot, alpha } => {
+                put_ballot(1, *ballot, out);
+                put_varint(out, *alpha);
+            }
             Message::Willing { ballot } => put_ballot(2, *ballot, out),
-            Message::Prepare { ballot, from, transfer } => {
+            Message::Prepare { ballot, from, transfer, alpha } => {
                 put_ballot(3, *ballot, out);
                 put_varint(out, from.0);
                 out.push(u8::from(*transfer));
+                put_varint(out, *alpha);
             }
             Message::Promise(promise) => {
                 put_ballot(4, promise.ballot, out);
@@ -149,6 +174,7 @@ impl Wire for Message {
                 put_varint(out, accepted.upto.0);
                 put_varint(out, accepted.read_round);
                 out.push(u8::from(accepted.gap));
+                out.push(u8::from(accepted.clear));
             }
             Message::Preempted { promised } => put_ballot(7, *promised, out),
             Message::Compacted { ballot, base } => {
@@ -168,17 +194,27 @@ impl Wire for Message {
                     put_varint(out, index.0);
                 }
             }
+            Message::RequestLogEnd { nonce } => {
+                out.push(12);
+                put_varint(out, *nonce);
+            }
+            Message::LogEnd { nonce, ballot, last } => {
+                put_ballot(13, *ballot, out);
+                put_varint(out, *nonce);
+                put_varint(out, last.0);
+            }
         }
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match input.byte("message kind")? {
-            1 => Message::Probe { ballot: Ballot::decode(input)? },
+            1 => Message::Probe { ballot: Ballot::decode(input)?, alpha: input.varint("alpha")? },
             2 => Message::Willing { ballot: Ballot::decode(input)? },
             3 => Message::Prepare {
                 ballot: Ballot::decode(input)?,
                 from: slot(input)?,
                 transfer: input.flag("transfer")?,
+                alpha: input.varint("alpha")?,
             },
             4 => {
                 let ballot = Ballot::decode(input)?;
@@ -199,6 +235,7 @@ impl Wire for Message {
                 upto: slot(input)?,
                 read_round: input.varint("read round")?,
                 gap: input.flag("gap")?,
+                clear: input.flag("clear")?,
             }),
             7 => Message::Preempted { promised: Ballot::decode(input)? },
             8 => Message::Compacted { ballot: Ballot::decode(input)?, base: slot(input)? },
@@ -207,6 +244,12 @@ impl Wire for Message {
             11 => Message::ReadIndexReply {
                 batch: input.varint("batch")?,
                 index: if input.flag("read index present")? { Some(slot(input)?) } else { None },
+            },
+            12 => Message::RequestLogEnd { nonce: input.varint("nonce")? },
+            13 => Message::LogEnd {
+                ballot: Ballot::decode(input)?,
+                nonce: input.varint("nonce")?,
+                last: slot(input)?,
             },
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
@@ -233,7 +276,7 @@ impl Message {
     pub(super) fn is_plausible(&self) -> bool {
         let fits = |slot: Index| slot.0 <= SLOT_MAX;
         match self {
-            Message::Probe { ballot } | Message::Willing { ballot } | Message::TakeOver { ballot } => {
+            Message::Probe { ballot, .. } | Message::Willing { ballot } | Message::TakeOver { ballot } => {
                 ballot.is_plausible()
             }
             Message::Prepare { ballot, from, .. } => {
@@ -251,7 +294,8 @@ impl Message {
             Message::Accepted(accepted) => accepted.ballot.is_plausible() && fits(accepted.upto),
             Message::Preempted { promised } => promised.is_plausible(),
             Message::Compacted { ballot, base } => ballot.is_plausible() && fits(*base),
-            Message::ReadIndex { .. } => true,
+            Message::ReadIndex { .. } | Message::RequestLogEnd { .. } => true,
+            Message::LogEnd { ballot, last, .. } => ballot.is_plausible() && fits(*last),
             Message::ReadIndexReply { index, .. } => index.is_none_or(fits),
         }
     }
@@ -287,15 +331,17 @@ impl Describe for Message {
             Message::TakeOver { .. } => "TakeOver",
             Message::ReadIndex { .. } => "ReadIndex",
             Message::ReadIndexReply { .. } => "ReadIndexReply",
+            Message::RequestLogEnd { .. } => "RequestLogEnd",
+            Message::LogEnd { .. } => "LogEnd",
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Message::Probe { ballot } | Message::Willing { ballot } | Message::TakeOver { ballot } => {
+            Message::Probe { ballot, .. } | Message::Willing { ballot } | Message::TakeOver { ballot } => {
                 format!("ballot {ballot}")
             }
-            Message::Prepare { ballot, from, transfer } => {
+            Message::Prepare { ballot, from, transfer, .. } => {
                 let why = if *transfer { ", asked by the leader" } else { "" };
                 format!("ballot {ballot}, from {from}{why}")
             }
@@ -317,10 +363,15 @@ impl Describe for Message {
             ),
             Message::Accepted(accepted) => {
                 let gap = if accepted.gap { ", there was a gap" } else { "" };
-                format!("ballot {}, up to {}{gap}", accepted.ballot, accepted.upto)
+                let more = if accepted.clear { "" } else { ", more under others" };
+                format!("ballot {}, up to {}{gap}{more}", accepted.ballot, accepted.upto)
             }
             Message::Preempted { promised } => format!("promised {promised}"),
             Message::Compacted { ballot, base } => format!("ballot {ballot}, the log begins after {base}"),
+            Message::RequestLogEnd { nonce } => format!("number {}", nonce & 0xFFFF),
+            Message::LogEnd { nonce, ballot, last } => {
+                format!("number {}, ballot {ballot}, up to {last}", nonce & 0xFFFF)
+            }
             Message::ReadIndex { batch } => format!("batch {}", batch & 0xFFFF),
             Message::ReadIndexReply { batch, index: Some(index) } => {
                 format!("batch {}, index {index}", batch & 0xFFFF)

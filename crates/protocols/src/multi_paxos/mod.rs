@@ -56,6 +56,10 @@
 //! - **Elections.** Every wait is random; a *probe* asks whether a quorum would promise before any
 //!   ballot is used up, and acceptors are loyal to a leader that they hear. So a member that was
 //!   cut off does not depose anybody on its return, and duels end. Safety rests on none of it.
+//! - **Members change by the window of α slots** of section 3, with one change at a time; see
+//!   `membership.rs` and `change.rs`. Values that phase 1 finds beyond the window wait like commands do.
+//! - **Damage.** An acceptor that lost accepted values and knows its promise receives them again before it
+//!   promises anything; see `recovery.rs`.
 //! - A leader steps down when it hears from no quorum, when its disk stalls, and when it meets a
 //!   higher ballot.
 //!
@@ -70,12 +74,13 @@
 //!
 //! # What it leaves out
 //!
-//! Changes of membership are refused as [`Refusal::Unsupported`]; the acceptors are the founding
-//! members, and one that joins is a learner for its first life only, so it must not be a founding
-//! member. Leases: a read always asks a quorum. Priorities. A member with a damaged disk abstains
-//! altogether: it may have forgotten a promise.
+//! Leases: a read always asks a quorum. Priorities. A member whose disk may have lost a promise abstains
+//! for ever, and has to be replaced; one that lost values receives them again, but where a majority is
+//! damaged at once nobody can lead, even if their remains together hold everything. A member that is
+//! removed while it cannot be reached never learns of it from the others, which ignore it.
 
 mod acceptor;
+mod change;
 mod host;
 mod leader;
 mod log;
@@ -85,11 +90,12 @@ mod progress;
 mod proposer;
 mod read;
 mod record;
+mod recovery;
 mod transfer;
 mod view;
 
 pub use message::{Accept, Accepted, Message, Promise};
-pub use record::{Pvalue, Record, VALUE_BYTES, Value};
+pub use record::{Pledge, Pvalue, Record, VALUE_BYTES, Value};
 
 use crate::ballot::{Ballot, ID_BOUND};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
@@ -104,11 +110,13 @@ use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use change::Change;
 use core::time::Duration;
 use log::Log;
 use membership::Membership;
 use progress::Progress;
 use proposer::Phase1;
+use recovery::Repair;
 use transfer::Transfer;
 
 /// What an owner of a member decides.
@@ -124,15 +132,17 @@ pub struct Config {
 pub struct MultiPaxos {
     config: LogConfig,
     membership: Membership,
-    standing: Standing,
+    /// Whether the host is to be told of the members.
+    members_changed: bool,
     rng: Rng,
     /// When the current step happens.
     now: Time,
 
-    /// The highest ballot promised, as of now and as last recorded: a change is recorded at the
-    /// end of its step.
-    promised: Ballot,
-    promised_recorded: Ballot,
+    /// The highest ballot promised and what else decides what may be promised, as of now and as last
+    /// recorded: a change is recorded at the end of its step.
+    pledge: Pledge,
+    pledge_recorded: Pledge,
+    repair: Repair,
     /// The highest round seen in anybody's ballot: a new one goes above it.
     round_seen: u64,
     log: Log,
@@ -181,6 +191,12 @@ pub struct MultiPaxos {
     progress: Vec<Progress>,
     /// The slot of the no-op with which this leader began.
     opening: Index,
+    /// What this leader will propose at the slots after `upto`, when the window reaches them; and its cost.
+    waiting: VecDeque<Value>,
+    waiting_bytes: usize,
+    change: Change,
+    /// What was known to be chosen when the last heartbeat went out.
+    chosen_at_heartbeat: Index,
     heartbeat_deadline: Time,
     /// Before this time a quorum cannot have been silent for an election timeout.
     quorum_deadline: Time,
@@ -198,9 +214,11 @@ pub struct MultiPaxos {
 enum Standing {
     /// Its promises and acceptances count.
     Acceptor,
-    /// It receives the log only: the cluster has not taken it in.
+    /// It receives the log only: no configuration that it knows counts it.
     Learner,
-    /// Its disk is damaged.
+    /// Its disk lost values, and it receives them again before it promises anything.
+    Repairing,
+    /// Its disk may have lost a promise.
     Abstaining,
 }
 
@@ -237,25 +255,24 @@ impl Process for MultiPaxos {
         config.timing.check();
         let ids = config.members.iter().chain([&config.id]);
         assert!(ids.into_iter().all(|id| id.0 < ID_BOUND), "ids must be below {ID_BOUND}");
-        let mut member = MultiPaxos::blank(config, &base, now);
+        assert!(config.limits.alpha > 0, "alpha must be above zero: no slot could be open");
+        let joined = matches!(from, Recovery::Join) || !config.members.contains(&config.id);
+        let mut member = MultiPaxos::blank(config, joined, &base, now);
         match from {
-            Recovery::First => {}
-            Recovery::Join => member.standing = Standing::Learner,
+            Recovery::First | Recovery::Join => {}
             Recovery::Resume { records } => {
-                let sound = member.replay(records);
                 member.silent_until = now + member.config.timing.election;
-                if !sound {
-                    member.standing = Standing::Abstaining;
-                }
+                member.replay(&base, false, &mut records.map(Some), out);
             }
             Recovery::Damaged { records } => {
-                member.replay(&mut records.map_while(|record| record));
-                member.standing = Standing::Abstaining;
+                member.silent_until = now + member.config.timing.election;
+                member.replay(&base, true, records, out);
             }
         }
+        if member.pledge.repairing {
+            member.repair.nonce = member.rng.next();
+        }
         member.resume_at(base.applied);
-        // Early: it repeats what the configuration and the snapshot say.
-        out.event_early(LogEvent::Members { members: member.membership.members() });
         member.settle(out);
         member
     }
@@ -300,20 +317,21 @@ impl Process for MultiPaxos {
 
 /// Recovery.
 impl MultiPaxos {
-    fn blank(config: LogConfig, base: &LogBase, now: Time) -> MultiPaxos {
-        let membership = Membership::founding(&config.members);
-        let standing = if membership.is_voter(config.id) { Standing::Acceptor } else { Standing::Learner };
+    fn blank(config: LogConfig, joined: bool, base: &LogBase, now: Time) -> MultiPaxos {
         let point = base.snapshot.clone().unwrap_or_default();
         let start = point.index;
-        let peers = membership.voters().iter().filter(|id| **id != config.id);
+        let alpha = config.limits.alpha as u64;
+        let membership = Membership::after(&point, &config.members, joined, alpha);
+        let uncertain = membership.is_none();
         let mut member = MultiPaxos {
-            progress: peers.map(|id| Progress::new(*id)).collect(),
-            membership,
-            standing,
+            progress: Vec::new(),
+            membership: membership.unwrap_or_else(|| Membership::first(&[], true, alpha)),
+            members_changed: true,
             rng: Rng::new(config.seed),
             now,
-            promised: Ballot::ZERO,
-            promised_recorded: Ballot::ZERO,
+            pledge: Pledge { joined, uncertain, ..Pledge::default() },
+            pledge_recorded: Pledge::default(),
+            repair: Repair::default(),
             round_seen: 0,
             log: Log::after(point),
             upto: start,
@@ -339,6 +357,10 @@ impl MultiPaxos {
             granted: Vec::new(),
             phase1: Phase1::default(),
             opening: Index::ZERO,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            change: Change::default(),
+            chosen_at_heartbeat: Index::ZERO,
             heartbeat_deadline: now,
             quorum_deadline: now,
             transfer: None,
@@ -354,55 +376,30 @@ impl MultiPaxos {
         member
     }
 
-    /// Takes in what the disk held, keeping only the end of the log in memory. Returns whether it
-    /// can be what a member of this version has written: a record missing in the middle shows.
-    fn replay(&mut self, records: &mut dyn Iterator<Item = Record>) -> bool {
-        for record in records {
-            match record {
-                Record::Promised(ballot) => self.promised = self.promised.max(ballot),
-                Record::Accepted { first, pvalues, chosen } => {
-                    // What a snapshot covers is not taken again.
-                    let covered = self.log.base().next().0.saturating_sub(first.0) as usize;
-                    let Some(pvalues) = pvalues.get(covered..).filter(|rest| !rest.is_empty()) else {
-                        continue;
-                    };
-                    let first = first.max(self.log.base().next());
-                    if first > self.log.last().next() || first < self.log.first_in_memory() {
-                        return false;
-                    }
-                    self.log.replace(first, pvalues);
-                    self.chosen = self.chosen.max(chosen);
-                    while self.log.bytes() > self.config.limits.tail_bytes_max
-                        && self.log.first_in_memory() <= self.chosen
-                    {
-                        self.log.evict_first();
-                    }
-                }
-            }
-        }
-        // Whatever was accepted was promised, in the same step at the latest.
-        let accepted = self.log.range(Index::ZERO, self.log.last()).map(|pvalue| pvalue.ballot).max();
-        accepted.is_none_or(|ballot| ballot <= self.promised) && self.chosen <= self.log.last()
+    /// How many slots may be open at once.
+    fn alpha(&self) -> u64 {
+        self.config.limits.alpha as u64
     }
 
-    /// Starts where the host's state machine stands. What it applied was chosen.
-    fn resume_at(&mut self, applied: Index) {
-        self.promised_recorded = self.promised;
-        self.round_seen = self.promised.round;
-        if applied > self.log.last() {
-            // It was durable here before it was delivered; so the log has lost it.
-            self.standing = Standing::Abstaining;
+    fn standing(&self) -> Standing {
+        match self.pledge {
+            Pledge { uncertain: true, .. } => Standing::Abstaining,
+            Pledge { repairing: true, .. } => Standing::Repairing,
+            _ if self.membership.is_voter(self.config.id) && !self.has_forgotten() => Standing::Acceptor,
+            _ => Standing::Learner,
         }
-        let applied = applied.clamp(self.log.base(), self.log.last());
-        self.chosen = self.chosen.max(applied);
-        (self.delivered, self.applied) = (applied, applied);
-        self.stored = self.log.last();
-        self.writing = self.promised;
-        self.upto = self.chosen;
-        while self.log.get(self.upto.next()).is_some_and(|pvalue| pvalue.ballot == self.promised) {
-            self.upto = self.upto.next();
-        }
-        self.count_open_bytes();
+    }
+
+    /// Whether it may have promised and accepted, under its id, what its disk does not say: the disk is
+    /// that of a joining member, but the id is a founder's.
+    fn has_forgotten(&self) -> bool {
+        self.pledge.joined && self.config.members.contains(&self.config.id)
+    }
+
+    /// Whether what it would say in a promise is all that there is to say. It does not matter whether it
+    /// knows a configuration that counts it: whoever asks may know more.
+    fn may_promise(&self) -> bool {
+        !self.pledge.uncertain && !self.pledge.repairing && !self.has_forgotten()
     }
 }
 
@@ -413,11 +410,15 @@ impl MultiPaxos {
         if to_itself {
             self.note_answer_to_self();
         }
-        if !to_itself && !self.membership.is_voter(from) || !message.is_plausible() {
+        // Whoever leads its own removal leads until the others have sealed it; and who is let go still says
+        // how much it knows.
+        let expected = from == self.pledge.ballot.id || self.peer(from).is_some();
+        let excluded = self.membership.excludes(from) && !expected;
+        if !to_itself && excluded || !message.is_plausible() {
             self.ignored += 1;
             return;
         }
-        if self.standing == Standing::Abstaining {
+        if self.pledge.uncertain {
             return self.on_message_abstaining(from, &message);
         }
         match message {
@@ -425,8 +426,11 @@ impl MultiPaxos {
             Message::Promise(promise) => self.on_promise(from, promise, out),
             Message::Accepted(accepted) if to_itself => self.on_stored(accepted, out),
             _ if to_itself => self.ignored += 1,
-            Message::Probe { ballot } => self.on_probe(from, ballot, out),
-            Message::Prepare { ballot, from: first, transfer } => {
+            Message::Probe { alpha, .. } | Message::Prepare { alpha, .. } if alpha != self.alpha() => {
+                self.ignored += 1;
+            }
+            Message::Probe { ballot, .. } => self.on_probe(from, ballot, out),
+            Message::Prepare { ballot, from: first, transfer, .. } => {
                 self.on_prepare(from, ballot, first, transfer, out);
             }
             Message::Accept(accept) => self.on_accept(from, accept, out),
@@ -436,18 +440,18 @@ impl MultiPaxos {
             Message::TakeOver { ballot } => self.on_take_over(from, ballot, out),
             Message::ReadIndex { batch } => self.on_read_index(from, batch, out),
             Message::ReadIndexReply { batch, index } => self.on_read_index_reply(from, batch, index, out),
+            Message::RequestLogEnd { nonce } => self.on_request_log_end(from, nonce, out),
+            Message::LogEnd { nonce, ballot, last } => self.on_log_end(from, nonce, ballot, last),
         }
     }
 
     /// A damaged member promises nothing; it only learns who leads, to direct its clients there.
     fn on_message_abstaining(&mut self, from: NodeId, message: &Message) {
         if let Message::Accept(accept) = message
-            && accept.ballot >= self.promised
+            && accept.ballot >= self.pledge.ballot
             && accept.ballot.id == from
         {
-            // Recorded nowhere: the record would claim that there is a sound log below it.
-            self.promised = accept.ballot;
-            self.promised_recorded = self.promised;
+            self.pledge.ballot = accept.ballot;
             self.leader = Some(from);
         }
     }
@@ -459,12 +463,12 @@ impl MultiPaxos {
             LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
             LogRequest::Compact { point } => self.on_compact(point, out),
             LogRequest::TransferLeadership { ticket, to } => self.on_transfer(ticket, to, out),
-            LogRequest::ChangeMembership { ticket, .. } => self.refuse(ticket, Refusal::Unsupported, out),
+            LogRequest::ChangeMembership { ticket, change } => self.on_change(ticket, change, out),
         }
     }
 
     fn on_propose(&mut self, ticket: Ticket, commands: Vec<Bytes>, out: &mut Effects<Self>) {
-        if self.standing == Standing::Abstaining || self.storage_full {
+        if self.pledge.uncertain || self.storage_full {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leader {
@@ -475,20 +479,21 @@ impl MultiPaxos {
             return;
         }
         let cost: usize = commands.iter().map(|command| command.len() + VALUE_BYTES).sum();
-        let room = self.config.limits.uncommitted_bytes_max.saturating_sub(self.open_bytes);
+        let open = self.open_bytes + self.waiting_bytes;
+        let room = self.config.limits.uncommitted_bytes_max.saturating_sub(open);
         // A proposal that is larger than the limit goes alone, rather than never.
-        let full = cost > room && self.open_bytes > 0;
+        let full = cost > room && open > 0;
         if full || self.transfer.is_some() {
             return self.refuse(ticket, Refusal::Busy, out);
         }
-        self.propose(commands.into_iter().map(Payload::Command), out);
+        commands.into_iter().for_each(|command| self.wait_to_propose(Payload::Command(command)));
     }
 
     fn on_storage_fault(&mut self, fault: StorageFault, out: &mut Effects<Self>) {
         self.storage_full = fault == StorageFault::Full;
         if self.storage_full && self.part != Part::Follower {
             // A leader that cannot accept makes way for one that can.
-            self.become_follower(self.promised, None, out);
+            self.become_follower(self.pledge.ballot, None, out);
         }
         if !self.storage_full {
             self.restart_election_timer();
@@ -504,6 +509,7 @@ impl MultiPaxos {
         }
         if self.part == Part::Leader && self.now >= self.heartbeat_deadline {
             self.send_heartbeats(out);
+            self.check_barred(out);
         }
         if self.part != Part::Leader && self.may_campaign() && self.now >= self.election_deadline {
             self.become_probing(out);
@@ -523,15 +529,25 @@ impl MultiPaxos {
     /// Hands over what has become chosen, frees what is no longer needed, asks the host for what
     /// is, and records and reports what has changed.
     fn settle(&mut self, out: &mut Effects<Self>) {
+        if self.part == Part::Leader {
+            self.advance_change(out);
+        }
+        if self.part == Part::Leader {
+            self.propose_waiting(out);
+        }
+        self.maybe_end_repair();
+        if self.members_changed {
+            self.sync_members(out);
+        }
         self.deliver(out);
         self.evict();
         self.ask_for_catch_up(out);
-        if self.promised != self.promised_recorded {
+        if self.pledge != self.pledge_recorded {
             // In the same step as the values that were accepted under it, so durable with them.
-            out.record(Record::Promised(self.promised));
-            self.promised_recorded = self.promised;
+            out.record(Record::Promised(self.pledge));
+            self.pledge_recorded = self.pledge;
         }
-        let role = (self.role(), self.promised, self.leader);
+        let role = (self.role(), self.pledge.ballot, self.leader);
         if self.reported != Some(role) {
             self.reported = Some(role);
             let (role, ballot, leader) = role;
@@ -541,7 +557,7 @@ impl MultiPaxos {
             out.event_early(LogEvent::Role { role, epoch: ballot.epoch(), leader });
         }
         assert!(
-            self.delivered <= self.chosen.min(self.stored)
+            (self.delivered <= self.chosen.min(self.stored) || self.pledge.repairing)
                 && self.chosen <= self.upto
                 && self.upto <= self.log.last()
                 && self.stored <= self.log.last(),

@@ -4,6 +4,7 @@ use crate::log::{Index, LogLimits};
 use crate::reading::PeerReads;
 use crate::types::{NodeId, Time};
 use crate::window::Window;
+use core::time::Duration;
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Progress {
@@ -20,10 +21,15 @@ pub(super) struct Progress {
     pub(super) chosen_sent: Index,
     /// The latest round of confirming the ballot that it answered.
     pub(super) read_round: u64,
-    /// When it last answered under this ballot.
+    /// When it last answered under this ballot; and whether it ever did.
     pub(super) heard: Time,
+    pub(super) answered: bool,
+    /// Whether it has promised this ballot and told all that it had accepted under others.
+    pub(super) told: bool,
     /// The batches of reads that it asked to have confirmed.
     pub(super) reads: PeerReads,
+    /// Up to where it has yet to learn what is chosen, if it is let go by that.
+    pub(super) leaving: Option<Index>,
 }
 
 /// How a leader sends to a peer.
@@ -47,8 +53,17 @@ impl Progress {
             chosen_sent: Index::ZERO,
             read_round: 0,
             heard: Time::ZERO,
+            answered: false,
+            told: false,
             reads: PeerReads::default(),
+            leaving: None,
         }
+    }
+
+    /// Whether it has been told that it is let go, or cannot be.
+    pub(super) fn is_gone(&self, now: Time, election: Duration) -> bool {
+        let told = |index| self.accepted >= index && self.chosen_sent >= index;
+        self.leaving.is_some_and(|index| told(index) || now >= self.heard + election)
     }
 
     /// A new ballot begins. A peer that has promised it said how much it knows to be chosen.
@@ -56,6 +71,7 @@ impl Progress {
         self.accepted = known.unwrap_or(Index::ZERO);
         self.read_round = 0;
         self.heard = now;
+        (self.answered, self.told) = (false, false);
         self.reads = PeerReads::default();
         self.probe(next, false);
         if known.is_some() {

@@ -1,5 +1,6 @@
 //! The proposer: when it campaigns, how it prepares, and why it steps down.
 
+use super::membership::Membership;
 use super::message::{Message, Promise};
 use super::record::{Pvalue, Value};
 use super::{MultiPaxos, Part, Standing};
@@ -38,6 +39,12 @@ struct Promiser {
     asked: bool,
 }
 
+impl Promiser {
+    fn has_told_all(&self) -> bool {
+        self.next > self.last
+    }
+}
+
 /// Becoming something else.
 impl MultiPaxos {
     /// Asks whether a quorum would promise, without disturbing anybody.
@@ -57,14 +64,14 @@ impl MultiPaxos {
         self.send_to_self(Message::Willing { ballot }, out);
         for peer in &self.progress {
             // Early: the question promises nothing.
-            out.send_early(peer.id, Message::Probe { ballot });
+            out.send_early(peer.id, Message::Probe { ballot, alpha: self.alpha() });
         }
     }
 
     /// Phase 1 for all slots that are not known to be chosen.
     pub(super) fn become_preparing(&mut self, transfer: bool, out: &mut Effects<Self>) {
         let ballot = self.attempt;
-        assert!(ballot > self.promised, "a proposer prepares a ballot that it has never used");
+        assert!(ballot > self.pledge.ballot, "a proposer prepares a ballot that it has never used");
         self.become_follower(ballot, None, out);
         self.part = Part::Preparing;
         self.granted.clear();
@@ -79,7 +86,8 @@ impl MultiPaxos {
         for peer in &self.progress {
             // Held until its own promise is durable: else it might crash, forget the ballot, and
             // propose something else under it.
-            out.send(peer.id, Message::Prepare { ballot, from: first, transfer });
+            let alpha = self.alpha();
+            out.send(peer.id, Message::Prepare { ballot, from: first, transfer, alpha });
         }
     }
 
@@ -94,27 +102,34 @@ impl MultiPaxos {
         self.contact = None;
         self.quorum_deadline = self.now + self.config.timing.election;
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        let found = self.highest_accepted();
         let phase1 = core::mem::take(&mut self.phase1);
-        let values = self.values_to_propose(phase1.best);
-        self.opening = Index(self.chosen.0 + values.len() as u64);
-        let known = phase1.promisers.iter().map(|promiser| (promiser.id, promiser.chosen));
-        self.begin_phase2(known.collect(), values, out);
+        let known = phase1.promisers.iter();
+        let known = known.map(|promiser| (promiser.id, promiser.chosen, promiser.has_told_all()));
+        self.begin_phase2(known.collect(), found, out);
     }
 
-    /// At each open slot the value accepted under the highest ballot, by this member or another,
-    /// and a no-op behind them. There are no gaps between them, because no acceptor's log has any.
-    fn values_to_propose(&self, mut best: BTreeMap<Index, Pvalue>) -> Vec<Value> {
-        let last = best.last_key_value().map_or(self.log.last(), |(slot, _)| self.log.last().max(*slot));
-        let noop = Value { origin: self.promised, payload: Payload::Noop };
-        let highest = |slot| match (best.remove(&slot), self.log.get(slot)) {
-            (Some(theirs), Some(own)) if own.ballot > theirs.ballot => own.value.clone(),
-            (Some(theirs), _) => theirs.value,
-            (None, Some(own)) => own.value.clone(),
-            (None, None) => noop.clone(),
-        };
-        let mut values: Vec<_> = (self.chosen.next().0..=last.0).map(Index).map(highest).collect();
-        values.push(noop);
-        values
+    /// At each open slot what was accepted under the highest ballot, by this member or another. There are
+    /// no gaps between them, because no acceptor's log has any.
+    fn highest_accepted(&self) -> Vec<Pvalue> {
+        let ballot = self.pledge.ballot;
+        let noop = Pvalue { ballot, value: Value { origin: ballot, payload: Payload::Noop } };
+        let highest = |slot| self.highest_accepted_at(slot).unwrap_or(&noop).clone();
+        (self.chosen.next().0..=self.last_found().0).map(Index).map(highest).collect()
+    }
+
+    /// What was accepted there under the highest ballot, as far as phase 1 has found.
+    fn highest_accepted_at(&self, slot: Index) -> Option<&Pvalue> {
+        match (self.phase1.best.get(&slot), self.log.get(slot)) {
+            (Some(theirs), Some(own)) if own.ballot > theirs.ballot => Some(own),
+            (theirs, own) => theirs.or(own),
+        }
+    }
+
+    /// The last slot at which anything is known to have been accepted.
+    fn last_found(&self) -> Index {
+        let theirs = self.phase1.best.last_key_value().map(|(slot, _)| *slot);
+        theirs.unwrap_or_default().max(self.log.last())
     }
 
     /// Follows `leader`, or nobody, under `ballot`, which is not below what it has promised.
@@ -124,9 +139,9 @@ impl MultiPaxos {
         leader: Option<NodeId>,
         out: &mut Effects<Self>,
     ) {
-        assert!(ballot >= self.promised, "a promise is never taken back");
-        if ballot > self.promised {
-            self.promised = ballot;
+        assert!(ballot >= self.pledge.ballot, "a promise is never taken back");
+        if ballot > self.pledge.ballot {
+            self.pledge.ballot = ballot;
             self.round_seen = self.round_seen.max(ballot.round);
             self.contact = None;
             // Under the new ballot nothing is accepted yet.
@@ -160,11 +175,14 @@ impl MultiPaxos {
     /// can then turn to another, and its traffic does not keep acceptors loyal to a leader that
     /// can have nothing chosen.
     pub(super) fn check_quorum(&mut self, out: &mut Effects<Self>) {
-        let heard = self.progress.iter().map(|peer| peer.heard).chain([self.now]);
+        let heard = |id| match id == self.config.id {
+            true => Some(self.now),
+            false => self.peer(id).map(|peer| peer.heard),
+        };
         let heard = self.membership.reached(heard).unwrap_or(Time::ZERO);
         self.quorum_deadline = heard + self.config.timing.election;
         if self.now >= self.quorum_deadline {
-            self.become_follower(self.promised, None, out);
+            self.become_follower(self.pledge.ballot, None, out);
         }
     }
 
@@ -172,7 +190,7 @@ impl MultiPaxos {
     /// one whose disk works.
     pub(super) fn check_disk(&mut self, out: &mut Effects<Self>) {
         if self.is_disk_stalled() {
-            self.become_follower(self.promised, None, out);
+            self.become_follower(self.pledge.ballot, None, out);
         }
     }
 
@@ -180,8 +198,8 @@ impl MultiPaxos {
     /// acceptor any more, and makes way; the next attempt goes above it.
     pub(super) fn on_preempted(&mut self, promised: Ballot, out: &mut Effects<Self>) {
         self.round_seen = self.round_seen.max(promised.round);
-        if promised > self.promised && matches!(self.part, Part::Leader | Part::Preparing) {
-            self.become_follower(self.promised, None, out);
+        if promised > self.pledge.ballot && matches!(self.part, Part::Leader | Part::Preparing) {
+            self.become_follower(self.pledge.ballot, None, out);
         }
     }
 }
@@ -195,7 +213,7 @@ impl MultiPaxos {
     }
 
     pub(super) fn on_promise(&mut self, from: NodeId, promise: Promise, out: &mut Effects<Self>) {
-        if self.part != Part::Preparing || promise.ballot != self.promised {
+        if self.part != Part::Preparing || promise.ballot != self.pledge.ballot {
             return;
         }
         let promisers = &mut self.phase1.promisers;
@@ -244,26 +262,19 @@ impl MultiPaxos {
             self.learn(self.upto);
             self.phase1.best = self.phase1.best.split_off(&self.chosen.next());
         }
-        if news && self.granted.len() >= self.membership.quorum() {
+        if news && self.has_quorum() {
             self.restart_election_timer();
         }
     }
 
-    /// Goes on with phase 1 once a quorum has promised: first fetches what is chosen, from the one
-    /// that knows most of it, then what else they have accepted, and then leads.
+    /// Goes on with phase 1: first fetches what is chosen, from the one that knows most of it, since that
+    /// says whose promises are needed; then, once there is a quorum of all who may be acceptors of the open
+    /// slots, what else they have accepted; and then leads.
     pub(super) fn proceed(&mut self, out: &mut Effects<Self>) {
-        if self.part != Part::Preparing || self.granted.len() < self.membership.quorum() {
+        if self.part != Part::Preparing {
             return;
         }
-        let (ballot, transfer) = (self.promised, self.phase1.transfer);
-        let own = Promiser {
-            id: self.config.id,
-            next: self.log.last().next(),
-            last: self.log.last(),
-            chosen: self.chosen,
-            base: self.log.base(),
-            asked: false,
-        };
+        let (ballot, transfer, alpha) = (self.pledge.ballot, self.phase1.transfer, self.alpha());
         let need = self.chosen.next();
         let promisers = &mut self.phase1.promisers;
         let source = promisers.iter_mut().max_by_key(|promiser| promiser.chosen);
@@ -272,8 +283,11 @@ impl MultiPaxos {
                 out.ask(LogAsk::Snapshot { from: source.id, index: source.base });
             } else if !source.asked || source.next != need {
                 (source.next, source.asked) = (need, true);
-                out.send(source.id, Message::Prepare { ballot, from: need, transfer });
+                out.send(source.id, Message::Prepare { ballot, from: need, transfer, alpha });
             }
+            return;
+        }
+        if !self.membership.has_quorum(|id| self.granted.contains(&id)) {
             return;
         }
         for promiser in promisers.iter_mut().filter(|promiser| promiser.next <= promiser.last) {
@@ -285,13 +299,30 @@ impl MultiPaxos {
             }
             if !promiser.asked && !known {
                 promiser.asked = true;
-                out.send(promiser.id, Message::Prepare { ballot, from: next, transfer });
+                out.send(promiser.id, Message::Prepare { ballot, from: next, transfer, alpha });
             }
         }
-        let complete = promisers.iter().chain(self.granted.contains(&own.id).then_some(&own));
-        if complete.filter(|promiser| promiser.next > promiser.last).count() >= self.membership.quorum() {
+        let promisers = &self.phase1.promisers;
+        let told = |promiser: &Promiser| promiser.has_told_all();
+        let complete = |id| promisers.iter().any(|promiser| promiser.id == id && told(promiser));
+        let own = |id| id == self.config.id && self.granted.contains(&id);
+        let told_all = |id| own(id) || complete(id);
+        if self.membership.has_quorum(told_all) && self.membership_found().has_quorum(told_all) {
             self.become_leader(out);
         }
+    }
+
+    /// The configurations of the window, and those that may be chosen at an open slot: by their members
+    /// values may be chosen that the others do not know of.
+    fn membership_found(&self) -> Membership {
+        let mut membership = self.membership.clone();
+        for slot in (self.chosen.next().0..=self.last_found().0).map(Index) {
+            let value = self.highest_accepted_at(slot).map(|pvalue| &pvalue.value.payload);
+            if let Some(Payload::Membership(entry)) = value {
+                membership.consider(entry);
+            }
+        }
+        membership
     }
 
     /// Repeats what may have been lost. It also keeps those who have promised from campaigning
@@ -308,8 +339,8 @@ impl MultiPaxos {
     pub(super) fn send_prepare(&mut self, peer: NodeId, out: &mut Effects<Self>) {
         let promiser = self.phase1.promisers.iter().find(|promiser| promiser.id == peer);
         let from = promiser.map_or(self.phase1.first, |promiser| promiser.next);
-        let (ballot, transfer) = (self.promised, self.phase1.transfer);
-        out.send(peer, Message::Prepare { ballot, from, transfer });
+        let (ballot, transfer, alpha) = (self.pledge.ballot, self.phase1.transfer, self.alpha());
+        out.send(peer, Message::Prepare { ballot, from, transfer, alpha });
     }
 
     /// Counts a word, once for each acceptor. Returns whether they are a quorum.
@@ -317,13 +348,18 @@ impl MultiPaxos {
         if !self.granted.contains(&from) {
             self.granted.push(from);
         }
-        self.granted.len() >= self.membership.quorum()
+        self.has_quorum()
+    }
+
+    /// Whether a quorum of every configuration in the window was willing, or has promised.
+    fn has_quorum(&self) -> bool {
+        self.membership.has_quorum(|id| self.granted.contains(&id))
     }
 
     /// A ballot above all that were seen, unless somebody has used up the rounds.
     pub(super) fn next_attempt(&mut self) -> Option<Ballot> {
         self.granted.clear();
-        let round = self.round_seen.max(self.promised.round) + 1;
+        let round = self.round_seen.max(self.pledge.ballot.round) + 1;
         self.attempt = Ballot { round, id: self.config.id };
         (round <= ROUND_MAX).then_some(self.attempt)
     }
@@ -342,7 +378,7 @@ impl MultiPaxos {
 impl MultiPaxos {
     /// Whether it campaigns when its timer fires.
     pub(super) fn may_campaign(&self) -> bool {
-        self.standing == Standing::Acceptor && !self.storage_full
+        self.standing() == Standing::Acceptor && !self.storage_full
     }
 
     /// Between one and two election timeouts, so that members rarely campaign together.

@@ -10,7 +10,7 @@
 //! reads that arrive while a round is under way share the next one.
 
 use super::message::Message;
-use super::{MultiPaxos, Part, Standing};
+use super::{MultiPaxos, Part};
 use crate::contract::Effects;
 use crate::log::{Index, Refusal, Ticket};
 use crate::reading::Overdue;
@@ -19,7 +19,7 @@ use crate::types::NodeId;
 /// At the leader.
 impl MultiPaxos {
     pub(super) fn on_read(&mut self, ticket: Ticket, out: &mut Effects<Self>) {
-        if self.standing == Standing::Abstaining {
+        if self.pledge.uncertain {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leader {
@@ -59,8 +59,8 @@ impl MultiPaxos {
     /// Serves the reads of the round if a quorum has answered it, and goes on with the next.
     pub(super) fn maybe_confirm_round(&mut self, out: &mut Effects<Self>) {
         let Some(round) = self.reads.confirming() else { return };
-        let rounds = self.progress.iter().map(|peer| peer.read_round).chain([round]);
-        if self.membership.reached(rounds) != Some(round) {
+        let has_answered = |id| self.peer(id).map_or(id == self.config.id, |peer| peer.read_round >= round);
+        if !self.membership.current().has_quorum(has_answered) {
             return;
         }
         let index = self.reads.confirm(out);

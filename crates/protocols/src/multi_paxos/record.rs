@@ -51,11 +51,26 @@ pub struct Pvalue {
     pub value: Value,
 }
 
+/// What an acceptor has promised, and what its disk has been through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Pledge {
+    /// No lower ballot is answered from now on.
+    pub ballot: Ballot,
+    /// Whether this disk began as that of a joining member: then it knows no configuration but those in
+    /// its log, and under the id of a founder it promises nothing, which may have promised and accepted
+    /// what the disk does not say.
+    pub joined: bool,
+    /// Whether accepted values are lost: it promises nothing before it has received them again.
+    pub repairing: bool,
+    /// Whether a promise may be lost: it takes no part any more.
+    pub uncertain: bool,
+}
+
 /// A record of an acceptor's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
-    /// No lower ballot is answered from now on.
-    Promised(Ballot),
+    /// Replaces what was promised.
+    Promised(Pledge),
     /// Replaces the log from `first` on. What the acceptor had accepted after the slots that it
     /// accepts now is repeated: an acceptor never takes back what it has accepted.
     Accepted {
@@ -66,14 +81,28 @@ pub enum Record {
         /// The slots up to here, all before `first`, are known to be chosen as this log has them.
         chosen: Index,
     },
+    /// What was recorded of slots before is void: some of it was lost, and all after this slot, which
+    /// the host's state covers, is received again.
+    Restarted {
+        /// The log begins after it.
+        after: Index,
+    },
 }
 
 impl Wire for Record {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Record::Promised(ballot) => {
-                out.push(1);
+            Record::Promised(Pledge { ballot, joined, repairing, uncertain }) => {
+                let marks = u8::from(*joined) | u8::from(*repairing) << 1 | u8::from(*uncertain) << 2;
+                out.push(if marks == 0 { 1 } else { 3 });
                 ballot.encode(out);
+                if marks > 0 {
+                    out.push(marks);
+                }
+            }
+            Record::Restarted { after } => {
+                out.push(4);
+                put_varint(out, after.0);
             }
             Record::Accepted { first, pvalues, chosen } => {
                 out.push(2);
@@ -86,7 +115,17 @@ impl Wire for Record {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         match input.byte("record kind")? {
-            1 => Ok(Record::Promised(Ballot::decode(input)?)),
+            1 => Ok(Record::Promised(Pledge { ballot: Ballot::decode(input)?, ..Pledge::default() })),
+            3 => {
+                let ballot = Ballot::decode(input)?;
+                let marks = input.byte("marks")?;
+                if !(1..8).contains(&marks) {
+                    return Err(DecodeError::Invalid { what: "marks", value: u64::from(marks) });
+                }
+                let [joined, repairing, uncertain] = [1, 2, 4].map(|mark| marks & mark > 0);
+                Ok(Record::Promised(Pledge { ballot, joined, repairing, uncertain }))
+            }
+            4 => Ok(Record::Restarted { after: Index(input.varint("last slot")?) }),
             2 => {
                 let first = Index(input.varint("first slot")?);
                 let chosen = Index(input.varint("chosen")?);
@@ -133,12 +172,19 @@ impl Describe for Record {
         match self {
             Record::Promised(_) => "Promised",
             Record::Accepted { .. } => "Accepted",
+            Record::Restarted { .. } => "Restarted",
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Record::Promised(ballot) => format!("ballot {ballot}"),
+            Record::Promised(pledge) => {
+                let joined = if pledge.joined { ", joined" } else { "" };
+                let repairing = if pledge.repairing { ", values are lost" } else { "" };
+                let uncertain = if pledge.uncertain { ", perhaps more" } else { "" };
+                format!("ballot {}{joined}{repairing}{uncertain}", pledge.ballot)
+            }
+            Record::Restarted { after } => format!("nothing after {after}"),
             Record::Accepted { first, pvalues, chosen } => {
                 let last = Index(first.0 + (pvalues.len() as u64).saturating_sub(1));
                 let ballot = pvalues.first().map_or(Ballot::ZERO, |pvalue| pvalue.ballot);

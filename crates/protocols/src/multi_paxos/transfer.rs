@@ -53,12 +53,13 @@ impl MultiPaxos {
         if self.part != Part::Leader {
             return;
         }
+        let last = self.last_wanted();
         let Some(transfer) = self.transfer.as_mut().filter(|transfer| !transfer.asked) else { return };
         let heir = self.progress.iter().find(|peer| peer.id == transfer.heir);
-        if heir.is_some_and(|peer| peer.accepted >= self.log.last()) {
+        if heir.is_some_and(|peer| peer.accepted >= last) {
             transfer.asked = true;
             // Early: it promises nothing.
-            out.send_early(transfer.heir, Message::TakeOver { ballot: self.promised });
+            out.send_early(transfer.heir, Message::TakeOver { ballot: self.pledge.ballot });
         }
     }
 
@@ -71,7 +72,7 @@ impl MultiPaxos {
     }
 
     /// The one that has accepted most, of those that answer; of equals the one with the lowest id.
-    fn best_heir(&self) -> Option<NodeId> {
+    pub(super) fn best_heir(&self) -> Option<NodeId> {
         let able = self.progress.iter().filter(|peer| self.can_inherit(peer.id));
         able.max_by_key(|peer| (peer.accepted, core::cmp::Reverse(peer.id))).map(|peer| peer.id)
     }
@@ -106,7 +107,7 @@ impl MultiPaxos {
 /// At the heir.
 impl MultiPaxos {
     pub(super) fn on_take_over(&mut self, from: NodeId, ballot: Ballot, out: &mut Effects<Self>) {
-        if ballot != self.promised || self.leader != Some(from) || !self.may_campaign() {
+        if ballot != self.pledge.ballot || self.leader != Some(from) || !self.may_campaign() {
             self.ignored += 1;
             return;
         }

@@ -21,7 +21,7 @@ impl ReplicatedLog for MultiPaxos {
 
     fn span(record: &Record) -> Option<(Index, Index)> {
         match record {
-            Record::Promised(_) => None,
+            Record::Promised(_) | Record::Restarted { .. } => None,
             Record::Accepted { first, pvalues, .. } => {
                 Some((*first, Index(first.0 + (pvalues.len() as u64).saturating_sub(1))))
             }
@@ -31,8 +31,8 @@ impl ReplicatedLog for MultiPaxos {
     fn status(&self) -> LogStatus {
         LogStatus {
             role: self.role(),
-            epoch: self.promised.epoch(),
-            voted_for: (self.promised.id.0 > 0).then_some(self.promised.id),
+            epoch: self.pledge.ballot.epoch(),
+            voted_for: (self.pledge.ballot.id.0 > 0).then_some(self.pledge.ballot.id),
             leader: self.leader,
             base: self.log.base(),
             last: self.log.last(),
@@ -45,7 +45,7 @@ impl ReplicatedLog for MultiPaxos {
     }
 
     fn restated(&self) -> Record {
-        Record::Promised(self.promised_recorded)
+        Record::Promised(self.pledge_recorded)
     }
 
     fn members(&self) -> Vec<Member> {
@@ -57,8 +57,11 @@ impl ReplicatedLog for MultiPaxos {
     }
 
     fn describe(&self, now: Time) -> Vec<(&'static str, String)> {
-        let part = match (self.standing, self.part) {
-            (Standing::Abstaining, _) => "abstaining: its disk is damaged",
+        let part = match (self.standing(), self.part) {
+            (Standing::Abstaining, _) => {
+                "abstaining: its disk is damaged, and it may have forgotten a promise"
+            }
+            (Standing::Repairing, _) => "abstaining: its disk lost values, which it is receiving again",
             (Standing::Learner, _) => "learner",
             (Standing::Acceptor, Part::Follower) => "acceptor",
             (Standing::Acceptor, Part::Probing) => "probing",
@@ -68,13 +71,18 @@ impl ReplicatedLog for MultiPaxos {
         let leader = self.leader.map_or("nobody".to_string(), |id| id.to_string());
         let mut lines = vec![
             ("part", part.to_string()),
-            ("promised ballot", self.promised.to_string()),
+            ("promised ballot", self.pledge.ballot.to_string()),
             ("leader", leader),
             ("accepted", format!("up to {} under it, {} in all", self.upto, self.log.last())),
             ("on disk", self.stored.to_string()),
             ("chosen", self.chosen.to_string()),
         ];
+        if let Some(first) = self.membership.pending() {
+            lines.push(("change of members", format!("governs from slot {first} on")));
+        }
         if self.part == Part::Leader {
+            let end = self.membership.window_end(self.chosen);
+            lines.push(("window", format!("up to {end}, {} waiting", self.waiting.len())));
             lines.push(("next heartbeat", in_ms(self.heartbeat_deadline, now)));
             for peer in &self.progress {
                 let how = match peer.sending {
@@ -105,8 +113,8 @@ fn in_ms(deadline: Time, now: Time) -> String {
 
 impl MultiPaxos {
     pub(super) fn role(&self) -> Role {
-        match (self.standing, self.part) {
-            (Standing::Abstaining, _) => Role::Abstaining,
+        match (self.standing(), self.part) {
+            (Standing::Abstaining | Standing::Repairing, _) => Role::Abstaining,
             (Standing::Learner, _) => Role::Learner,
             (Standing::Acceptor, Part::Follower) => Role::Follower,
             (Standing::Acceptor, Part::Probing | Part::Preparing) => Role::Candidate,
@@ -119,7 +127,8 @@ impl MultiPaxos {
         let until = |time: Time| time.since(now).as_nanos() as u64;
         let ago = |time: Time| now.since(time).as_nanos() as u64;
         let election = self.config.timing.election.as_nanos() as u64;
-        (self.standing, self.promised, self.round_seen, self.storage_full).hash(digest);
+        (self.pledge, &self.membership, self.round_seen, self.storage_full).hash(digest);
+        self.repair.digest(now, digest);
         self.log.hash(digest);
         (self.upto, self.writing, self.stored).hash(digest);
         (self.chosen, self.delivered, self.applied).hash(digest);
@@ -146,7 +155,8 @@ impl MultiPaxos {
             }
             Part::Leader => {
                 (until(self.heartbeat_deadline), until(self.quorum_deadline)).hash(digest);
-                self.opening.hash(digest);
+                (self.opening, &self.waiting, self.chosen_at_heartbeat).hash(digest);
+                self.change.digest(now, digest);
                 self.reads.hash(digest);
                 for peer in &self.progress {
                     let mut relative: Progress = peer.clone();

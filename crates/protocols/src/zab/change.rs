@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 
 impl Zab {
     pub(super) fn on_change(&mut self, ticket: Ticket, change: MembershipChange, out: &mut Effects<Self>) {
-        if self.abstaining || self.storage_full {
+        if self.epochs.uncertain || self.storage_full {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leading(Phase::Broadcast) {
@@ -99,13 +99,14 @@ impl Zab {
 impl Zab {
     /// Whether it counts in quorums and may lead.
     pub(super) fn is_participant(&self) -> bool {
-        !self.abstaining && !self.has_forgotten() && self.membership.current().is_voter(self.config.id)
+        !self.epochs.uncertain && !self.has_forgotten() && self.membership.current().is_voter(self.config.id)
     }
 
-    /// Whether it may have promised, under its id, what its disk does not say: the disk is that of
-    /// a joining member, but the id is a founder's.
+    /// Whether it may have promised or acknowledged, under its id, what its disk does not say: records are
+    /// lost, or the disk is that of a joining member, but the id is a founder's.
     pub(super) fn has_forgotten(&self) -> bool {
-        self.abstaining || self.epochs.joined && self.config.members.contains(&self.config.id)
+        let forgotten = self.epochs.joined && self.config.members.contains(&self.config.id);
+        self.epochs.uncertain || self.epochs.repairing || forgotten
     }
 
     /// Takes note of an entry that has come to stand at `index`.

@@ -71,6 +71,12 @@ impl Wire for Message {
                     put_varint(out, index.0);
                 }
             }
+            Message::RequestHistoryEnd { nonce } => put_varint(out, *nonce),
+            Message::HistoryEnd { nonce, epoch, last } => {
+                for number in [*nonce, epoch.0, last.0] {
+                    put_varint(out, number);
+                }
+            }
             Message::Stored { cuts, index } => {
                 put_varint(out, *cuts);
                 put_varint(out, index.0);
@@ -131,6 +137,11 @@ impl Wire for Message {
             },
             21 => Message::TakeOver { epoch: epoch(input)? },
             20 => Message::Stored { cuts: input.varint("cuts")?, index: index(input)? },
+            22 => Message::RequestHistoryEnd { nonce: input.varint("nonce")? },
+            23 => {
+                let nonce = input.varint("nonce")?;
+                Message::HistoryEnd { nonce, epoch: epoch(input)?, last: index(input)? }
+            }
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
     }
@@ -160,6 +171,8 @@ impl Message {
             Message::SyncReply { .. } => 19,
             Message::Stored { .. } => 20,
             Message::TakeOver { .. } => 21,
+            Message::RequestHistoryEnd { .. } => 22,
+            Message::HistoryEnd { .. } => 23,
         }
     }
 }

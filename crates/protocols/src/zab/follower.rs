@@ -193,6 +193,7 @@ impl Zab {
         if sent > self.history.last() || sent > Index::ZERO && !self.agreed {
             self.complain(self.history.last_zxid(), out);
         }
+        self.maybe_ask_for_the_end(from, out);
     }
 
     /// What the leader says is committed, as far as this history is known to be a part of the

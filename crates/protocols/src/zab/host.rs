@@ -14,6 +14,7 @@ impl Zab {
     /// Hands over what has become committed, frees what is no longer needed, and records and
     /// reports what has changed.
     pub(super) fn settle(&mut self, out: &mut Effects<Self>) {
+        self.maybe_end_repair(out);
         self.deliver(out);
         self.evict();
         if self.members_changed {
@@ -23,7 +24,7 @@ impl Zab {
         if matches!(self.part, Part::Leading(_)) && self.catch_up_wanted {
             self.ask_for_catch_up(out);
         }
-        if self.epochs != self.epochs_recorded && !self.abstaining {
+        if self.epochs != self.epochs_recorded {
             // In the same step as what rests on it, so durable with that; and after the entries
             // of the step, so that not even a torn write shows a currentEpoch without its history.
             out.record(Record::Epochs(self.epochs));
@@ -38,7 +39,7 @@ impl Zab {
             out.event_early(LogEvent::Role { role, epoch, leader });
         }
         assert!(
-            self.delivered <= self.commit && self.stored <= self.history.last(),
+            (self.delivered <= self.commit || self.epochs.repairing) && self.stored <= self.history.last(),
             "the history's marks are in order"
         );
     }
@@ -46,7 +47,7 @@ impl Zab {
     /// Delivers committed entries which are on this member's disk.
     fn deliver(&mut self, out: &mut Effects<Self>) {
         let ready = self.commit.min(self.stored);
-        if self.delivered >= ready || self.abstaining {
+        if self.delivered >= ready || self.epochs.uncertain {
             return;
         }
         let from = self.delivered.next();
@@ -176,6 +177,10 @@ impl Zab {
         if base.counter <= self.history.base().counter {
             return;
         }
+        if self.delivered > self.history.last() {
+            // The history is being repaired, and the host's state is ahead of it.
+            return self.on_snapshot(point, out);
+        }
         if base.counter > self.delivered.min(self.stored) || !self.history.holds(base) {
             self.ignored += 1;
             return;
@@ -189,7 +194,8 @@ impl Zab {
     /// it holds whatever leader this member follows meanwhile.
     fn on_snapshot(&mut self, point: &SnapshotPoint, out: &mut Effects<Self>) {
         let base = Zxid { epoch: point.epoch, counter: point.index };
-        if base.counter <= self.delivered || self.abstaining {
+        let news = base.counter > self.history.base().counter && base.counter >= self.delivered;
+        if !news || self.epochs.uncertain {
             self.ignored += 1;
             return;
         }

@@ -170,6 +170,20 @@ pub enum Message {
         /// The last position to have applied; `None` if the one asked does not lead.
         index: Option<Index>,
     },
+    /// From a member that lost entries: where does your history end?
+    RequestHistoryEnd {
+        /// This life's number for the question, so that an answer meant for an earlier one is not taken.
+        nonce: u64,
+    },
+    /// The answer of the leader to [`Message::RequestHistoryEnd`].
+    HistoryEnd {
+        /// As asked.
+        nonce: u64,
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// Where its history ended when it answered.
+        last: Index,
+    },
     /// To oneself: the history up to `index` is on this member's disk.
     Stored {
         /// How often this life had cut its history when it appended that.
@@ -234,12 +248,13 @@ impl Message {
             Message::Propose { epoch, after, commit, .. } => epoch.0.max(of(after)).max(commit.0),
             Message::Ack { epoch, index }
             | Message::UpToDate { epoch, commit: index }
+            | Message::HistoryEnd { epoch, last: index, .. }
             | Message::Commit { epoch, commit: index } => epoch.0.max(index.0),
             Message::Ping { epoch, round, sent, commit } => epoch.0.max(*round).max(sent.0).max(commit.0),
             Message::Pong { epoch, round, index } => epoch.0.max(*round).max(index.0),
             Message::SyncReply { index, .. } => index.map_or(0, |index| index.0),
             Message::Stored { index, .. } => index.0,
-            Message::Sync { .. } => 0,
+            Message::Sync { .. } | Message::RequestHistoryEnd { .. } => 0,
         }
     }
 }
@@ -267,6 +282,8 @@ impl Describe for Message {
             Message::Pong { .. } => "Pong",
             Message::Sync { .. } => "Sync",
             Message::SyncReply { .. } => "SyncReply",
+            Message::RequestHistoryEnd { .. } => "RequestHistoryEnd",
+            Message::HistoryEnd { .. } => "HistoryEnd",
             Message::Stored { .. } => "Stored",
             Message::TakeOver { .. } => "TakeOver",
         }
@@ -311,6 +328,10 @@ impl Describe for Message {
             Message::Sync { batch } => format!("batch {}", batch & 0xFFFF),
             Message::SyncReply { batch, index: Some(index) } => {
                 format!("batch {}, index {index}", batch & 0xFFFF)
+            }
+            Message::RequestHistoryEnd { nonce } => format!("number {}", nonce & 0xFFFF),
+            Message::HistoryEnd { nonce, epoch, last } => {
+                format!("number {}, epoch {}, ends {last}", nonce & 0xFFFF, epoch.0)
             }
             Message::SyncReply { batch, index: None } => format!("batch {}, refused", batch & 0xFFFF),
             Message::Stored { index, .. } => format!("up to {index}"),

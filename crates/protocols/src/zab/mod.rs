@@ -95,8 +95,9 @@
 //! # What it leaves out
 //!
 //! Reads by a lease: [`LogConfig::lease`] is ignored, and every read asks a quorum. Hierarchical and weighted
-//! quorums. Observers that relay to others. Repair of a damaged disk: a damaged member abstains, since it
-//! may have forgotten a promise or an acknowledgement; it is to be removed, and another added in its place.
+//! quorums. Observers that relay to others. A member whose disk may have lost a promise abstains for ever: it
+//! is to be removed, and another added in its place. One that lost entries only receives them again (see
+//! `repair.rs`); where a majority is damaged at once nobody can lead.
 
 mod broadcast;
 mod change;
@@ -111,6 +112,7 @@ mod message;
 mod read;
 mod record;
 mod recovery;
+mod repair;
 mod transfer;
 mod view;
 
@@ -133,6 +135,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use history::History;
 use learner::Learner;
+use repair::Repair;
 use transfer::Transfer;
 
 /// Epochs, rounds and positions above this are taken to be garbage: honest members would need
@@ -154,8 +157,6 @@ pub struct Zab {
     membership: Membership,
     /// Whether learners and host have yet to hear of a change of members.
     members_changed: bool,
-    /// Whether it takes no part, because its disk is damaged.
-    abstaining: bool,
     rng: Rng,
     /// When the current step happens.
     now: Time,
@@ -165,6 +166,7 @@ pub struct Zab {
     epochs: Epochs,
     epochs_recorded: Epochs,
     history: History,
+    repair: Repair,
     /// The last entry known to be on this member's disk, and never after the end of the history.
     stored: Index,
     /// How often this life has cut its history.
@@ -288,15 +290,11 @@ impl Process for Zab {
         match from {
             Recovery::First => {}
             Recovery::Join => zab.epochs.joined = true,
-            Recovery::Resume { records } => {
-                if !zab.replay(records, out) {
-                    zab.abstaining = true;
-                }
-            }
-            Recovery::Damaged { records } => {
-                zab.replay(&mut records.map_while(|record| record), &mut Effects::new());
-                zab.abstaining = true;
-            }
+            Recovery::Resume { records } => zab.replay(&base, false, &mut records.map(Some), out),
+            Recovery::Damaged { records } => zab.replay(&base, true, records, out),
+        }
+        if zab.epochs.repairing {
+            zab.repair.nonce = zab.rng.next();
         }
         zab.resume_at(base.applied);
         zab.members_changed = true;
@@ -364,7 +362,7 @@ impl Zab {
             self.ignored += 1;
             return;
         }
-        if self.abstaining {
+        if self.epochs.uncertain {
             return self.on_message_abstaining(from, &message);
         }
         match message {
@@ -400,6 +398,8 @@ impl Zab {
             Message::Pong { epoch, round, index } => self.on_pong(from, epoch, round, index, out),
             Message::TakeOver { epoch } => self.on_take_over(from, epoch, out),
             Message::Sync { batch } => self.on_sync(from, batch, out),
+            Message::RequestHistoryEnd { nonce } => self.on_request_history_end(from, nonce, out),
+            Message::HistoryEnd { nonce, epoch, last } => self.on_history_end(from, nonce, epoch, last),
             Message::SyncReply { batch, index } => self.on_sync_reply(from, batch, index, out),
         }
     }
@@ -423,7 +423,7 @@ impl Zab {
     }
 
     fn on_commands(&mut self, ticket: Ticket, commands: Vec<Bytes>, out: &mut Effects<Self>) {
-        if self.abstaining || self.storage_full {
+        if self.epochs.uncertain || self.storage_full {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leading(Phase::Broadcast) {
@@ -485,7 +485,7 @@ impl Zab {
     /// not: both only hasten what time would bring.
     fn on_link_up(&mut self, peer: NodeId, out: &mut Effects<Self>) {
         match self.part {
-            _ if self.abstaining => {}
+            _ if self.epochs.uncertain => {}
             Part::Leading(_) => self.restart_learner(peer, out),
             Part::Following(Phase::Discovery) if self.leader == Some(peer) => self.send_follower_info(out),
             Part::Following(_) => {}
@@ -508,7 +508,7 @@ impl Zab {
     fn leader_known(&self) -> Option<NodeId> {
         match self.part {
             Part::Leading(Phase::Broadcast) | Part::Following(Phase::Broadcast) => self.leader,
-            Part::Looking if self.abstaining => self.leader,
+            Part::Looking if self.epochs.uncertain => self.leader,
             _ => None,
         }
     }

@@ -19,7 +19,7 @@ use crate::types::NodeId;
 /// At the leader.
 impl Zab {
     pub(super) fn on_read(&mut self, ticket: Ticket, out: &mut Effects<Self>) {
-        if self.abstaining {
+        if self.epochs.uncertain {
             return self.refuse(ticket, Refusal::Storage, out);
         }
         if self.part != Part::Leading(Phase::Broadcast) {

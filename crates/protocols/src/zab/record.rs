@@ -75,6 +75,10 @@ pub struct Epochs {
     /// Whether this disk began as that of a joining member: then it counts in no quorum under the
     /// id of a founder, which may have promised what the disk does not say.
     pub joined: bool,
+    /// Whether entries are lost: it counts in no quorum before it has received them again.
+    pub repairing: bool,
+    /// Whether a promise may be lost: it takes no part any more.
+    pub uncertain: bool,
 }
 
 /// A record of Zab's.
@@ -90,7 +94,7 @@ pub enum Record {
         entries: Vec<Entry>,
     },
     /// Nothing that was recorded after this position is part of the history: a snapshot has taken
-    /// its place.
+    /// its place, or some of it was lost and all is received again.
     Truncated {
         /// The last position that remains.
         after: Index,
@@ -105,7 +109,8 @@ impl Wire for Record {
                 put_varint(out, epochs.accepted.0);
                 put_node(epochs.accepted_from, out);
                 put_varint(out, epochs.current.0);
-                out.push(u8::from(epochs.joined));
+                let Epochs { joined, repairing, uncertain, .. } = epochs;
+                out.push(u8::from(*joined) | u8::from(*repairing) << 1 | u8::from(*uncertain) << 2);
             }
             Record::Entries { first, entries } => {
                 out.push(2);
@@ -121,12 +126,17 @@ impl Wire for Record {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         match input.byte("record kind")? {
-            1 => Ok(Record::Epochs(Epochs {
-                accepted: Epoch(input.varint("accepted epoch")?),
-                accepted_from: node(input)?,
-                current: Epoch(input.varint("current epoch")?),
-                joined: input.flag("joined")?,
-            })),
+            1 => {
+                let accepted = Epoch(input.varint("accepted epoch")?);
+                let accepted_from = node(input)?;
+                let current = Epoch(input.varint("current epoch")?);
+                let marks = input.byte("marks")?;
+                if marks > 7 {
+                    return Err(DecodeError::Invalid { what: "marks", value: u64::from(marks) });
+                }
+                let [joined, repairing, uncertain] = [1, 2, 4].map(|mark| marks & mark > 0);
+                Ok(Record::Epochs(Epochs { accepted, accepted_from, current, joined, repairing, uncertain }))
+            }
             2 => {
                 let first = Index(input.varint("first index")?);
                 let entries = decode_entries(input)?;
@@ -179,11 +189,14 @@ impl Describe for Record {
 
     fn detail(&self) -> String {
         match self {
-            Record::Epochs(Epochs { accepted, accepted_from: Some(id), current, .. }) => {
-                format!("accepted epoch {} of {id}, current epoch {}", accepted.0, current.0)
-            }
-            Record::Epochs(Epochs { accepted, accepted_from: None, current, .. }) => {
-                format!("accepted epoch {}, current epoch {}", accepted.0, current.0)
+            Record::Epochs(Epochs { accepted, accepted_from, current, repairing, uncertain, .. }) => {
+                let from = accepted_from.map_or(String::new(), |id| format!(" of {id}"));
+                let repairing = if *repairing { ", entries are lost" } else { "" };
+                let uncertain = if *uncertain { ", perhaps more" } else { "" };
+                format!(
+                    "accepted epoch {}{from}, current epoch {}{repairing}{uncertain}",
+                    accepted.0, current.0
+                )
             }
             Record::Entries { first, entries } => {
                 let last = Index(first.0 + (entries.len() as u64).saturating_sub(1));

@@ -59,7 +59,10 @@ impl ReplicatedLog for Zab {
 
     fn describe(&self, now: Time) -> Vec<(&'static str, String)> {
         let part = match (self.is_participant(), self.part) {
-            _ if self.abstaining => "abstaining: its disk is damaged",
+            _ if self.epochs.uncertain => {
+                "abstaining: its disk is damaged, and it may have forgotten a promise"
+            }
+            _ if self.epochs.repairing => "abstaining: its disk lost entries, which it is receiving again",
             (_, Part::Looking) => "looking",
             (false, Part::Following(Phase::Discovery)) => "observing: discovery",
             (false, Part::Following(Phase::Synchronization)) => "observing: synchronisation",
@@ -127,7 +130,7 @@ impl Zab {
     pub(super) fn role(&self) -> Role {
         let own = |id| id == self.config.id;
         match self.part {
-            _ if self.abstaining => Role::Abstaining,
+            _ if self.epochs.uncertain || self.epochs.repairing => Role::Abstaining,
             Part::Leading(Phase::Broadcast) => Role::Leader,
             _ if !self.is_participant() => Role::Learner,
             Part::Leading(_) => Role::Candidate,
@@ -141,7 +144,7 @@ impl Zab {
         let until = |time: Time| time.since(now).as_nanos() as u64;
         let ago = |time: Time| now.since(time).as_nanos() as u64;
         let election = self.config.timing.election.as_nanos() as u64;
-        (self.abstaining, &self.membership, self.epochs, self.epochs_recorded, self.storage_full)
+        (self.repair.target, &self.membership, self.epochs, self.epochs_recorded, self.storage_full)
             .hash(digest);
         self.history.hash(digest);
         (self.stored, self.cuts, self.commit, self.delivered, self.applied).hash(digest);

@@ -22,6 +22,8 @@ pub struct Settings {
     pub lease: Option<Lease>,
     /// Priorities that are not the default.
     pub priorities: BTreeMap<NodeId, u8>,
+    /// The α of members that are configured wrongly.
+    pub alphas: BTreeMap<NodeId, usize>,
     /// By how many parts in a million a member's clock runs faster than the cluster's.
     pub drifts: BTreeMap<NodeId, i64>,
 }
@@ -189,6 +191,8 @@ pub enum Start<'a> {
     Resume,
     /// These records are lost from now on, see [`Disk::lose`].
     Damaged(&'a [usize]),
+    /// Its state machine is empty, and its log is as it was.
+    Stateless,
     Join,
 }
 
@@ -204,9 +208,14 @@ impl<P: ReplicatedLog> Cluster<P> {
         node.lives += 1;
         node.members = None;
         let seed = settings.seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ node.lives;
-        let (timing, limits, lease) = (settings.timing, settings.limits, settings.lease);
+        let (timing, mut limits, lease) = (settings.timing, settings.limits, settings.lease);
+        limits.alpha = settings.alphas.get(&id).copied().unwrap_or(limits.alpha);
         let priority = settings.priorities.get(&id).copied().unwrap_or(1);
         let common = LogConfig { timing, limits, lease, priority, ..LogConfig::new(id, members, seed) };
+        if how == Start::Stateless {
+            (node.applied, node.snapshot) = (Index::ZERO, None);
+            node.disk.miss_the_beginning();
+        }
         let promised = node.delivered.clone();
         node.delivered.truncate(node.applied.0 as usize);
         let base = LogBase { applied: node.applied, snapshot: node.snapshot.clone() };

@@ -39,6 +39,14 @@ impl<R: Clone> Disk<R> {
         }
     }
 
+    /// Segments that the state machine no longer says to be dropped are missed at the beginning.
+    pub fn miss_the_beginning(&mut self) {
+        self.was_damaged = true;
+        self.records.insert(0, None);
+        self.segments.iter_mut().skip(1).for_each(|begin| *begin += 1);
+        self.holders.values_mut().for_each(|record| *record += 1);
+    }
+
     pub fn was_damaged(&self) -> bool {
         self.was_damaged
     }

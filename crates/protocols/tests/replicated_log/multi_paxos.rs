@@ -9,7 +9,9 @@ use synod_protocols::log::{
     Epoch, Index, LogAnswer, LogBase, LogConfig, LogEvent, LogLimits, LogRequest, Payload, ReplicatedLog,
     SnapshotPoint, Ticket,
 };
-use synod_protocols::multi_paxos::{Accept, Accepted, Message, MultiPaxos, Promise, Pvalue, Record, Value};
+use synod_protocols::multi_paxos::{
+    Accept, Accepted, Message, MultiPaxos, Pledge, Promise, Pvalue, Record, Value,
+};
 use synod_protocols::types::{LinkSession, NodeId, Time};
 use synod_protocols::{Describe, Effects, Input, Process, Recovery, Rng, StorageFault, Wire};
 
@@ -46,26 +48,28 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         reply: true,
         values: values(),
     };
-    let accepted = Accepted { ballot: ballot(3, 1), upto: Index(200), read_round: 9, gap: true };
-    let prepare = Message::Prepare { ballot: ballot(3, 2), from: Index(200), transfer: true };
+    let accepted = Accepted { ballot: ballot(3, 1), upto: Index(200), read_round: 9, gap: true, clear: true };
+    let prepare = Message::Prepare { ballot: ballot(3, 2), from: Index(200), transfer: true, alpha: 300 };
     let mut promised = vec![4, 0xAC, 2, 2, 7, 9, 6, 4, 3];
     promised.extend([0xAC, 2, 1, 2, 1, 0, 0xAC, 2, 1, 3, 2, 1, 3, b's', b'e', b't']);
     promised.extend([0xAC, 2, 1, 0xAC, 2, 1, 2, 2, 1, 2]);
     let mut proposed = vec![5, 0xAC, 2, 1, 7, 6, 9, 1, 3];
     proposed.extend([2, 1, 0, 3, 2, 1, 3, b's', b'e', b't', 0xAC, 2, 1, 2, 2, 1, 2]);
     vec![
-        (Message::Probe { ballot: ballot(3, 2) }, vec![1, 3, 2]),
+        (Message::Probe { ballot: ballot(3, 2), alpha: 5 }, vec![1, 3, 2, 5]),
         (Message::Willing { ballot: ballot(3, 2) }, vec![2, 3, 2]),
-        (prepare, vec![3, 3, 2, 0xC8, 1, 1]),
+        (prepare, vec![3, 3, 2, 0xC8, 1, 1, 0xAC, 2]),
         (Message::Promise(promise), promised),
         (Message::Accept(accept), proposed),
-        (Message::Accepted(accepted), vec![6, 3, 1, 0xC8, 1, 9, 1]),
+        (Message::Accepted(accepted), vec![6, 3, 1, 0xC8, 1, 9, 1, 1]),
         (Message::Preempted { promised: ballot(3, 2) }, vec![7, 3, 2]),
         (Message::Compacted { ballot: ballot(3, 2), base: Index(8) }, vec![8, 3, 2, 8]),
         (Message::TakeOver { ballot: ballot(3, 2) }, vec![9, 3, 2]),
         (Message::ReadIndex { batch: 5 }, vec![10, 5]),
         (Message::ReadIndexReply { batch: 5, index: Some(Index(8)) }, vec![11, 5, 1, 8]),
         (Message::ReadIndexReply { batch: 5, index: None }, vec![11, 5, 0]),
+        (Message::RequestLogEnd { nonce: 300 }, vec![12, 0xAC, 2]),
+        (Message::LogEnd { nonce: 300, ballot: ballot(3, 2), last: Index(8) }, vec![13, 3, 2, 0xAC, 2, 8]),
     ]
 }
 
@@ -74,8 +78,14 @@ fn records() -> Vec<(Record, Vec<u8>)> {
     accepted.extend([0xAC, 2, 1, 2, 1, 0, 0xAC, 2, 1, 3, 2, 1, 3, b's', b'e', b't']);
     accepted.extend([0xAC, 2, 1, 0xAC, 2, 1, 2, 2, 1, 2]);
     vec![
-        (Record::Promised(Ballot::ZERO), vec![1, 0, 0]),
-        (Record::Promised(ballot(3, 2)), vec![1, 3, 2]),
+        (Record::Promised(Pledge::default()), vec![1, 0, 0]),
+        (Record::Promised(Pledge { ballot: ballot(3, 2), ..Pledge::default() }), vec![1, 3, 2]),
+        (Record::Promised(Pledge { joined: true, ..Pledge::default() }), vec![3, 0, 0, 1]),
+        (
+            Record::Promised(Pledge { ballot: ballot(3, 2), joined: true, repairing: true, uncertain: true }),
+            vec![3, 3, 2, 7],
+        ),
+        (Record::Restarted { after: Index(300) }, vec![4, 0xAC, 2]),
         (Record::Accepted { first: Index(8), pvalues: pvalues(), chosen: Index(7) }, accepted),
     ]
 }
@@ -106,9 +116,16 @@ fn records_have_these_bytes() {
 #[test]
 fn records_of_nothing_are_refused() {
     // No kind, no values, slot 0, a mark that is not before the first slot, a ballot of nobody's.
-    for bytes in
-        [&[][..], &[3], &[2, 1, 0, 0], &[2, 0, 0, 1, 1, 1, 1, 1, 0], &[2, 1, 1, 1, 1, 1, 1, 1, 0], &[1, 3, 0]]
-    {
+    for bytes in [
+        &[][..],
+        &[3],
+        &[3, 3, 2, 0],
+        &[3, 3, 2, 8],
+        &[2, 1, 0, 0],
+        &[2, 0, 0, 1, 1, 1, 1, 1, 0],
+        &[2, 1, 1, 1, 1, 1, 1, 1, 0],
+        &[1, 3, 0],
+    ] {
         assert!(Record::from_bytes(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
     }
 }
@@ -247,13 +264,17 @@ fn message(rng: &mut Rng, from: NodeId, member: &MultiPaxos) -> Message {
         } else {
             Ballot { round: 1, id: from }
         },
-        payload: Payload::Noop,
+        payload: match rng.chance(1, 8) {
+            true => Payload::Membership(members(rng)),
+            false => Payload::Noop,
+        },
     };
     let count = rng.below(4);
+    let alpha = LogLimits::default().alpha as u64;
     match rng.below(10) {
-        0 => Message::Probe { ballot },
+        0 => Message::Probe { ballot, alpha },
         1 => Message::Willing { ballot: if rng.chance(1, 2) { ballot } else { Ballot { round, id: SELF } } },
-        2 => Message::Prepare { ballot, from: slot(rng), transfer: rng.chance(1, 4) },
+        2 => Message::Prepare { ballot, from: slot(rng), transfer: rng.chance(1, 4), alpha },
         3 | 4 => {
             let pvalues = (0..count).map(|_| Pvalue { ballot: Ballot { round: 1, id }, value: value(rng) });
             let pvalues = pvalues.collect();
@@ -279,8 +300,11 @@ fn message(rng: &mut Rng, from: NodeId, member: &MultiPaxos) -> Message {
             upto: slot(rng),
             read_round: number(rng, 1),
             gap: rng.chance(1, 3),
+            clear: rng.chance(1, 2),
         }),
-        _ => match rng.below(5) {
+        _ => match rng.below(7) {
+            5 => Message::RequestLogEnd { nonce: rng.below(3) },
+            6 => Message::LogEnd { nonce: rng.below(3), ballot, last: slot(rng) },
             0 => Message::ReadIndex { batch: rng.below(3) },
             1 => Message::ReadIndexReply { batch: rng.below(3), index: Some(slot(rng)) },
             2 => Message::Compacted { ballot, base: slot(rng) },
@@ -288,6 +312,16 @@ fn message(rng: &mut Rng, from: NodeId, member: &MultiPaxos) -> Message {
             _ => Message::Preempted { promised: ballot },
         },
     }
+}
+
+/// Bytes that may be a change of members which governs from some slot on.
+fn members(rng: &mut Rng) -> Bytes {
+    let mut bytes = vec![1, 0, 3, 3, 1, 1, 0, 2, 1, 0, 3, 1, 0];
+    for _ in 0..rng.below(3) {
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] = rng.below(6) as u8;
+    }
+    bytes.into()
 }
 
 fn trouble(rng: &mut Rng, peer: NodeId, delivered: Index, epochs: &mut Vec<Epoch>) -> Input<MultiPaxos> {

@@ -43,6 +43,8 @@ pub fn cluster<P: ReplicatedLog>(seed: u64) -> Cluster<P> {
         limits.tail_bytes_max = 300;
         limits.reads_max = 3;
     }
+    // Drawn apart, so that what else a seed means does not depend on it.
+    limits.alpha = [1, 2, 5, 30, 1_024][Rng::new(seed ^ 0xA1FA).below(5) as usize];
     let size = [1, 2, 3, 3, 3, 5, 5, 5][rng.below(8) as usize];
     let mut settings = Settings { limits, seed, ..Settings::default() };
     if rng.chance(1, 4) {

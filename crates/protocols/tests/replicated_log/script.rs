@@ -7,8 +7,8 @@
 //! |---|---|
 //! | `count epochs` | from here on epochs are shown as how many of those that were led are not after them |
 //! | `start 3` | a cluster of three members, n1 to n3, which are up and wait |
-//! | `limit window_messages 2` | before `start`: sets a bound (also `message_bytes`, `window_bytes`, `uncommitted_bytes`, `tail_bytes`, `reads`, `members`) |
-//! | `lease 1000`, `priority n2 5`, `drift n2 -500` | before `start`: leases with a drift bound in parts per million; a priority; a clock that runs so much faster |
+//! | `limit window_messages 2` | before `start`: sets a bound (also `message_bytes`, `window_bytes`, `uncommitted_bytes`, `tail_bytes`, `reads`, `members`, `alpha`) |
+//! | `lease 1000`, `priority n2 5`, `drift n2 -500`, `alpha n2 5` | before `start`: leases with a drift bound in parts per million; a priority; a clock that runs so much faster; an α of its own |
 //! | `join n4` | a new machine with the next free id starts and joins; it is not a member before it was added |
 //! | `timeout n1` | the clock moves to n1's deadline, and n1's timer fires |
 //! | `elect n1` | `timeout n1`, `run`, and n1 must lead |
@@ -26,6 +26,7 @@
 //! | `disk n1 full`, `disk n1 cleared` | a fault of the disk |
 //! | `crash n1 [durable]`, `restart n1 [joining]` | unsynced records are lost, but for the first `durable` steps' |
 //! | `restart n1 damaged [2 5]` | the second and fifth records on its disk are lost for good; one after the last without numbers |
+//! | `restart n1 stateless` | its state machine has lost its state, and its log, whose beginning was dropped, is as it was |
 //! | `segment n1` | a new segment of its log begins, with its hard state restated |
 //! | `compact n1 [3]` | n1 makes durable what it has applied, and cuts the log up to there or up to 3; old segments are dropped |
 //! | `propose n1 a b as p1` | commands a and b in one request, called p1 (`x*100` is x a hundred times) |
@@ -108,6 +109,9 @@ impl<P: ReplicatedLog> Runner<P> {
             ["priority", id, priority] => {
                 self.settings.priorities.insert(node(id)?, number(priority)? as u8);
             }
+            ["alpha", id, slots] => {
+                self.settings.alphas.insert(node(id)?, number(slots)? as usize);
+            }
             ["drift", id, ppm] => {
                 let ppm = ppm.parse().map_err(|_| format!("`{ppm}` is not a number"))?;
                 self.settings.drifts.insert(node(id)?, ppm);
@@ -147,6 +151,7 @@ impl<P: ReplicatedLog> Runner<P> {
             "tail_bytes" => &mut limits.tail_bytes_max,
             "reads" => &mut limits.reads_max,
             "members" => &mut limits.members_max,
+            "alpha" => &mut limits.alpha,
             _ => return Err(format!("there is no limit {name}")),
         };
         *limit = value as usize;
@@ -290,6 +295,7 @@ impl<P: ReplicatedLog> Runner<P> {
                 check(index <= delivered, || format!("{id} has applied only {delivered}"))?;
                 cluster.compact(id, Index(index));
             }
+            ["restart", _, "stateless"] => cluster.start(id, Start::Stateless),
             ["restart", _, "joining"] => cluster.start(id, Start::Join),
             ["apply", _] => cluster.apply(id),
             ["hold", "answers", _] => cluster.nodes[slot].hold_answers = true,

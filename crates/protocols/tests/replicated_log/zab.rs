@@ -65,16 +65,22 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::SyncReply { batch: 5, index: None }, vec![19, 5, 0]),
         (Message::Stored { cuts: 1, index }, vec![20, 1, 10]),
         (Message::TakeOver { epoch }, vec![21, 0xAC, 2]),
+        (Message::RequestHistoryEnd { nonce: 300 }, vec![22, 0xAC, 2]),
+        (Message::HistoryEnd { nonce: 300, epoch, last: index }, vec![23, 0xAC, 2, 0xAC, 2, 10]),
     ]
 }
 
 fn records() -> Vec<(Record, Vec<u8>)> {
     let epochs = |accepted_from, joined| {
-        Record::Epochs(Epochs { accepted: Epoch(300), accepted_from, current: Epoch(4), joined })
+        let (repairing, uncertain) = (false, false);
+        let (accepted, current) = (Epoch(300), Epoch(4));
+        Record::Epochs(Epochs { accepted, accepted_from, current, joined, repairing, uncertain })
     };
+    let damaged = Epochs { repairing: true, uncertain: true, ..Epochs::default() };
     vec![
         (epochs(None, true), vec![1, 0xAC, 2, 0, 4, 1]),
         (epochs(Some(NodeId(2)), false), vec![1, 0xAC, 2, 2, 4, 0]),
+        (Record::Epochs(damaged), vec![1, 0, 0, 0, 6]),
         (Record::Entries { first: Index(8), entries: entries() }, around_entries(&[2, 8], &[])),
         (Record::Truncated { after: Index(200) }, vec![3, 0xC8, 1]),
     ]
@@ -88,7 +94,7 @@ fn messages_and_records_have_these_bytes() {
 
 #[test]
 fn records_of_nothing_are_refused() {
-    for bytes in [&[2, 0, 1, 1, 0][..], &[2, 1, 0], &[3], &[4], &[]] {
+    for bytes in [&[2, 0, 1, 1, 0][..], &[2, 1, 0], &[1, 0, 0, 0, 8], &[3], &[4], &[]] {
         assert!(Record::from_bytes(Bytes::from_static(bytes)).is_err(), "{bytes:?}");
     }
     // A position so large that the entries would run past the last one.
@@ -162,7 +168,9 @@ fn hostile(rng: &mut Rng, process: &Zab) -> Message {
         18 => Message::UpToDate { epoch, commit: index(rng) },
         19 => Message::Ping { epoch, round: number(rng, 2), sent: index(rng), commit: index(rng) },
         20 => Message::Pong { epoch, round: number(rng, 2), index: index(rng) },
-        _ => match rng.below(4) {
+        _ => match rng.below(6) {
+            5 => Message::RequestHistoryEnd { nonce: rng.below(3) },
+            4 => Message::HistoryEnd { nonce: rng.below(3), epoch, last: index(rng) },
             3 => Message::TakeOver { epoch },
             0 => Message::Sync { batch: rng.below(3) },
             1 => Message::SyncReply { batch: rng.below(3), index: Some(index(rng)) },
