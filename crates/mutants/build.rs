@@ -23,9 +23,10 @@ use std::{env, fs};
 const PROTOCOLS: [&str; 4] = ["multi_paxos", "raft", "viewstamped", "zab"];
 /// Protocols whose bugs are no part of this crate: their tests take in one driver for each copy, since their
 /// processes have types of their own. With the folder of the driver below `protocols/tests`, and its files.
-const DRIVEN: [(&str, &str, &[&str]); 2] = [
+const DRIVEN: [(&str, &str, &[&str]); 3] = [
     ("commit", "atomic_commit", &["party", "world", "script", "random"]),
     ("saga", "saga", &["world", "script", "random"]),
+    ("weak", "weak", &["world", "script", "random"]),
 ];
 /// What the laboratory's lessons are about: all that there is without the feature `all`.
 const LESSONS: [&str; 1] = ["raft/old_term_counted.txt"];

@@ -30,6 +30,8 @@ pub fn run(options: &Sim) -> Done {
     match &options.command {
         Some(SimCommand::Matrix(matrix)) => return crate::matrix::run(matrix),
         Some(SimCommand::Bank(bank)) => return crate::bank::run(bank),
+        Some(SimCommand::Weak(weak)) => return crate::weak::run(weak),
+        Some(SimCommand::Cap(cap)) => return crate::weak::cap_of_all(cap),
         None => {}
     }
     known(&options.run.protocol)?;

@@ -114,7 +114,7 @@ impl Process for Causal {
     fn step(&mut self, now: Time, input: Input<Causal>, out: &mut Effects<Causal>) {
         match input {
             Input::Message { from, message } => {
-                if self.replica.listens_to(from, out) {
+                if self.replica.listens_to(from, &message, out) {
                     self.on_message(now, from, message, out);
                 }
             }
@@ -153,11 +153,9 @@ impl Causal {
         match message {
             Message::Updates { updates } => {
                 updates.into_iter().for_each(|update| self.on_update(now, update, out));
-                self.show_early(out);
             }
             Message::Digest { roster, seen, floor, clock, is_asking, .. } => {
-                self.replica.on_digest(now, from, &roster, &seen, clock, out);
-                if !self.replica.listens_to(from, out) {
+                if !self.replica.on_digest(now, from, &roster, &seen, clock, out) {
                     return;
                 }
                 if !self.replica.seen.includes(&floor) {
@@ -183,7 +181,11 @@ impl Causal {
         if self.replica.seen.contains(update.dot) || !self.replica.may_show(now, &update, out) {
             return;
         }
-        if self.early.len() < self.replica.config.limits.early_max {
+        // What can be shown is, however many wait: it may be what they wait for.
+        if self.is_next(&update) {
+            self.show(update, out);
+            self.show_early(out);
+        } else if self.early.len() < self.replica.config.limits.early_max {
             self.early.insert(update.dot, update);
         }
     }

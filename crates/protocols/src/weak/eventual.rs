@@ -85,7 +85,7 @@ impl Process for Eventual {
     fn step(&mut self, now: Time, input: Input<Eventual>, out: &mut Effects<Eventual>) {
         match input {
             Input::Message { from, message } => {
-                if self.replica.listens_to(from, out) {
+                if self.replica.listens_to(from, &message, out) {
                     self.on_message(now, from, message, out);
                 }
             }
@@ -128,8 +128,7 @@ impl Eventual {
                 }
             }
             Message::Digest { roster, seen, root, clock, is_asking, .. } => {
-                self.replica.on_digest(now, from, &roster, &seen, clock, out);
-                if self.replica.listens_to(from, out) {
+                if self.replica.on_digest(now, from, &roster, &seen, clock, out) {
                     self.compare(now, from, seen, (root, clock), is_asking, out);
                 }
             }

@@ -341,14 +341,25 @@ impl Replica {
         }
     }
 
-    /// Whether it listens to this one. Who was removed is told so.
-    pub(super) fn listens_to<P: WeakReplica>(&mut self, from: NodeId, out: &mut Effects<P>) -> bool {
-        let is_known = self.peers().contains(&from);
+    /// Whether it listens to this. Who was removed is told so; and whoever names both as members is believed, since who introduced it may be
+    /// gone. Hosts let only machines of the cluster talk to each other.
+    pub(super) fn listens_to<P: WeakReplica>(
+        &mut self,
+        from: NodeId,
+        message: &Message,
+        out: &mut Effects<P>,
+    ) -> bool {
         if self.roster.removed.contains(&from) && self.standing == Standing::Member {
             let digest = self.digest(CausalContext::new(), false);
             out.send(from, digest);
+        } else if let Message::Digest { roster, .. } = message
+            && [from, self.config.id].iter().all(|id| roster.members.contains(id))
+            && roster.len() <= ROSTER_MAX
+        {
+            self.adopt(roster, out);
         }
-        let listens = is_known && !matches!(self.standing, Standing::Removed | Standing::Damaged);
+        let is_silent = matches!(self.standing, Standing::Removed | Standing::Damaged);
+        let listens = !is_silent && self.peers().contains(&from);
         self.ignored += u64::from(!listens);
         listens
     }
@@ -450,7 +461,7 @@ impl Replica {
         }
     }
 
-    /// Hears what a member has.
+    /// Hears what a member has. False if that was that one of both is removed.
     pub(super) fn on_digest<P: WeakReplica>(
         &mut self,
         now: Time,
@@ -459,10 +470,10 @@ impl Replica {
         seen: &CausalContext,
         clock: Stamp,
         out: &mut Effects<P>,
-    ) {
+    ) -> bool {
         if roster.len() > ROSTER_MAX {
             self.ignored += 1;
-            return;
+            return false;
         }
         self.adopt(roster, out);
         if self.is_due(now, clock, out) {
@@ -477,6 +488,7 @@ impl Replica {
             *goal = Some(seen.clone());
         }
         self.maybe_caught_up(out);
+        self.standing != Standing::Removed && self.peers().contains(&from)
     }
 
     /// A newcomer has seen what its introducer had seen.

@@ -20,6 +20,10 @@
 //! it; or before, then the newcomer has caught up with all of that before it took its first write. And who was removed is not listened to by
 //! anybody who says so under the roster without it, so what these have not seen of it by then they never will.
 //!
+//! One case is left: somebody is introduced by a member that is removed before anybody heard of it. The newcomer is believed when it
+//! names itself, and all come to show the same; but a delete that was forgotten in between may lose against a write of the newcomer's
+//! that was older.
+//!
 //! A member that is away for ever must be removed, or tombstones and logs live for ever, up to their bounds.
 
 use super::dots::CausalContext;
