@@ -72,16 +72,17 @@ macro_rules! planted {
 
 planted! {
     acknowledged_before_sync: script "nothing-is-heard-before-its-sync",
+    came_meanwhile_stays: script "what-came-meanwhile-was-removed",
     clock_runs_back: script "clock-set-back-while-down",
-    dot_used_again: causal 50,
+    dot_used_again: causal 10,
     early_ones_block: script "early-ones-do-not-block-what-they-wait-for",
-    last_to_arrive_wins: eventual 50,
+    last_to_arrive_wins: eventual 10,
     newcomer_writes_at_once: script "newcomer-catches-up-first",
     parts_are_mixed: script "parts-of-two-answers",
-    removal_is_forgotten: eventual 50,
+    removal_is_forgotten: script "removal-before-its-addition",
     report_not_awaited: script "tombstone-waits-for-what-the-others-had-seen",
-    shown_before_its_causes: causal 50,
-    token_ignored: causal 50,
+    shown_before_its_causes: script "effects-after-causes",
+    token_ignored: causal 10,
     token_not_sealed: script "forged-token",
-    tombstone_too_early: eventual 100,
+    tombstone_too_early: eventual 10,
 }

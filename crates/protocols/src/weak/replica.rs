@@ -480,7 +480,7 @@ impl Replica {
             self.clock.witness(clock);
         }
         if self.roster == *roster {
-            self.reports.hear(from, seen.clone());
+            self.reports.hear(from, seen.clone(), &self.seen);
         }
         if let Standing::Joining { goal: goal @ None } = &mut self.standing
             && self.roster.members.contains(&self.config.id)

@@ -105,8 +105,11 @@ impl Reports {
         self.of.clear();
     }
 
-    pub(super) fn hear(&mut self, from: NodeId, seen_there: CausalContext) {
-        self.of.entry(from).or_default().next.get_or_insert(seen_there);
+    /// A member says what it has seen, when `seen` has been seen here.
+    pub(super) fn hear(&mut self, from: NodeId, seen_there: CausalContext, seen: &CausalContext) {
+        let report = self.of.entry(from).or_default();
+        report.settle(seen);
+        report.next.get_or_insert(seen_there);
     }
 
     /// What is stable, when `seen` has been seen here.
@@ -114,12 +117,19 @@ impl Reports {
         let mut stable = seen.clone();
         for id in roster.members.iter().filter(|id| **id != own) {
             let report = self.of.entry(*id).or_default();
-            if report.next.as_ref().is_some_and(|next| seen.includes(next)) {
-                report.known = report.next.take().unwrap_or_default();
-            }
+            report.settle(seen);
             stable = stable.meet(&report.known);
         }
         stable
+    }
+}
+
+impl Report {
+    /// The later one counts, once everything of it has been seen.
+    fn settle(&mut self, seen: &CausalContext) {
+        if self.next.as_ref().is_some_and(|next| seen.includes(next)) {
+            self.known = self.next.take().unwrap_or_default();
+        }
     }
 }
 
@@ -156,10 +166,10 @@ mod tests {
         let roster = Roster::of((1..=3).map(NodeId));
         let mut reports = Reports::default();
         let seen = context(&[(1, 4), (2, 2)]);
-        reports.hear(NodeId(2), context(&[(1, 3), (2, 2)]));
+        reports.hear(NodeId(2), context(&[(1, 3), (2, 2)]), &seen);
         assert_eq!(reports.stable(NodeId(1), &roster, &seen), context(&[]), "the third has not spoken");
         // The third had seen an update which is not here: its report has to wait.
-        reports.hear(NodeId(3), context(&[(1, 3), (2, 3)]));
+        reports.hear(NodeId(3), context(&[(1, 3), (2, 3)]), &seen);
         assert_eq!(reports.stable(NodeId(1), &roster, &seen), context(&[]));
         let seen = context(&[(1, 4), (2, 3)]);
         assert_eq!(reports.stable(NodeId(1), &roster, &seen), context(&[(1, 3), (2, 2)]));

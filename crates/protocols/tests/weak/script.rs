@@ -38,6 +38,7 @@ fn configure(config: &mut Config) {
     config.limits.log_max = 4;
     config.limits.early_max = 2;
     config.limits.waiting_max = 2;
+    config.limits.batch_bytes_max = 100;
     config.limits.write_bytes_max = 64;
 }
 
