@@ -1,5 +1,5 @@
-//! Well-known mistakes, planted in copies of causal and eventual replication, must be found by their own tests: by a golden script, and
-//! where a moment is rare and many would do, by random runs.
+//! Well-known mistakes, planted in copies of causal and eventual replication, must be found by their own tests: by
+//! a golden script, and where a moment is rare and many would do, by random runs.
 //!
 //! A bound on seeds is a few times the number that it took when it was written down.
 

@@ -11,32 +11,33 @@
 //!
 //! *Causal order.* An update comes after another if one session wrote both in this order, or read the one before it
 //! wrote the other, or through a chain of such steps. By the token, the member had seen the earlier one when it
-//! took the later; so it is in `after`, and whoever shows the later one has shown the earlier. What a member has shown is therefore
-//! always closed under causality, and reads of several keys are of one such moment.
+//! took the later; so it is in `after`, and whoever shows the later one has shown the earlier. What a member has
+//! shown is therefore always closed under causality, and reads of several keys are of one such moment.
 //!
-//! *Sessions.* A member's context only grows. Who answers a session has at least the session's context: it reads its writes and
-//! never reads back; and what it writes comes after all of that, for everybody.
+//! *Sessions.* A member's context only grows. Who answers a session has at least the session's context: it reads
+//! its writes and never reads back; and what it writes comes after all of that, for everybody.
 //!
 //! *Convergence.* Objects merge alike in any order ([`super::object`]), and stamps agree with causality
-//! ([`super::clock`]), so two members that have seen the same updates show the same, and an overwritten value does not come back. That everybody sees every
-//! update at last is the work of gossip: members say what they have seen, and are sent what they lack.
+//! ([`super::clock`]), so two members that have seen the same updates show the same, and an overwritten value does
+//! not come back. That everybody sees every update at last is the work of gossip: members say what they have seen,
+//! and are sent what they lack.
 //!
 //! This is *causal convergence* (CCv in Bouajjani, Enea, Guerraoui and Hamza, *On Verifying Causal Consistency*, 2017),
 //! which is what the checker judges its histories by; COPS calls it causal+.
 //!
 //! # Sources
 //!
-//! Ahamad et al., *Causal Memory* (1995), for delivery by vectors; Lloyd, Freedman, Kaminsky and Andersen, *COPS* (SOSP 2011), for
-//! dependencies that clients carry and convergent conflict handling; Petersen et al., *Flexible Update
-//! Propagation* (Bayou, SOSP 1997), section 3, for anti-entropy from a log that may have been cut; Terry et al. (PDIS
-//! 1994) for sessions. COPS lets an update name its nearest causes only; here it carries the whole context,
-//! which for the few members of a cluster is shorter than a list of keys.
+//! Ahamad et al., *Causal Memory* (1995), for delivery by vectors; Lloyd, Freedman, Kaminsky and Andersen, *COPS*
+//! (SOSP 2011), for dependencies that clients carry and convergent conflict handling; Petersen et al., *Flexible
+//! Update Propagation* (Bayou, SOSP 1997), section 3, for anti-entropy from a log that may have been cut; Terry et
+//! al. (PDIS 1994) for sessions. COPS lets an update name its nearest causes only; here it carries the whole
+//! context, which for the few members of a cluster is shorter than a list of keys.
 //!
 //! # Logs
 //!
-//! An update stays in the log until it is stable, so a member that was away is sent what it missed. If that is more than the log
-//! holds, or it is new, it pulls what differs ([`super::anti_entropy`]) and merges it at one moment: the union of two
-//! contexts that are closed under causality is closed as well.
+//! An update stays in the log until it is stable, so a member that was away is sent what it missed. If that is more
+//! than the log holds, or it is new, it pulls what differs ([`super::anti_entropy`]) and merges it at one moment:
+//! the union of two contexts that are closed under causality is closed as well.
 
 use super::dots::CausalContext;
 use super::object::{Name, Write};

@@ -1,10 +1,10 @@
 //! Hybrid logical clocks: stamps that never contradict causality and stay close to the wall clock.
 //!
-//! Kulkarni, Demirbas, Madappa, Avva and Leone, *Logical Physical Clocks* (OPODIS 2014). A stamp is a wall time, the highest that
-//! its clock has heard of, and a number that grows while the wall stands still. Whoever has seen an update gives the
-//! next one a larger stamp, whatever the machines' clocks say; and between updates that do not know of each other the
-//! one that was later by the clock wins. So the last writer wins, as well as clocks can tell, and no effect loses against its
-//! cause.
+//! Kulkarni, Demirbas, Madappa, Avva and Leone, *Logical Physical Clocks* (OPODIS 2014). A stamp is a wall time,
+//! the highest that its clock has heard of, and a number that grows while the wall stands still. Whoever has seen
+//! an update gives the next one a larger stamp, whatever the machines' clocks say; and between updates that do not
+//! know of each other the one that was later by the clock wins. So the last writer wins, as well as clocks can
+//! tell, and no effect loses against its cause.
 //!
 //! The paper also ticks when a message arrives. Here the clock is only raised to what was heard: nothing happens at that
 //! moment that needs a stamp. Ties, which clocks of different members can have, are decided by the origin.

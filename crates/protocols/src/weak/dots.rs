@@ -1,9 +1,10 @@
 //! Dots and causal contexts: which updates somebody has seen.
 //!
-//! A *dot* names one update: who took it, and the how-manieth of theirs it was. A *causal context* is a set of dots. Where
-//! updates arrive in causal order it is what Parker et al. (1983) call a version vector, one run from 1 for each origin;
-//! where they arrive in any order it has holes, which fill up later (Preguiça et al., *Dotted Version Vectors*, 2010; Almeida,
-//! Shoker and Baquero, *Delta State Replicated Data Types*, 2018). One type serves both.
+//! A *dot* names one update: who took it, and the how-manieth of theirs it was. A *causal context* is a set of
+//! dots. Where updates arrive in causal order it is what Parker et al. (1983) call a version vector, one run from 1
+//! for each origin; where they arrive in any order it has holes, which fill up later (Preguiça et al., *Dotted
+//! Version Vectors*, 2010; Almeida, Shoker and Baquero, *Delta State Replicated Data Types*, 2018). One type serves
+//! both.
 
 use crate::types::{Incarnation, NodeId};
 use crate::wire::{DecodeError, Output, Reader, Wire, put_varint};

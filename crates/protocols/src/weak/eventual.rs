@@ -2,10 +2,10 @@
 //!
 //! # The idea
 //!
-//! A member takes a write, tells the others, and shows whatever it is told at once. Nothing is said about when a write
-//! arrives or in which order: a reader may see an answer before its question, and at another member an older
-//! value than a moment ago. What is promised is that two members which have seen the same updates show the same, whatever the order, and that
-//! every update reaches every member at last.
+//! A member takes a write, tells the others, and shows whatever it is told at once. Nothing is said about when a
+//! write arrives or in which order: a reader may see an answer before its question, and at another member an older
+//! value than a moment ago. What is promised is that two members which have seen the same updates show the same,
+//! whatever the order, and that every update reaches every member at last.
 //!
 //! # How it gets there
 //!
@@ -17,16 +17,18 @@
 //!
 //! # Why it converges
 //!
-//! Objects merge alike in any order ([`super::object`]). The one thing that order could spoil is an update that replaces cells of
-//! another which has not arrived: the store remembers what is replaced until then. If two members' roots
-//! are equal they hold the same cells and remember the same, so each may count as seen what the other has: all of that was replaced.
+//! Objects merge alike in any order ([`super::object`]). The one thing that order could spoil is an update that
+//! replaces cells of another which has not arrived: the store remembers what is replaced until then. If two
+//! members' roots are equal they hold the same cells and remember the same, so each may count as seen what the
+//! other has: all of that was replaced.
 //!
 //! # Sources
 //!
-//! DeCandia et al., *Dynamo* (SOSP 2007): sections 4.6 for hints and 4.7 for Merkle trees. There a coordinator writes to
-//! a quorum of those who hold a key, here any member writes to itself; Dynamo's vector clocks are dots here (Preguiça et al., 2010), and
-//! a context for the whole replica takes the place of one for each key (Gonçalves et al., *Concise Server-Wide Causality Management*,
-//! 2015). Vogels, *Eventually Consistent* (2009), for the words.
+//! DeCandia et al., *Dynamo* (SOSP 2007): sections 4.6 for hints and 4.7 for Merkle trees. There a coordinator
+//! writes to a quorum of those who hold a key, here any member writes to itself; Dynamo's vector clocks are dots
+//! here (Preguiça et al., 2010), and a context for the whole replica takes the place of one for each key (Gonçalves
+//! et al., *Concise Server-Wide Causality Management*, 2015). Vogels, *Eventually Consistent* (2009), for the
+//! words.
 //!
 //! # What it leaves out
 //!

@@ -20,18 +20,18 @@
 //!
 //! # Durability
 //!
-//! An update is a record of the step that takes it, so by the durability rule neither its client nor another member hears of it before it is
-//! on this disk. It is on *this* disk only: a member whose disk is lost for ever takes with it what it had not sent. That is
-//! the price of taking writes alone, and what the stronger levels are for.
+//! An update is a record of the step that takes it, so by the durability rule neither its client nor another member
+//! hears of it before it is on this disk. It is on *this* disk only: a member whose disk is lost for ever takes
+//! with it what it had not sent. That is the price of taking writes alone, and what the stronger levels are for.
 //!
-//! So a dot is never used twice either: one that was heard of is durable, and one that was not is nobody's. A blank disk under an old
-//! identity has another incarnation, and thereby other dots.
+//! So a dot is never used twice either: one that was heard of is durable, and one that was not is nobody's. A blank
+//! disk under an old identity has another incarnation, and thereby other dots.
 //!
 //! # What is left out
 //!
-//! Partial replication: every member holds every key. Transactions that read what they write: an update is atomic, and several
-//! keys are read at one moment, but nothing is isolated. Damaged disks are not repaired: such a member abstains, to
-//! be removed and replaced. Deleting counters; a set's elements are searched one by one.
+//! Partial replication: every member holds every key. Transactions that read what they write: an update is atomic,
+//! and several keys are read at one moment, but nothing is isolated. Damaged disks are not repaired: such a member
+//! abstains, to be removed and replaced. Deleting counters; a set's elements are searched one by one.
 
 pub mod anti_entropy;
 pub mod causal;

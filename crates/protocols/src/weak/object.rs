@@ -11,10 +11,11 @@
 //! | [`Kind::Counter`] | one for each origin: the sum of all that it added | the latest of each origin |
 //! | [`Kind::Set`] | one for each addition that nobody has removed | all |
 //!
-//! The function is commutative, associative and idempotent, so replicas that have seen the same are the same, in whatever order
-//! they saw it (Shapiro, Preguiça, Baquero and Zawirski, *Conflict-free Replicated Data Types*, 2011). A removal from a set removes the
-//! additions that it has seen, so of an addition and a removal at the same time the addition wins, and neither sets nor siblings leave anything behind
-//! (Bieniusa et al., *An Optimized Conflict-free Replicated Set*, 2012). Only a register's delete leaves a **tombstone**: it has to win against
+//! The function is commutative, associative and idempotent, so replicas that have seen the same are the same, in
+//! whatever order they saw it (Shapiro, Preguiça, Baquero and Zawirski, *Conflict-free Replicated Data Types*,
+//! 2011). A removal from a set removes the additions that it has seen, so of an addition and a removal at the same
+//! time the addition wins, and neither sets nor siblings leave anything behind (Bieniusa et al., *An Optimized
+//! Conflict-free Replicated Set*, 2012). Only a register's delete leaves a **tombstone**: it has to win against
 //! older writes that are still on their way. [`super::roster`] says when it may go.
 //!
 //! A key of one kind has nothing to do with the same key of another kind, so kinds cannot conflict.

@@ -341,8 +341,8 @@ impl Replica {
         }
     }
 
-    /// Whether it listens to this. Who was removed is told so; and whoever names both as members is believed, since who introduced it may be
-    /// gone. Hosts let only machines of the cluster talk to each other.
+    /// Whether it listens to this. Who was removed is told so; and whoever names both as members is believed, since
+    /// who introduced it may be gone. Hosts let only machines of the cluster talk to each other.
     pub(super) fn listens_to<P: WeakReplica>(
         &mut self,
         from: NodeId,

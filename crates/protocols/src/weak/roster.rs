@@ -2,9 +2,9 @@
 //!
 //! # Members without consensus
 //!
-//! Members are added and removed at any member, during any partition, so the roster is a convergent type as well: a set of those who
-//! were added and a set of those who were removed, each merged by union, and whoever was removed never comes back
-//! under that number. Two members that remove each other at the same time are therefore both gone.
+//! Members are added and removed at any member, during any partition, so the roster is a convergent type as well: a
+//! set of those who were added and a set of those who were removed, each merged by union, and whoever was removed
+//! never comes back under that number. Two members that remove each other at the same time are therefore both gone.
 //!
 //! # Causal stability
 //!
@@ -14,15 +14,16 @@
 //! 1. every member has said that it has seen it, under the roster that holds here; and
 //! 2. everything that those members had seen when they said so has been seen here.
 //!
-//! Then no older write can arrive any more. Whoever writes after having seen the tombstone gives a higher stamp. A write that a
-//! member took before that is in what it had seen (1), and so is here (2). A member which the others do not know of
-//! yet was introduced by somebody: either that one said what it had seen after it introduced it, then its roster came with
-//! it; or before, then the newcomer has caught up with all of that before it took its first write. And who was removed is not listened to by
-//! anybody who says so under the roster without it, so what these have not seen of it by then they never will.
+//! Then no older write can arrive any more. Whoever writes after having seen the tombstone gives a higher stamp. A
+//! write that a member took before that is in what it had seen (1), and so is here (2). A member which the others
+//! do not know of yet was introduced by somebody: either that one said what it had seen after it introduced it,
+//! then its roster came with it; or before, then the newcomer has caught up with all of that before it took its
+//! first write. And who was removed is not listened to by anybody who says so under the roster without it, so what
+//! these have not seen of it by then they never will.
 //!
-//! One case is left: somebody is introduced by a member that is removed before anybody heard of it. The newcomer is believed when it
-//! names itself, and all come to show the same; but a delete that was forgotten in between may lose against a write of the newcomer's
-//! that was older.
+//! One case is left: somebody is introduced by a member that is removed before anybody heard of it. The newcomer is
+//! believed when it names itself, and all come to show the same; but a delete that was forgotten in between may
+//! lose against a write of the newcomer's that was older.
 //!
 //! A member that is away for ever must be removed, or tombstones and logs live for ever, up to their bounds.
 

@@ -1,8 +1,9 @@
 //! All objects of a replica, and digests of them by which two replicas find out where they differ.
 //!
-//! The keys are spread over [`LEAVES`] leaves of a Merkle tree with two levels (Merkle 1987; as in Dynamo, section 4.7). A leaf's
-//! digest is the sum over its cells, so that a write changes it without looking at the others, and the root's is
-//! the sum over the leaves. A cell is known by its object and its dot; what it holds follows from these.
+//! The keys are spread over [`LEAVES`] leaves of a Merkle tree with two levels (Merkle 1987; as in Dynamo, section
+//! 4.7). A leaf's digest is the sum over its cells, so that a write changes it without looking at the others, and
+//! the root's is the sum over the leaves. A cell is known by its object and its dot; what it holds follows from
+//! these.
 
 use super::dots::{CausalContext, Dot};
 use super::object::{Cell, Content, Kind, Name, Object, Value, content, merge, normalise};
@@ -117,8 +118,8 @@ impl Store {
         self.objects.iter().filter(is_wanted).map(|(name, object)| (name.clone(), object.clone())).collect()
     }
 
-    /// What it takes to merge with another replica: `theirs` is all that it has in the leaves of its answer. In other leaves it had what was
-    /// here before the updates `since`.
+    /// What it takes to merge with another replica: `theirs` is all that it has in the leaves of its answer. In
+    /// other leaves it had what was here before the updates `since`.
     pub(super) fn merge(
         &self,
         seen: &CausalContext,

@@ -1,9 +1,9 @@
 //! Session tokens: what a client has seen, carried by itself from member to member.
 //!
 //! A session that shows the token of its last answer with its next request has the four guarantees of Terry et al.,
-//! *Session Guarantees for Weakly Consistent Replicated Data* (PDIS 1994), at whichever member it asks: a member whose context
-//! does not include the token's has not caught up, and waits. Reads then include what the session read and wrote before;
-//! and its writes come, for everybody, after what it read and wrote before.
+//! *Session Guarantees for Weakly Consistent Replicated Data* (PDIS 1994), at whichever member it asks: a member
+//! whose context does not include the token's has not caught up, and waits. Reads then include what the session
+//! read and wrote before; and its writes come, for everybody, after what it read and wrote before.
 //!
 //! A token is sealed by SipHash-2-4 (Aumasson and Bernstein, 2012) under a secret of the cluster. Without that a client could
 //! invent a context that nobody will ever have and make every member wait for it. It is no secret what is in it, and

@@ -1,5 +1,6 @@
-//! Seeded random runs under loss, repetition, reordering, cuts, crashes, clocks that jump, and changing members. What clients saw is
-//! judged by the checker at the level's model; at rest all members are the same and no tombstone is left.
+//! Seeded random runs under loss, repetition, reordering, cuts, crashes, clocks that jump, and changing members.
+//! What clients saw is judged by the checker at the level's model; at rest all members are the same and no
+//! tombstone is left.
 
 use super::subject::{
     Causal, Config, Content, Event, Kind, Name, Request, Standing, WallTime, WeakReplica, Write,

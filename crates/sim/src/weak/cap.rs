@@ -1,8 +1,8 @@
 //! CAP, measured: one partition, one workload, each level in turn.
 //!
-//! One member is cut off from the others for a while, and everything is counted from what the sessions saw. Each asks its own member, so
-//! one side of the partition is a minority of one. When the partition ends the load does as well, and it is measured how
-//! long it takes until all members show the same.
+//! One member is cut off from the others for a while, and everything is counted from what the sessions saw. Each
+//! asks its own member, so one side of the partition is a minority of one. When the partition ends the load does as
+//! well, and it is measured how long it takes until all members show the same.
 
 use super::world::{Alarm, run_with};
 use super::{Fault, Level, Scenario};
@@ -51,8 +51,8 @@ pub struct Side {
     pub refused: u64,
     /// Reads that were answered.
     pub reads: u64,
-    /// Those of them that gave a value which, before they were asked for, another write had replaced: one that began after that value's
-    /// write had been answered.
+    /// Those of them that gave a value which, before they were asked for, another write had replaced: one that
+    /// began after that value's write had been answered.
     pub stale: u64,
     /// Of puts that were answered, in milliseconds.
     pub put_ms_p50: f64,

@@ -1,10 +1,10 @@
 //! Four levels of consistency under one clock, one network, one workload and the same faults.
 //!
-//! [`run`] is a pure function of a [`Scenario`]: members of one level, sessions that put and get and now and then change
-//! members, and faults drawn from the seed. Causal and eventual members are the processes of `synod_protocols::weak`;
-//! linearizable and sequential ones are Raft with a map above it ([`ordered`]), whose reads are confirmed by a quorum, or local with the
-//! session's token. At the end all faults stop, the members must come to show the same, and the checker judges what the sessions
-//! saw at the level's own model.
+//! [`run`] is a pure function of a [`Scenario`]: members of one level, sessions that put and get and now and then
+//! change members, and faults drawn from the seed. Causal and eventual members are the processes of
+//! `synod_protocols::weak`; linearizable and sequential ones are Raft with a map above it (`ordered.rs`), whose
+//! reads are confirmed by a quorum, or local with the session's token. At the end all faults stop, the members must
+//! come to show the same, and the checker judges what the sessions saw at the level's own model.
 //!
 //! [`separate`] looks for a history that has a level and not the next stronger one, and makes it small. [`cap`] measures what
 //! one partition does to each level.

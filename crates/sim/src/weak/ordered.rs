@@ -1,8 +1,9 @@
 //! The two strong levels: Raft with a map above it, spoken to in the words of the weaker levels.
 //!
-//! A write at any member is forwarded to the leader and answered when this member has applied it. A linearizable read
-//! waits until a quorum has confirmed the leader after it arrived; a sequential one is local, and waits only for what its
-//! session has seen, which is an index of the log. Nothing here repeats a request: an answer that does not come is the client's to wait for.
+//! A write at any member is forwarded to the leader and answered when this member has applied it. A linearizable
+//! read waits until a quorum has confirmed the leader after it arrived; a sequential one is local, and waits only
+//! for what its session has seen, which is an index of the log. Nothing here repeats a request: an answer that does
+//! not come is the client's to wait for.
 
 use super::Level;
 use super::stage::{Member, Start};

@@ -34,8 +34,8 @@ pub fn judged(level: Level) -> Consistency {
     }
 }
 
-/// Looks in runs of `level`, without any fault, for a history that is not of the next stronger level, and leaves out operations as long as
-/// that stays so. None for the strongest level, and if these seeds have none.
+/// Looks in runs of `level`, without any fault, for a history that is not of the next stronger level, and leaves
+/// out operations as long as that stays so. None for the strongest level, and if these seeds have none.
 pub fn separate(level: Level, seeds: Range<u64>) -> Option<Separation> {
     let place = Level::ALL.iter().position(|other| *other == level)?;
     let stronger = *Level::ALL.get(place.checked_sub(1)?)?;
