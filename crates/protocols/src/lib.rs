@@ -35,6 +35,7 @@
 //! | [`replicated`] | any process, run on any replicated log |
 //! | [`saga`] | sagas: long transactions that are undone step by step |
 //! | [`commit`] | two-phase and three-phase commit, and what transactions change |
+//! | [`weak`] | causal and eventual replication: available under any partition |
 //!
 //! # What is deliberately absent
 //!
@@ -65,6 +66,7 @@ pub mod rng;
 pub mod saga;
 pub mod types;
 pub mod viewstamped;
+pub mod weak;
 pub mod window;
 pub mod wire;
 pub mod zab;

@@ -55,6 +55,7 @@ mod story;
 mod swarm;
 mod trace;
 mod units;
+pub mod weak;
 mod world;
 
 pub use campaign::{Campaign, CampaignReport, FAILURES_MAX, Failure, Progress, Shard, replay_command};

@@ -9,6 +9,7 @@ use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 use synod_sim::bank::{Faults, PARTICIPANTS_MAX, Protocol};
 use synod_sim::costs::COMMANDS_MAX;
+use synod_sim::weak::{Fault as LevelFault, Level, MEMBERS_MAX};
 use synod_sim::{Fault, Shard};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
@@ -471,6 +472,12 @@ pub enum SimCommand {
     /// How long each protocol is without a leader when it loses the one that it has, over many seeds
     #[command(after_help = FAILOVER_EXAMPLE)]
     Failover(Elections),
+    /// Four levels of consistency, from linearizable to eventual, under faults: the checker judges each at its own model
+    #[command(after_help = "Example:\n  synod sim weak --level causal --seeds 100")]
+    Weak(Weak),
+    /// CAP, measured: one partition, one workload, each level in turn
+    #[command(after_help = "Example:\n  synod sim cap --json")]
+    Cap(CapOptions),
 }
 
 /// Options of `synod sim costs`.
@@ -508,6 +515,55 @@ pub struct Elections {
     /// Threads [default: one a core]
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the levels are put to.
+#[derive(Args, Debug)]
+pub struct Weak {
+    /// What is promised: linearizable, sequential, causal or eventual
+    #[arg(long, default_value = "causal")]
+    pub level: Level,
+    /// How many members, 2 to 9
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=MEMBERS_MAX))]
+    pub members: u64,
+    /// What everything random is drawn from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Run so many seeds from this one on, and say what came of all
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// What goes wrong: none, loss, disorder, partitions, crashes, disks, clocks, members, or all
+    #[arg(long, default_value = "all")]
+    pub faults: LevelFault,
+    /// Write what the sessions saw, for `synod check`; with --separate a folder
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+    /// For each level look for a history that has it and not the next stronger one, and make it small
+    #[arg(long)]
+    pub separate: bool,
+}
+
+/// What the partition is like.
+#[derive(Args, Debug)]
+pub struct CapOptions {
+    /// How many members, 3 to 9; one of them is cut off
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=MEMBERS_MAX))]
+    pub members: u64,
+    /// What everything random is drawn from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How long there is load before the partition
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub calm: Duration,
+    /// How long the partition lasts
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub partition: Duration,
+    /// How long each message takes
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
+    pub delay: Duration,
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,

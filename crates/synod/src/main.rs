@@ -22,6 +22,7 @@ mod serve;
 mod shrink;
 mod sim;
 mod supervisor;
+mod weak;
 
 use clap::Parser;
 use cli::{Cli, Command};

@@ -32,6 +32,8 @@ pub fn run(options: &Sim) -> Done {
         Some(SimCommand::Bank(bank)) => return crate::bank::run(bank),
         Some(SimCommand::Costs(costs)) => return crate::costs::run(costs),
         Some(SimCommand::Failover(elections)) => return crate::elections::run(elections),
+        Some(SimCommand::Weak(weak)) => return crate::weak::run(weak),
+        Some(SimCommand::Cap(cap)) => return crate::weak::cap_of_all(cap),
         None => {}
     }
     known(&options.run.protocol)?;

@@ -1,0 +1,210 @@
+//! Four levels of consistency under one clock, one network, one workload and the same faults.
+//!
+//! [`run`] is a pure function of a [`Scenario`]: members of one level, sessions that put and get and now and then
+//! change members, and faults drawn from the seed. Causal and eventual members are the processes of
+//! `synod_protocols::weak`; linearizable and sequential ones are Raft with a map above it (`ordered.rs`), whose
+//! reads are confirmed by a quorum, or local with the session's token. At the end all faults stop, the members must
+//! come to show the same, and the checker judges what the sessions saw at the level's own model.
+//!
+//! [`separate`] looks for a history that has a level and not the next stronger one, and makes it small. [`cap`] measures what
+//! one partition does to each level.
+
+mod cap;
+mod ordered;
+mod separate;
+mod stage;
+mod world;
+
+pub use cap::{Cap, CapScenario, Side, cap};
+pub use separate::{Separation, judged, separate};
+pub use world::{Outcome, run};
+
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+use synod_check::judge::Consistency;
+
+/// Members of one scenario at the most.
+pub const MEMBERS_MAX: u64 = 9;
+
+/// What the members promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As if there were one copy. Raft; reads are confirmed by a quorum.
+    Linearizable,
+    /// One order for all. Raft; local reads with session tokens.
+    Sequential,
+    /// Effects after causes.
+    Causal,
+    /// The same at last.
+    Eventual,
+}
+
+impl Level {
+    /// All of them, the strongest first.
+    pub const ALL: [Level; 4] = [Level::Linearizable, Level::Sequential, Level::Causal, Level::Eventual];
+
+    /// The models that the checker judges its histories by.
+    pub fn models(self) -> &'static [Consistency] {
+        use Consistency::*;
+        match self {
+            Level::Linearizable => &[Linearizable],
+            Level::Sequential => &[Sequential],
+            Level::Causal => &[
+                CausalConvergence,
+                ReadYourWrites,
+                MonotonicReads,
+                MonotonicWrites,
+                WritesFollowReads,
+                Eventual,
+            ],
+            Level::Eventual => &[Eventual],
+        }
+    }
+
+    /// Whether sessions carry a token.
+    pub fn has_sessions(self) -> bool {
+        matches!(self, Level::Sequential | Level::Causal)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Level::Linearizable => "linearizable",
+            Level::Sequential => "sequential",
+            Level::Causal => "causal",
+            Level::Eventual => "eventual",
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Level, String> {
+        let found = Level::ALL.into_iter().find(|level| level.to_string() == name);
+        let names = Level::ALL.map(|level| level.to_string()).join(", ");
+        found.ok_or_else(|| format!("there is no level `{name}`; there is: {names}"))
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Messages are lost.
+    Loss,
+    /// Messages are repeated, and overtake each other.
+    Disorder,
+    /// Members are cut off from each other, also in one direction.
+    Partitions,
+    /// Members crash, lose what was not synced, and come back.
+    Crashes,
+    /// Disks are slow now and then.
+    Disks,
+    /// Wall clocks jump, by as much as clocks may be apart and more.
+    Clocks,
+    /// A member joins, and one is removed. Of the weaker levels only.
+    Members,
+    /// All of these.
+    All,
+}
+
+impl Fault {
+    /// Every one.
+    pub const ALL: [Fault; 9] = [
+        Fault::None,
+        Fault::Loss,
+        Fault::Disorder,
+        Fault::Partitions,
+        Fault::Crashes,
+        Fault::Disks,
+        Fault::Clocks,
+        Fault::Members,
+        Fault::All,
+    ];
+
+    fn has(self, other: Fault) -> bool {
+        self == other || self == Fault::All
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Fault::None => "none",
+            Fault::Loss => "loss",
+            Fault::Disorder => "disorder",
+            Fault::Partitions => "partitions",
+            Fault::Crashes => "crashes",
+            Fault::Disks => "disks",
+            Fault::Clocks => "clocks",
+            Fault::Members => "members",
+            Fault::All => "all",
+        })
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Fault, String> {
+        let found = Fault::ALL.into_iter().find(|fault| fault.to_string() == name);
+        let names = Fault::ALL.map(|fault| fault.to_string()).join(", ");
+        found.ok_or_else(|| format!("there is no fault `{name}`; there is: {names}"))
+    }
+}
+
+/// What is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What is promised.
+    pub level: Level,
+    /// How many members found the cluster; 2 to [`MEMBERS_MAX`].
+    pub members: u64,
+    /// What everything random is drawn from.
+    pub seed: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// How many sessions put and get.
+    pub sessions: u64,
+    /// Over how many keys.
+    pub keys: u64,
+    /// Whether sessions now and then ask another member than their own.
+    pub roams: bool,
+    /// After how long a session gives up on an answer.
+    pub give_up: Duration,
+    /// What a session waits at most between an answer and its next request.
+    pub think: Duration,
+    /// How long there is load, and trouble.
+    pub span: Duration,
+    /// The fastest and the slowest message.
+    pub latency: (Duration, Duration),
+    /// How long a sync takes.
+    pub sync: Duration,
+}
+
+impl Scenario {
+    /// A scenario with defaults for everything else: four sessions over three keys for 3 s, messages of 1 to 20 ms, syncs of
+    /// 2 ms.
+    pub fn new(level: Level, members: u64, seed: u64, fault: Fault) -> Scenario {
+        Scenario {
+            level,
+            members,
+            seed,
+            fault,
+            sessions: 4,
+            keys: 3,
+            roams: true,
+            give_up: Duration::from_secs(3),
+            think: Duration::from_millis(120),
+            span: Duration::from_secs(3),
+            latency: (Duration::from_millis(1), Duration::from_millis(20)),
+            sync: Duration::from_millis(2),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Four levels in the simulator: campaigns under every fault, judged by the checker, and what separates the levels.
+
+use std::path::Path;
+use synod_check::history::History;
+use synod_check::judge::{Object, judge};
+use synod_check::linearizable::Limits;
+use synod_sim::weak::{CapScenario, Fault, Level, Scenario, cap, judged, run, separate};
+
+/// How many seeds for each fault; `SYNOD_SEEDS=200 cargo test -p synod-sim --test weak` runs more.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    0..std::env::var("SYNOD_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+}
+
+/// Every promise is kept in all of these; returns how many requests were answered.
+fn all_pass(level: Level, fault: Fault, seeds: std::ops::Range<u64>) -> u64 {
+    let mut answered = 0;
+    for seed in seeds {
+        let outcome = run(&Scenario::new(level, 2 + seed % 3, seed, fault));
+        let members = outcome.scenario.members;
+        assert!(
+            outcome.passed(),
+            "{outcome}\nreplay: synod sim weak --level {level} --members {members} --faults {fault} --seed {seed}"
+        );
+        answered += outcome.answered;
+    }
+    answered
+}
+
+#[test]
+fn a_scenario_is_a_pure_function_of_its_seed() {
+    for level in Level::ALL {
+        let scenario = Scenario::new(level, 3, 7, Fault::All);
+        let (one, other) = (run(&scenario), run(&scenario));
+        assert_eq!((one.history, one.messages), (other.history, other.messages));
+    }
+}
+
+#[test]
+fn causal_members_keep_every_promise_under_every_fault() {
+    for fault in Fault::ALL {
+        assert!(all_pass(Level::Causal, fault, seeds(12)) > 300, "{fault}");
+    }
+}
+
+#[test]
+fn eventual_members_keep_every_promise_under_every_fault() {
+    for fault in Fault::ALL {
+        assert!(all_pass(Level::Eventual, fault, seeds(12)) > 300, "{fault}");
+    }
+}
+
+#[test]
+fn the_strong_levels_keep_every_promise_under_partitions_and_crashes() {
+    for level in [Level::Linearizable, Level::Sequential] {
+        for fault in [Fault::None, Fault::Partitions, Fault::Crashes] {
+            assert!(all_pass(level, fault, seeds(4)) > 60, "{level} {fault}");
+        }
+    }
+}
+
+/// A found history is kept as an example. `SYNOD_BLESS=1` writes those that there are not yet.
+#[test]
+fn each_level_has_a_history_that_the_next_stronger_one_has_not() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/histories");
+    for level in [Level::Sequential, Level::Causal, Level::Eventual] {
+        let found = separate(level, 0..300).expect("such a history");
+        let stronger = found.stronger;
+        let left = found.history.operations.len();
+        println!(
+            "{level} and not {stronger}: after {} seeds, {left} of {} operations",
+            found.tried, found.operations
+        );
+        assert!((2..=10).contains(&left), "{level}: {left} operations are not few");
+        assert_eq!(between(&found.history, level, stronger), (true, false));
+        let path = folder.join(format!("{level}-and-not-{stronger}.jsonl"));
+        if std::env::var_os("SYNOD_BLESS").is_some() {
+            let mut history = found.history.clone();
+            history.header.about =
+                Some(format!("{level} and not {stronger}: made small from a simulated run"));
+            std::fs::create_dir_all(&folder).expect("a folder");
+            history.write(std::fs::File::create(&path).expect("a file")).expect("written");
+        }
+        let file = std::fs::File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let kept = History::read(std::io::BufReader::new(file), Default::default()).expect("a history");
+        assert_eq!(between(&kept, level, stronger), (true, false), "{}", path.display());
+    }
+}
+
+/// Whether a history has a level, and whether it has the stronger one.
+fn between(history: &History, level: Level, stronger: Level) -> (bool, bool) {
+    let is = |level: Level| {
+        let limits = Limits { threads_max: 1, ..Limits::default() };
+        let judgement = judge(history, Some(Object::Kv), Some(judged(level)), &limits, &mut || false);
+        let answer = &judgement.expect("a history").findings[0].answer;
+        assert!(answer.is_yes() || answer.is_no(), "{level} was not decided");
+        answer.is_yes()
+    };
+    (is(level), is(stronger))
+}
+
+#[test]
+fn a_partition_stops_what_must_be_agreed_on_and_nothing_else() {
+    let what = CapScenario::default();
+    let [linearizable, sequential, causal, eventual] = Level::ALL.map(|level| cap(level, &what));
+    for all in [&linearizable, &sequential, &causal, &eventual] {
+        println!("{all:?}");
+        assert!(all.violations.is_empty(), "{:?}", all.violations);
+        assert!(all.convergence_ms.is_some() && all.calm.refused == 0 && all.calm.asked > 100, "{all:?}");
+        assert!(all.majority.asked > 50 && all.minority.asked > 5, "{all:?}");
+    }
+    // A member alone cannot write, and cannot know whether what it has is the latest.
+    assert_eq!(linearizable.minority.refused, linearizable.minority.asked);
+    assert_eq!((linearizable.calm.stale, linearizable.majority.stale), (0, 0));
+    // Its past it can tell.
+    assert!(sequential.minority.reads > 0 && sequential.minority.refused > 0);
+    assert!(sequential.minority.stale > 0);
+    // The weaker levels refuse nobody, and both sides read what the other has replaced.
+    for weak in [&causal, &eventual] {
+        assert_eq!((weak.minority.refused, weak.majority.refused), (0, 0), "{weak:?}");
+        assert!(weak.minority.stale > 0 && weak.majority.stale > 0, "{weak:?}");
+    }
+}
