@@ -76,7 +76,8 @@ pub enum Message {
         reply: bool,
     },
     /// To the primary, or from the primary of a view to be to the replica with the best log: send
-    /// me what follows. (5.2.)
+    /// me what follows. With view 0 of an epoch, to anybody who knows it: send me what the epoch
+    /// before ended with. (5.2, 7.1.)
     GetState {
         /// The sender's view.
         view: ViewNumber,
@@ -127,6 +128,21 @@ pub enum Message {
         nonce: u64,
         /// The primary's op-number.
         op: OpNumber,
+    },
+    /// The epoch has begun: whoever lacks what the one before ended with may ask me for it. To the
+    /// replicas of the new epoch from those who know, to anybody else who speaks of an earlier one. (7.1.)
+    StartEpoch {
+        /// View 0 of the epoch.
+        view: ViewNumber,
+        /// A position, at or after the last of the epoch before, up to which all is committed.
+        op: OpNumber,
+        /// The view of the entry there.
+        op_view: ViewNumber,
+    },
+    /// To a replica that was replaced: I am normal in the epoch, and do not need you any more. (7.1.)
+    EpochStarted {
+        /// View 0 of the epoch.
+        view: ViewNumber,
     },
 }
 
@@ -229,6 +245,8 @@ impl Wire for Message {
             Message::ReadAtOk { batch, op: None } => put(15, &[*batch, 0]),
             Message::Recovery { nonce } => put(16, &[*nonce]),
             Message::RecoveryResponse { view, nonce, op } => put(17, &[view.0, *nonce, op.0]),
+            Message::StartEpoch { view, op, op_view } => put(18, &[view.0, op.0, op_view.0]),
+            Message::EpochStarted { view } => put(19, &[view.0]),
         }
     }
 
@@ -283,6 +301,8 @@ impl Wire for Message {
                 nonce: input.varint("nonce")?,
                 op: op(input)?,
             },
+            18 => Message::StartEpoch { view: view(input)?, op: op(input)?, op_view: view(input)? },
+            19 => Message::EpochStarted { view: view(input)? },
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
     }
@@ -344,6 +364,8 @@ impl Describe for Message {
             Message::ReadAtOk { .. } => "ReadAtOk",
             Message::Recovery { .. } => "Recovery",
             Message::RecoveryResponse { .. } => "RecoveryResponse",
+            Message::StartEpoch { .. } => "StartEpoch",
+            Message::EpochStarted { .. } => "EpochStarted",
         }
     }
 
@@ -377,6 +399,10 @@ impl Describe for Message {
             }
             Message::GetState { view, op, op_view, .. } => format!("view {view}, after {op}@{op_view}"),
             Message::Checkpoint { view, op } => format!("view {view}, covers {op}"),
+            Message::StartEpoch { view, op, op_view } => {
+                format!("epoch {}, committed up to {op}@{op_view}", view.epoch_number().0)
+            }
+            Message::EpochStarted { view } => format!("epoch {}", view.epoch_number().0),
             Message::ReadAt { batch } => format!("batch {batch}"),
             Message::Recovery { nonce } => format!("nonce {nonce}"),
             Message::RecoveryResponse { view, nonce, op } => format!("view {view}, nonce {nonce}, log {op}"),

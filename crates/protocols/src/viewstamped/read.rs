@@ -57,8 +57,7 @@ impl Viewstamped {
     /// Serves the reads of the round if a quorum has answered it, and goes on with the next.
     pub(super) fn maybe_confirm_round(&mut self, out: &mut Effects<Self>) {
         let Some(round) = self.reads.confirming() else { return };
-        let rounds = self.progress.iter().map(|peer| peer.round).chain([round]);
-        if self.configuration.reached(rounds) != Some(round) {
+        if self.reached(&self.epochs.current, round, |peer| peer.round) != Some(round) {
             return;
         }
         let index = self.reads.confirm(out);

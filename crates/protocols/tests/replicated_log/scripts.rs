@@ -18,7 +18,7 @@ const PROTOCOLS: [(&str, Run); 4] =
 
 /// Scripts that do not hold for a protocol: what it cannot do yet, and the one in which a Paxos
 /// acceptor would have to forget what it has accepted.
-const NOT_FOR: [(&str, &str); 19] = [
+const NOT_FOR: [(&str, &str); 10] = [
     ("paxos", "log-snapshot-crash-before-its-record"),
     ("paxos", "log-add-and-promote"),
     ("paxos", "log-add-learner"),
@@ -29,15 +29,6 @@ const NOT_FOR: [(&str, &str); 19] = [
     ("paxos", "log-leader-removes-itself"),
     ("paxos", "log-remove"),
     ("paxos", "log-replace"),
-    ("vr", "log-add-and-promote"),
-    ("vr", "log-add-learner"),
-    ("vr", "log-change-refused"),
-    ("vr", "log-change-would-lose-the-quorum"),
-    ("vr", "log-join-by-snapshot"),
-    ("vr", "log-joining-member-restarts"),
-    ("vr", "log-leader-removes-itself"),
-    ("vr", "log-remove"),
-    ("vr", "log-replace"),
 ];
 
 #[test]
