@@ -99,6 +99,9 @@ impl Viewstamped {
         }
         let placed = self.heirs();
         if self.epochs.current.epoch > before {
+            if led {
+                self.end_primary(out);
+            }
             self.learn_of_epoch(self.view_of_epoch(), out);
         }
         self.sync_progress();
