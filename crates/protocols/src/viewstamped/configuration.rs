@@ -72,9 +72,11 @@ impl Configuration {
         self.replicas.binary_search(&id).is_ok()
     }
 
-    /// Whether it is known to be nobody's peer any more.
+    /// Whether it is known to be nobody's peer any more. Those who were just replaced still have
+    /// something to say.
     pub(super) fn excludes(&self, id: NodeId) -> bool {
-        id == NodeId(0) || id <= self.members.highest() && self.part(id).is_none()
+        let gone = self.part(id).is_none() && !self.replaced.contains(&id);
+        id == NodeId(0) || id <= self.members.highest() && gone
     }
 
     /// The primary of a view of this epoch: the replicas take turns, and view 1 is the first one's.
