@@ -179,7 +179,7 @@ impl Viewstamped {
         let (own, view) = (self.config.id, self.views.view);
         if self.may_campaign() {
             let view = self.epochs.current.next_view_of(own, view);
-            self.start_view_change(view, true, out);
+            self.start_view_change(view, Some(self.views.view), out);
         } else if let Some(heir) = placed.iter().copied().find(|id| self.epochs.current.is_replica(*id)) {
             let view = self.epochs.current.next_view_of(heir, view);
             // Early: the view change is as safe as any other, whoever asked for it.
@@ -200,6 +200,45 @@ impl Viewstamped {
 
 /// Telling of an epoch, and asking for what it begins with.
 impl Viewstamped {
+    /// What is said of epochs, in one that is over, or in one of which the members are not known here.
+    /// Returns whether that was all there is to it.
+    pub(super) fn is_of_another_epoch(
+        &mut self,
+        from: NodeId,
+        message: &Message,
+        out: &mut Effects<Self>,
+    ) -> bool {
+        let Some(view) = message.view() else { return false };
+        let known = self.epochs.current.epoch;
+        let sound = self.standing != Standing::Abstaining;
+        match message {
+            Message::StartEpoch { view, op, op_view } if sound => {
+                self.on_start_epoch(from, *view, *op, *op_view, out);
+            }
+            Message::EpochStarted { view } => self.on_epoch_started(from, *view),
+            _ if view.epoch_number() < known => self.send_start_epoch(from, out),
+            Message::GetState { op, op_view, .. } if view.is_before_first() => {
+                self.on_get_epoch(from, view, (*op, *op_view), out);
+            }
+            Message::NewState(state) if view.is_before_first() && sound => {
+                self.on_epoch_state(from, state.clone(), out);
+            }
+            Message::Checkpoint { op, .. } if view.is_before_first() && sound => {
+                self.on_epoch_checkpoint(from, view, *op, out);
+            }
+            // Whoever leads a later epoch is believed, and sends what is missing here.
+            Message::StartView(_)
+            | Message::NewState(_)
+            | Message::Prepare { .. }
+            | Message::Commit { .. }
+            | Message::RecoveryResponse { .. }
+            | Message::Checkpoint { .. } => return false,
+            _ if view.epoch_number() > known && sound => self.ask_for_epoch(from, view, None, out),
+            _ => return false,
+        }
+        true
+    }
+
     pub(super) fn send_start_epoch(&self, to: NodeId, out: &mut Effects<Self>) {
         let op = self.views.begun.max(self.log.base());
         let view = self.view_of_epoch();

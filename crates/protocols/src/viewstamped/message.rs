@@ -1,7 +1,7 @@
 //! What replicas say to each other, in the paper's words, and its encoding.
 
 use super::OpNumber;
-use super::record::{Entry, ViewNumber, decode_entries, encode_entries};
+use super::record::{Entry, VIEW_MAX, ViewNumber, decode_entries, encode_entries};
 use crate::contract::Describe;
 use crate::log::Index;
 use crate::wire::{DecodeError, Reader, Wire, put_varint};
@@ -32,8 +32,9 @@ pub enum Message {
     StartViewChange {
         /// The view to start.
         view: ViewNumber,
-        /// Whether the primary of the last view asked for it, so that it is not deposed.
-        transfer: bool,
+        /// The view whose primary asked for it: those who are in that view need not be loyal to it. View
+        /// 0 of the epoch if the primary of the epoch before did.
+        transfer: Option<ViewNumber>,
     },
     /// To the primary of the new view: what I have. (4.2.)
     DoViewChange(DoViewChange),
@@ -146,6 +147,43 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The view that it is of, or view 0 of its epoch.
+    pub(super) fn view(&self) -> Option<ViewNumber> {
+        match self {
+            Message::PreViewChange { view }
+            | Message::PreViewChangeOk { view }
+            | Message::NewerView { view }
+            | Message::StartViewChange { view, .. }
+            | Message::PrepareOk { view, .. }
+            | Message::GetState { view, .. }
+            | Message::Checkpoint { view, .. }
+            | Message::Commit { view, .. }
+            | Message::RecoveryResponse { view, .. }
+            | Message::StartEpoch { view, .. }
+            | Message::EpochStarted { view }
+            | Message::Prepare { view, .. }
+            | Message::TakeOver { view } => Some(*view),
+            Message::StartView(state) | Message::NewState(state) => Some(state.view),
+            Message::DoViewChange(state) => Some(state.view),
+            Message::ReadAt { .. } | Message::ReadAtOk { .. } | Message::Recovery { .. } => None,
+        }
+    }
+
+    /// Whether its view-number is such as replicas count, and its entries such as a log holds.
+    pub(super) fn is_plausible(&self) -> bool {
+        let Some(view) = self.view() else { return true };
+        let suffix = match self {
+            Message::Prepare { suffix, .. } => Some(suffix),
+            Message::StartView(state) | Message::NewState(state) => Some(&state.suffix),
+            Message::DoViewChange(state) => Some(&state.suffix),
+            _ => None,
+        };
+        let possible = |suffix: &Suffix| suffix.is_possible() && suffix.last_view() <= view;
+        view <= VIEW_MAX && suffix.is_none_or(possible)
+    }
+}
+
 /// A part of a log: entries that follow right after a position.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suffix {
@@ -222,7 +260,9 @@ impl Wire for Message {
             Message::PreViewChange { view } => put(1, &[view.0]),
             Message::PreViewChangeOk { view } => put(2, &[view.0]),
             Message::NewerView { view } => put(3, &[view.0]),
-            Message::StartViewChange { view, transfer } => put(4, &[view.0, u64::from(*transfer)]),
+            Message::StartViewChange { view, transfer } => {
+                put(4, &[view.0, transfer.map_or(0, |view| view.0 + 1)])
+            }
             Message::DoViewChange(DoViewChange { view, last_normal, op, op_view, commit, suffix }) => {
                 put(5, &[view.0, last_normal.0, op.0, op_view.0, commit.0]);
                 encode_suffix(suffix, out);
@@ -255,7 +295,7 @@ impl Wire for Message {
             1 => Message::PreViewChange { view: view(input)? },
             2 => Message::PreViewChangeOk { view: view(input)? },
             3 => Message::NewerView { view: view(input)? },
-            4 => Message::StartViewChange { view: view(input)?, transfer: input.flag("transfer")? },
+            4 => Message::StartViewChange { view: view(input)?, transfer: transfer(input)? },
             5 => Message::DoViewChange(DoViewChange {
                 view: view(input)?,
                 last_normal: ViewNumber(input.varint("last normal view")?),
@@ -310,6 +350,10 @@ impl Wire for Message {
 
 fn view(input: &mut Reader) -> Result<ViewNumber, DecodeError> {
     input.varint("view-number").map(ViewNumber)
+}
+
+fn transfer(input: &mut Reader) -> Result<Option<ViewNumber>, DecodeError> {
+    Ok(input.varint("view that is left")?.checked_sub(1).map(ViewNumber))
 }
 
 fn op(input: &mut Reader) -> Result<OpNumber, DecodeError> {
@@ -374,9 +418,9 @@ impl Describe for Message {
             Message::PreViewChange { view }
             | Message::PreViewChangeOk { view }
             | Message::NewerView { view }
-            | Message::StartViewChange { view, transfer: false }
+            | Message::StartViewChange { view, transfer: None }
             | Message::TakeOver { view } => format!("view {view}"),
-            Message::StartViewChange { view, transfer: true } => {
+            Message::StartViewChange { view, transfer: Some(_) } => {
                 format!("view {view}, as asked by its primary")
             }
             Message::DoViewChange(DoViewChange { view, last_normal, op, op_view, commit, suffix }) => {

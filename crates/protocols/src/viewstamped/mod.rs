@@ -72,7 +72,7 @@
 //! - A primary that does not hear from a quorum, or whose disk stalls or is full, leaves its view.
 //! - Commit-numbers are pushed at once and not with the next Prepare; a Commit carries the last op-number
 //!   sent, so that its receiver sees whether it has lost something.
-//! - Reads need no clocks, see `read.rs`. The client table lives above the log, in the replicated state.
+//! - Reads need no clocks, see `read.rs`, unless leases are configured, see `lease.rs`. The client table lives above the log, in the replicated state.
 //! - A transfer of leadership is a view change to the target's next view that the primary itself asks for.
 //!
 //! - **Epochs.** A change of the replicas ends an epoch and begins the next, see `epoch.rs`. A view-number
@@ -87,11 +87,12 @@
 //! # What it leaves out
 //!
 //! Recovery without disks (4.3): a replica whose disk may have lost a view-number abstains, because it
-//! may have forgotten a promise. Leases. Witnesses (6.1).
+//! may have forgotten a promise. Witnesses (6.1).
 
 mod change;
 mod configuration;
 mod epoch;
+mod lease;
 mod message;
 mod normal;
 mod progress;
@@ -123,6 +124,7 @@ use bytes::Bytes;
 use configuration::Epochs;
 use core::time::Duration;
 use epoch::Handover;
+use lease::LeaseState;
 use progress::Progress;
 use recovery::Rejoining;
 use transfer::Transfer;
@@ -181,6 +183,8 @@ pub struct Viewstamped {
     leader_contact: Option<Time>,
     /// Until when a restarted replica would follow nobody into another view.
     silent_until: Time,
+    /// Until when it has promised a primary to follow nobody else, if there are leases.
+    promised_until: Time,
     /// How long this replica waits for a primary before it asks for a view change, and until when.
     wait: Duration,
     wait_deadline: Time,
@@ -206,6 +210,7 @@ pub struct Viewstamped {
     /// Entries for peers, on their way from the host.
     catch_up: HostRead,
     reads: Rounds,
+    lease: LeaseState,
     transfer: Option<Transfer>,
     /// The change of members that it was asked for.
     change: Option<Ticket>,
@@ -323,7 +328,7 @@ impl Viewstamped {
         if to_itself {
             self.note_answer_to_self();
         }
-        if !plausible(&message) {
+        if !message.is_plausible() {
             self.ignored += 1;
             return;
         }
@@ -369,40 +374,6 @@ impl Viewstamped {
             }
             Message::StartEpoch { .. } | Message::EpochStarted { .. } => self.ignored += 1,
         }
-    }
-
-    /// What is said of epochs, in one that is over, or in one of which the members are not known here.
-    /// Returns whether that was all there is to it.
-    fn is_of_another_epoch(&mut self, from: NodeId, message: &Message, out: &mut Effects<Self>) -> bool {
-        let Some(view) = view_of(message) else { return false };
-        let known = self.epochs.current.epoch;
-        let sound = self.standing != Standing::Abstaining;
-        match message {
-            Message::StartEpoch { view, op, op_view } if sound => {
-                self.on_start_epoch(from, *view, *op, *op_view, out);
-            }
-            Message::EpochStarted { view } => self.on_epoch_started(from, *view),
-            _ if view.epoch_number() < known => self.send_start_epoch(from, out),
-            Message::GetState { op, op_view, .. } if view.is_before_first() => {
-                self.on_get_epoch(from, view, (*op, *op_view), out);
-            }
-            Message::NewState(state) if view.is_before_first() && sound => {
-                self.on_epoch_state(from, state.clone(), out);
-            }
-            Message::Checkpoint { op, .. } if view.is_before_first() && sound => {
-                self.on_epoch_checkpoint(from, view, *op, out);
-            }
-            // Whoever leads a later epoch is believed, and sends what is missing here.
-            Message::StartView(_)
-            | Message::NewState(_)
-            | Message::Prepare { .. }
-            | Message::Commit { .. }
-            | Message::RecoveryResponse { .. }
-            | Message::Checkpoint { .. } => return false,
-            _ if view.epoch_number() > known && sound => self.ask_for_epoch(from, view, None, out),
-            _ => return false,
-        }
-        true
     }
 
     /// A damaged replica promises nothing; it only learns who leads, to direct its clients there.
@@ -515,39 +486,4 @@ impl Viewstamped {
         self.redelivery.maybe_retry(self.now);
         self.catch_up.maybe_retry(self.now);
     }
-}
-
-/// The view that a message is of, or view 0 of its epoch.
-fn view_of(message: &Message) -> Option<ViewNumber> {
-    match message {
-        Message::PreViewChange { view }
-        | Message::PreViewChangeOk { view }
-        | Message::NewerView { view }
-        | Message::StartViewChange { view, .. }
-        | Message::PrepareOk { view, .. }
-        | Message::GetState { view, .. }
-        | Message::Checkpoint { view, .. }
-        | Message::Commit { view, .. }
-        | Message::RecoveryResponse { view, .. }
-        | Message::StartEpoch { view, .. }
-        | Message::EpochStarted { view }
-        | Message::Prepare { view, .. }
-        | Message::TakeOver { view } => Some(*view),
-        Message::StartView(state) | Message::NewState(state) => Some(state.view),
-        Message::DoViewChange(state) => Some(state.view),
-        Message::ReadAt { .. } | Message::ReadAtOk { .. } | Message::Recovery { .. } => None,
-    }
-}
-
-/// Whether a message's view-number is such as replicas count, and its entries such as a log holds.
-fn plausible(message: &Message) -> bool {
-    let Some(view) = view_of(message) else { return true };
-    let suffix = match message {
-        Message::Prepare { suffix, .. } => Some(suffix),
-        Message::StartView(state) | Message::NewState(state) => Some(&state.suffix),
-        Message::DoViewChange(state) => Some(&state.suffix),
-        _ => None,
-    };
-    let possible = |suffix: &Suffix| suffix.is_possible() && suffix.last_view() <= view;
-    view <= VIEW_MAX && suffix.is_none_or(possible)
 }

@@ -1,5 +1,6 @@
 //! Normal operation (section 4.1): Prepare, PrepareOk, Commit.
 
+use super::lease::LeaseState;
 use super::message::{Message, NewState, Suffix};
 use super::progress::{Progress, Sending};
 use super::record::{Entry, ViewNumber};
@@ -31,6 +32,7 @@ impl Viewstamped {
             self.start = self.log.last().next();
             self.append([Entry { view: self.views.view, payload: Payload::Noop }].into(), out);
         }
+        self.lease = LeaseState::default();
         self.quorum_deadline = self.now + self.config.timing.election;
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
         let (after, entries) = self.log.suffix(self.commit.next(), self.config.limits.message_bytes_max);
@@ -101,6 +103,7 @@ impl Viewstamped {
     pub(super) fn send_commits(&mut self, out: &mut Effects<Self>) {
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
         self.commit_asked = self.commit;
+        self.begin_lease_round();
         for i in 0..self.progress.len() {
             self.send_commit(i, true, out);
         }
@@ -194,6 +197,7 @@ impl Viewstamped {
             self.maybe_commit(out);
         }
         self.maybe_confirm_round(out);
+        self.maybe_renew_lease();
         self.replicate(i, out);
         self.maybe_push_commit(i, out);
     }
@@ -263,7 +267,7 @@ impl Viewstamped {
         let Some(i) = self.peer(peer) else { return };
         if self.is_primary() {
             self.progress[i].rewind(self.log.last().next(), Sending::Waiting);
-        } else if self.leader == Some(peer) {
+        } else if self.leader == Some(peer) && self.config.lease.is_none() {
             self.hasten_view_change();
         }
     }

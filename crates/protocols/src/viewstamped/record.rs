@@ -25,9 +25,8 @@ impl EpochNumber {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ViewNumber(pub u64);
 
-/// By how much the numbers of epochs that follow each other differ. With a view change every 200 ms
-/// an epoch would have to last for 27 years to use them up.
-pub const VIEWS: u64 = 1 << 32;
+/// How many views an epoch has: with a view change every 200 ms they would last for 6,000 years.
+pub const VIEWS: u64 = 1_000_000_000_000;
 
 /// View-numbers above this are taken to be garbage: honest replicas would need centuries to count so
 /// far, and no arithmetic on smaller ones overflows.

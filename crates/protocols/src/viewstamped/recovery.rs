@@ -22,6 +22,7 @@
 
 use super::OpNumber;
 use super::configuration::{Configuration, Epochs, point};
+use super::lease::LeaseState;
 use super::message::Message;
 use super::record::{Entry, EpochNumber, Log, Record, ViewNumber, Views};
 use super::view_change::Campaign;
@@ -88,6 +89,7 @@ impl Viewstamped {
             leader: None,
             leader_contact: None,
             silent_until: now,
+            promised_until: now,
             wait: config.timing.election,
             wait_deadline: now,
             attempts: 0,
@@ -101,6 +103,7 @@ impl Viewstamped {
             quorum_deadline: now,
             catch_up: HostRead::Idle,
             reads: Rounds::default(),
+            lease: LeaseState::default(),
             transfer: None,
             change: None,
             commit_asked: Index::ZERO,

@@ -276,6 +276,7 @@ impl Viewstamped {
                 return;
             }
             self.maybe_confirm_round(out);
+            self.maybe_renew_lease();
             if hint.0 < self.progress[i].matched {
                 // Asked before it acknowledged more.
                 return;

@@ -48,6 +48,7 @@ impl Viewstamped {
         let to = best.id;
         let view = self.next_view_of(to);
         self.transfer = Some(Transfer { ticket, to, deadline: self.now + election });
+        self.void_lease();
         // Early: the view change is as safe as any other, whoever asked for it.
         out.send_early(to, Message::TakeOver { view });
     }
@@ -63,7 +64,7 @@ impl Viewstamped {
             return;
         }
         if view > self.views.view && self.may_campaign() && !self.is_disk_stalled() {
-            self.start_view_change(view, true, out);
+            self.start_view_change(view, Some(self.views.view), out);
         }
     }
 

@@ -91,6 +91,9 @@ impl ReplicatedLog for Viewstamped {
                 lines.push(("backup", format!("{id}: has {matched}, next {next}, {how}")));
             }
             lines.push(("round", self.reads.latest().to_string()));
+            if let Some(until) = self.leased_until() {
+                lines.push(("lease ends", in_ms(until, now)));
+            }
         } else if self.may_campaign() {
             lines.push(("timeout", in_ms(self.wait_deadline, now)));
         }
@@ -171,6 +174,9 @@ impl Viewstamped {
         // A contact older than the timeout is like none.
         let contact = self.leader_contact.map(ago).filter(|ago| *ago < election);
         (contact, until(self.wait_deadline), self.wait, self.attempts, self.view_seen).hash(digest);
+        if self.config.lease.is_some() {
+            until(self.promised_until).hash(digest);
+        }
         self.to_self.len().hash(digest);
         for (sent, count) in &self.to_self {
             (ago(*sent).min(election), count).hash(digest);
@@ -182,7 +188,10 @@ impl Viewstamped {
         self.transfer.map(|transfer| (transfer.to, until(transfer.deadline))).hash(digest);
         if self.is_primary() {
             (self.start, until(self.heartbeat_deadline), until(self.quorum_deadline)).hash(digest);
-            self.commit_asked.hash(digest);
+            (self.commit_asked, self.lease.void, until(self.lease.until)).hash(digest);
+            for (round, began) in &self.lease.rounds {
+                (round, ago(*began)).hash(digest);
+            }
             self.reads.hash(digest);
         }
         for peer in &self.progress {

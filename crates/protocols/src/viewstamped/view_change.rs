@@ -94,7 +94,7 @@ impl Viewstamped {
         }
         willing.push(from);
         if self.epochs.current.has_quorum(|id| willing.contains(&id)) {
-            self.start_view_change(view, false, out);
+            self.start_view_change(view, None, out);
         }
     }
 
@@ -125,6 +125,7 @@ impl Viewstamped {
         let election = self.config.timing.election;
         let loyal = self.is_primary()
             || self.now < self.silent_until
+            || self.is_promised()
             || self.leader_contact.is_some_and(|heard| self.now < heard + election);
         !loyal || self.epochs.current.primary(self.views.view) == Some(id)
     }
@@ -133,7 +134,13 @@ impl Viewstamped {
 /// The view change.
 impl Viewstamped {
     /// Enters a view of its own and asks the others for what they have.
-    pub(super) fn start_view_change(&mut self, view: ViewNumber, transfer: bool, out: &mut Effects<Self>) {
+    /// `transfer` is the view whose primary wants it, if one does.
+    pub(super) fn start_view_change(
+        &mut self,
+        view: ViewNumber,
+        transfer: Option<ViewNumber>,
+        out: &mut Effects<Self>,
+    ) {
         self.enter_view(view, out);
         self.attempts += 1;
         self.draw_wait();
@@ -151,7 +158,7 @@ impl Viewstamped {
         &mut self,
         from: NodeId,
         view: ViewNumber,
-        transfer: bool,
+        transfer: Option<ViewNumber>,
         out: &mut Effects<Self>,
     ) {
         if self.epochs.current.primary(view) != Some(from) {
@@ -165,7 +172,7 @@ impl Viewstamped {
             return;
         }
         if view > self.views.view {
-            if !transfer && !self.would_follow(from) {
+            if transfer != Some(self.views.view) && !self.would_follow(from) {
                 return;
             }
             self.enter_view(view, out);
@@ -292,6 +299,7 @@ impl Viewstamped {
         self.maybe_ask_for_the_end(from, out);
         self.campaign = Campaign::None;
         self.leader_contact = Some(self.now);
+        self.promised_until = self.now + self.config.timing.election;
         if self.attempts > 0 {
             self.attempts = 0;
             self.draw_wait();

@@ -35,7 +35,7 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::PreViewChange { view }, vec![1, 0xAC, 2]),
         (Message::PreViewChangeOk { view }, vec![2, 0xAC, 2]),
         (Message::NewerView { view }, vec![3, 0xAC, 2]),
-        (Message::StartViewChange { view, transfer: true }, vec![4, 0xAC, 2, 1]),
+        (Message::StartViewChange { view, transfer: Some(ViewNumber(0)) }, vec![4, 0xAC, 2, 1]),
         (Message::DoViewChange(change), with_entries(&[5, 0xAC, 2, 4, 10, 0xAC, 2, 6, 7, 2])),
         (Message::StartView(state()), with_entries(&[6, 0xAC, 2, 9, 6, 9, 7, 2])),
         (
@@ -69,7 +69,10 @@ fn records() -> Vec<(Record, Vec<u8>)> {
     let log = Record::Entries { first: Index(8), after_view: ViewNumber(2), entries: entries() };
     vec![
         (Record::Views(views(ViewNumber(300), true, false, Index::ZERO)), vec![1, 0xAC, 2, 4, 1, 0]),
-        (Record::Views(views(view, false, true, Index(8))), vec![1, 0x83, 0x80, 0x80, 0x80, 16, 4, 2, 8]),
+        (
+            Record::Views(views(view, false, true, Index(8))),
+            vec![1, 0x83, 0xA0, 0x94, 0xA5, 0x8D, 29, 4, 2, 8],
+        ),
         (log, with_entries(&[2, 8, 2])),
         (restart, vec![3, 0xAC, 2, 2]),
     ]
@@ -150,7 +153,7 @@ fn hostile(rng: &mut Rng, process: &Viewstamped) -> Message {
         0 => Message::PreViewChange { view },
         1 => Message::PreViewChangeOk { view: ViewNumber(near + rng.below(4)) },
         2 => Message::NewerView { view },
-        3 => Message::StartViewChange { view, transfer: rng.chance(1, 4) },
+        3 => Message::StartViewChange { view, transfer: rng.chance(1, 4).then_some(ViewNumber(near)) },
         4 | 5 => {
             let suffix = suffix(rng);
             let end = Index(suffix.after.0.saturating_add(suffix.entries.len() as u64));
