@@ -16,8 +16,35 @@ use std::time::{Duration, Instant};
 /// The longest that anything may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Makes of each function a test for every protocol that changes its members.
+macro_rules! on_every_protocol_with_changes {
+    ($($test:ident;)*) => {
+        $(mod $test {
+            #[test]
+            fn raft() {
+                super::$test("raft");
+            }
+            #[test]
+            fn zab() {
+                super::$test("zab");
+            }
+            #[test]
+            fn viewstamped() {
+                super::$test("viewstamped");
+            }
+        })*
+    };
+}
+
+on_every_protocol_with_changes! {
+    a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go;
+    a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write;
+    etcdctl_changes_the_members_and_moves_the_leader;
+}
+
 /// A cluster of processes.
 struct Cluster {
+    protocol: String,
     folder: PathBuf,
     founders: Vec<String>,
     joined: Vec<String>,
@@ -34,9 +61,10 @@ fn addresses() -> (String, String) {
 }
 
 impl Cluster {
-    fn start(name: &str, founders: u64) -> Cluster {
-        let folder = std::env::temp_dir().join(format!("synod-{name}-{}", std::process::id()));
+    fn start(protocol: &str, name: &str, founders: u64) -> Cluster {
+        let folder = std::env::temp_dir().join(format!("synod-{name}-{protocol}-{}", std::process::id()));
         let mut cluster = Cluster {
+            protocol: protocol.to_owned(),
             folder,
             founders: Vec::new(),
             joined: Vec::new(),
@@ -59,6 +87,7 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(name)).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
         command.args(["serve", "--segment-size", "64KiB", "--election-timeout", "400ms", "--name", name]);
+        command.args(["--protocol", &self.protocol]);
         command.arg("--data-dir").arg(data.join("data"));
         for (option, members) in [("--member", &self.founders), ("--join", &self.joined)] {
             for member in members {
@@ -242,9 +271,8 @@ impl Writer {
     }
 }
 
-#[test]
-fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go() {
-    let mut cluster = Cluster::start("grow", 1);
+fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go(protocol: &str) {
+    let mut cluster = Cluster::start(protocol, "grow", 1);
     let writer = Writer::start(&cluster);
     // More than three segments, so that the log of the first member is cut before anybody joins.
     writer.more(60);
@@ -278,9 +306,8 @@ fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go() {
     cluster.check(writer);
 }
 
-#[test]
-fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write() {
-    let mut cluster = Cluster::start("replace", 3);
+fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write(protocol: &str) {
+    let mut cluster = Cluster::start(protocol, "replace", 3);
     let writer = Writer::start(&cluster);
     writer.more(30);
     cluster.signal("n3", "-KILL");
@@ -316,9 +343,8 @@ fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_writ
     cluster.check(writer);
 }
 
-#[test]
-fn etcdctl_changes_the_members_and_moves_the_leader() {
-    let mut cluster = Cluster::start("etcdctl", 1);
+fn etcdctl_changes_the_members_and_moves_the_leader(protocol: &str) {
+    let mut cluster = Cluster::start(protocol, "etcdctl", 1);
     let Some(etcdctl) = support::etcdctl_or_skip(&cluster.endpoints()) else { return };
     let (peers, clients) = addresses();
     let added = etcdctl.ok(&["member", "add", "n2", "--learner", &format!("--peer-urls=http://{peers}")]);
