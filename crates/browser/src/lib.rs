@@ -240,6 +240,23 @@ impl Page {
         }
     }
 
+    /// Takes hold at one place of the page and lets go at another, in CSS pixels, with moves in between.
+    pub fn drag(&mut self, from: (f64, f64), to: (f64, f64)) {
+        const MOVES: u32 = 8;
+        let mut mouse = |kind: &str, buttons: u8, (x, y): (f64, f64)| {
+            let button = if kind == "mouseMoved" { "none" } else { "left" };
+            let event = json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", event);
+        };
+        mouse("mouseMoved", 0, from);
+        mouse("mousePressed", 1, from);
+        for step in 1..=MOVES {
+            let part = f64::from(step) / f64::from(MOVES);
+            mouse("mouseMoved", 1, (from.0 + (to.0 - from.0) * part, from.1 + (to.1 - from.1) * part));
+        }
+        mouse("mouseReleased", 0, to);
+    }
+
     /// Presses and releases a key, by its name in `KeyboardEvent.key`.
     pub fn press(&mut self, key: &str) {
         let text = if key.chars().count() == 1 {

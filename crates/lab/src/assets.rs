@@ -48,13 +48,16 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "index.html" HTML;
     "style.css" CSS;
     "icon.svg" SVG;
+    "bars.js" SCRIPT;
     "compare.js" SCRIPT;
     "dom.js" SCRIPT;
     "editor.js" SCRIPT;
     "flp.js" SCRIPT;
     "gestures.js" SCRIPT;
     "help.js" SCRIPT;
+    "histories.js" SCRIPT;
     "inspector.js" SCRIPT;
+    "ladder.js" SCRIPT;
     "lessons.js" SCRIPT;
     "live.js" SCRIPT;
     "main.js" SCRIPT;
@@ -69,7 +72,9 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "story.js" SCRIPT;
     "table.js" SCRIPT;
     "trace.js" SCRIPT;
+    "transfer.js" SCRIPT;
     "transport.js" SCRIPT;
+    "verdicts.js" SCRIPT;
     "view.js" SCRIPT;
     "words.js" SCRIPT;
 };

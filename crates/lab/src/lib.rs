@@ -16,16 +16,19 @@ mod live;
 mod runs;
 mod server;
 mod trace;
+mod transfer;
+mod verdicts;
 
 pub use export::{EXPORT_BYTES_MAX, ExportError, export};
 pub use lessons::LESSONS;
 pub use live::{
-    LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveNode,
-    LiveVerb,
+    LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveHistory,
+    LiveNode, LiveVerb,
 };
 pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError, simulate};
 pub use server::{BoundLab, SCRIPT_BYTES_MAX};
 pub use trace::{TRACE_BYTES_MAX, TRACE_VERSION, Trace, TraceError, WINDOW_EVENTS_MAX};
+pub use verdicts::{HISTORY_BYTES_MAX, OPERATIONS_DRAWN_MAX};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -36,6 +36,21 @@ pub trait LiveCluster: Send + Sync + 'static {
     /// # Errors
     /// A sentence for the person who clicked: what was not done, why, and what to do instead.
     fn act(&self, action: &LiveAction) -> Result<(), String>;
+
+    /// What the clients that [`LiveVerb::Ask`] started have asked and heard, in a format that the checker reads, while they
+    /// go on too; nothing before the first time.
+    fn history(&self) -> Option<LiveHistory> {
+        None
+    }
+}
+
+/// What clients of a live cluster have asked and heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveHistory {
+    /// The history.
+    pub text: Vec<u8>,
+    /// Whether it still grows.
+    pub growing: bool,
 }
 
 /// A live cluster as it is now.
@@ -86,6 +101,8 @@ pub enum LiveVerb {
     Cut,
     /// Mend the link between two members; without names, mend all.
     Heal,
+    /// Let clients write and read for a while, and record what they hear; to no member in particular.
+    Ask,
 }
 
 /// One thing to do to a live cluster.
@@ -95,7 +112,7 @@ pub struct LiveAction {
     /// What to do.
     #[serde(rename = "do")]
     pub verb: LiveVerb,
-    /// To whom. Only `heal` goes without.
+    /// To whom. Only `heal` and `ask` go without.
     #[serde(default)]
     pub node: Option<String>,
     /// The other end of the link, for `cut` and `heal`.

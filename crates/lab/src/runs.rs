@@ -104,8 +104,9 @@ pub fn simulate(text: &str) -> Result<Trace, ScriptError> {
     let outcome = lessons::run(&script, &mut events)
         .map_err(|error| ScriptError { error: error.to_string(), line: line_of(text, "protocol") })?;
     let lines = events.lines().lines().map(Box::from);
-    Trace::new(events.header(&outcome), lines)
-        .map_err(|error| ScriptError { error: error.to_string(), line: 0 })
+    let trace = Trace::new(events.header(&outcome), lines)
+        .map_err(|error| ScriptError { error: error.to_string(), line: 0 })?;
+    Ok(trace.with_history(outcome.history))
 }
 
 /// The line that starts with this word, counted from 1; 0 if there is none.

@@ -3,6 +3,7 @@
 use crate::live::{LiveAction, LiveCluster, LiveFeed, gap};
 use crate::runs::{RUN_TIME_MAX, Runs};
 use crate::trace::{TRACE_VERSION, Trace};
+use crate::verdicts::{self, HISTORY_BYTES_MAX, RunHistory};
 use crate::{Lab, LabError, assets};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
@@ -72,6 +73,10 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/run", post(run))
         .route("/api/swarm", post(swarm))
         .route("/api/flp", post(flp))
+        .route("/api/transfer", post(transfer))
+        .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
+        .route("/api/history/run", post(run_history))
+        .route("/api/history/live", get(live_history))
         .route("/api/recorded", get(recorded))
         .route("/api/events", get(events))
         .route("/api/live", get(live))
@@ -231,6 +236,63 @@ async fn flp(body: Bytes) -> Response {
     }
 }
 
+/// One transfer by every protocol.
+async fn transfer(body: Bytes) -> Response {
+    let asked: crate::transfer::Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is no transfer: {error}")),
+    };
+    apart(move || crate::transfer::films(&asked).map_err(|why| (StatusCode::BAD_REQUEST, why))).await
+}
+
+/// A history of anybody's, judged.
+async fn history(body: Bytes) -> Response {
+    apart(move || verdicts::judged_text(&body)).await
+}
+
+/// The operations of a simulated run, judged.
+async fn run_history(State(shared): App, body: Bytes) -> Response {
+    let asked: RunHistory = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this names no run: {error}")),
+    };
+    let Some(trace) = shared.runs.by_hash(&asked.run) else { return no_run() };
+    apart(move || match (trace.history(), asked.until) {
+        (None, _) => Err((StatusCode::NOT_FOUND, "the clients of this run kept no history".into())),
+        (Some(history), None) => verdicts::judged(history),
+        (Some(history), Some(t)) => verdicts::judged(&verdicts::until(history, t)),
+    })
+    .await
+}
+
+/// What the live cluster's clients have asked and heard until now, judged.
+async fn live_history(State(shared): App) -> Response {
+    let Some((cluster, _)) = shared.live.clone() else { return no_live() };
+    apart(move || {
+        let none = "nobody has asked this cluster anything yet: let clients ask, on its page";
+        let history = cluster.history().ok_or((StatusCode::NOT_FOUND, none.to_owned()))?;
+        let mut view = verdicts::judged_growing(&history.text)?;
+        view["growing"] = history.growing.into();
+        Ok(view)
+    })
+    .await
+}
+
+/// Thinks apart from the event loop.
+async fn apart(
+    work: impl FnOnce() -> Result<serde_json::Value, (StatusCode, String)> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err((status, why))) => refuse(status, why),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn no_run() -> Response {
+    refuse(StatusCode::NOT_FOUND, "this run is no longer kept here: send its script again (POST /api/run)")
+}
+
 async fn recorded(State(shared): App) -> Response {
     match &shared.recorded {
         Some(trace) => Json(trace.header()).into_response(),
@@ -248,10 +310,7 @@ struct Window {
 async fn events(State(shared): App, Query(window): Query<Window>) -> Response {
     let recorded = shared.recorded.as_ref().filter(|trace| trace.hash() == window.run);
     let Some(trace) = recorded.cloned().or_else(|| shared.runs.by_hash(&window.run)) else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            "this run is no longer kept here: send its script again (POST /api/run)",
-        );
+        return no_run();
     };
     if window.from > window.to {
         return refuse(StatusCode::BAD_REQUEST, "the window ends before it begins: from > to");

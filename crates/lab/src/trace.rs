@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::BufRead;
+use synod_check::history::History;
 
 /// Events between two checkpoints.
 const CHECKPOINT_EVERY: usize = 512;
@@ -148,6 +149,7 @@ pub struct Trace {
     events: Vec<Box<str>>,
     checkpoints: Vec<Moment>,
     bytes: usize,
+    history: Option<History>,
 }
 
 impl Trace {
@@ -191,6 +193,7 @@ impl Trace {
             events: Vec::new(),
             checkpoints: Vec::new(),
             bytes: 0,
+            history: None,
         };
         let mut moment = Moment::default();
         for event in events {
@@ -232,6 +235,18 @@ impl Trace {
     /// Bytes of event text held, which is what a cache should count.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Keeps what the run's clients asked and heard.
+    #[must_use]
+    pub(crate) fn with_history(mut self, history: History) -> Trace {
+        self.history = Some(history);
+        self
+    }
+
+    /// What the run's clients asked and heard, of a run made here.
+    pub(crate) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// The header and all events, as one JSON object.

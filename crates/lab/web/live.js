@@ -182,6 +182,8 @@ export function drawLive(box, live, does) {
       : h('p', { class: 'warning', role: 'alert', text: 'The connection to the laboratory was lost; the page tries again. What you see is the past.' }),
     h('div', { class: 'processes' }, ...cards),
     can('cut') && h('div', { class: 'verb-list' }, h('button', { type: 'button', class: 'verb', text: 'heal every link', 'data-do': 'heal', onclick: () => does({ do: 'heal' }) })),
+    can('ask') && h('div', { class: 'verb-list' }, h('button', { type: 'button', class: 'verb', text: 'let three clients ask for ten seconds', 'data-do': 'ask', onclick: () => does({ do: 'ask' }) }),
+      h('a', { class: 'verb link', href: '#verdicts&live', 'data-verdicts': '' }, 'what they heard, judged')),
     h('details', { class: 'try' }, h('summary', { text: 'Write to it' }), h('pre', {}, h('code', { text: `etcdctl --endpoints=${endpoints} \\\n  put greeting hello` }))),
     h('details', { class: 'try', open: true }, h('summary', { text: 'What can be broken here' }),
       h('p', { text: `Here and in the simulator: crash, restart, pause${can('cut') ? ', cut and heal links' : ''}.` }),

@@ -15,6 +15,8 @@ import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
 import { lessonOf } from './lessons.js';
 import { Flp, scheduleOf } from './flp.js';
 import { drawMatrix } from './matrix.js';
+import { Transfer } from './transfer.js';
+import { Verdicts } from './verdicts.js';
 import { PROTOCOLS } from './protocols.js';
 import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
 import { closeMenu, showMenu } from './menu.js';
@@ -23,9 +25,9 @@ import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
 import { SINGLE, scriptTime, summary } from './words.js';
 
-const PLACES = ['sim', 'live', 'compare', 'matrix', 'flp', 'replay'];
+const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'transfer', 'flp', 'replay'];
 /** Those that show no run, and so have no time. */
-const TIMELESS = ['matrix', 'flp'];
+const TIMELESS = ['matrix', 'verdicts', 'transfer', 'flp'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
 const DUEL_PRELUDE_NS = 20e6;
@@ -91,6 +93,8 @@ const compare = new Compare(byId('compare'), {
   seek: (t) => seek(t), tip, hold: () => pause(),
 });
 const flp = new Flp(byId('flp'), toast);
+const transfer = new Transfer(byId('transfer'), { complain: toast, say });
+const verdicts = new Verdicts(byId('verdicts'), { complain: toast, say, tip });
 const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
 
 /** What a gesture may do now. */
@@ -409,7 +413,7 @@ function show(trace, t, keep) {
   if (!keep) spacetime.setWindow(t - FIRST_SPAN_NS * 0.12, t + FIRST_SPAN_NS * 0.88);
   spacetime.seen = state.t;
   story.key = '';
-  drawVerdict(byId('verdict'), byId('chips'), trace, (at) => { pause(); seek(at); });
+  drawVerdict(byId('verdict'), byId('chips'), trace, (at) => { pause(); seek(at); }, forkable());
   table.refresh();
   enter(state.place);
   lab.dataset.hash = trace.header.hash;
@@ -455,6 +459,8 @@ async function navigate() {
   if (address.place === 'live') { openLive(); return; }
   if (address.place === 'matrix') { openMatrix(); return; }
   if (address.place === 'flp') { openFlp(); return; }
+  if (address.place === 'verdicts') { openVerdicts(); return; }
+  if (address.place === 'transfer') { openTransfer(); return; }
   if (address.place === 'compare') {
     const first = address.script === null;
     if (await loadCompare(address.script ?? LOCKSTEP_SCRIPT, { protocols: address.protocols, t: address.t }) && first) play(state.t + LOCKSTEP_PLAYS_NS);
@@ -500,6 +506,20 @@ function openFlp() {
   clearTimeout(settling);
   enter('flp');
   flp.show(scheduleOf(location.hash));
+}
+
+function openTransfer() {
+  pause();
+  clearTimeout(settling);
+  enter('transfer');
+  transfer.open(location.hash);
+}
+
+function openVerdicts() {
+  pause();
+  clearTimeout(settling);
+  enter('verdicts');
+  verdicts.open(location.hash);
 }
 
 /** The one run of a page that was exported. */

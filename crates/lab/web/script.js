@@ -78,7 +78,7 @@ export function readAddress(fragment) {
   const text = told.get('s');
   const t = number('t');
   return {
-    place: ['sim', 'live', 'replay', 'compare', 'matrix', 'flp'].includes(place) ? place : 'sim',
+    place: ['sim', 'live', 'replay', 'compare', 'matrix', 'flp', 'verdicts', 'transfer'].includes(place) ? place : 'sim',
     script: text === undefined ? null : unpack(text),
     protocols: (told.get('p') ?? '').split(',').filter((name) => name !== ''),
     hash: told.get('h') ?? null,
@@ -95,6 +95,11 @@ export function simAddress({ script, hash, version = 1, t }) {
   return parts.join('&');
 }
 
+/** The operations of a run up to a moment, to be judged. @param {{script:string, t:number|null}} run */
+export function verdictsAddress({ script, t }) {
+  return `#verdicts&v=1&s=${pack(script)}${t === null ? '' : `&t=${Math.round(t / 1e6)}`}`;
+}
+
 /** @param {{script:string, protocols:string[], t?:number|null}} runs */
 export function compareAddress({ script, protocols, t }) {
   const moment = t === null || t === undefined ? '' : `&t=${Math.round(t / 1e6)}`;
@@ -102,14 +107,14 @@ export function compareAddress({ script, protocols, t }) {
 }
 
 /** Text for a fragment that people can still read: `+` is a space, `~` a new line. @param {string} text */
-function pack(text) {
+export function pack(text) {
   return encodeURIComponent(text.trim())
     .replaceAll('~', '%7E').replaceAll('%20', '+').replaceAll('%0A', '~')
     .replaceAll('%3A', ':').replaceAll('%2C', ',').replaceAll('%3E', '>').replaceAll('%7C', '|');
 }
 
 /** @param {string} text */
-function unpack(text) {
+export function unpack(text) {
   try {
     return `${decodeURIComponent(text.replaceAll('~', '%0A').replaceAll('+', '%20'))}\n`;
   } catch {

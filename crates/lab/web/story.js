@@ -7,7 +7,7 @@
 import { h } from './dom.js';
 import { lessonOf } from './lessons.js';
 import { aboutProtocol } from './protocols.js';
-import { simAddress } from './script.js';
+import { simAddress, verdictsAddress } from './script.js';
 import { leaderOf, reach, view } from './view.js';
 import { SINGLE, clock, duration, epochNumber, epochWord, list } from './words.js';
 
@@ -199,8 +199,9 @@ function number(n) {
 /**
  * The verdict on a run: what was promised, whether it held, and where it broke.
  * @param {HTMLElement} box @param {HTMLElement} chips the same in two words @param {any} trace @param {(t:number) => void} jump
+ * @param {boolean} levels whether its operations can be judged at other levels too
  */
-export function drawVerdict(box, chips, trace, jump) {
+export function drawVerdict(box, chips, trace, jump, levels) {
   const verdict = trace.header.verdict, counts = trace.header.counts;
   if (!verdict) { box.replaceChildren(); chips.replaceChildren(); return; }
   const first = verdict.violations?.[0], single = trace.header.protocol === SINGLE;
@@ -227,6 +228,7 @@ export function drawVerdict(box, chips, trace, jump) {
   // The detail speaks of the promises too, which stand above.
   const detail = (verdict.detail ?? '').split('; ').filter((/** @type {string} */ part) => !/^every promise/.test(part)).join('; ');
   if (verdict.linearizable && !single) parts.push(line(kind, { good: '✓', bad: '✗', open: '?' }[kind] ?? '?', says, detail.charAt(0).toUpperCase() + detail.slice(1)));
+  if (levels && !single) parts.push(h('a', { class: 'verb link', href: verdictsAddress({ script: trace.header.script, t: null }), 'data-verdicts': '' }, 'The clients’ operations, at four levels of consistency'));
   if (counts) {
     const short = (/** @type {number|undefined} */ n) => (n ?? 0).toLocaleString('en');
     parts.push(h('p', { class: 'counts', text: `${short(counts.messages)} messages, ${short(counts.syncs)} disk syncs, ${short(counts.elections)} elections, ${short(counts.commits)} commits` }));

@@ -50,6 +50,8 @@ pub(crate) struct Checkers {
     pub(crate) violations: Vec<Violation>,
     /// Leaders that came into office.
     pub(crate) elections: u64,
+    /// Memory for the entries that are new in a log: index, epoch and digest.
+    fresh: Vec<(u64, u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,7 @@ impl Checkers {
             states: Vec::new(),
             violations: Vec::new(),
             elections: 0,
+            fresh: Vec::new(),
         }
     }
 
@@ -250,7 +253,7 @@ impl Checkers {
         // Back from the end to where the log is as it was. Where each position is agreed on by itself, any that is not
         // known to be committed may have changed.
         let settled = if self.by_position { self.members[at].committed } else { last };
-        let mut fresh = Vec::new();
+        let mut fresh = std::mem::take(&mut self.fresh);
         let mut changed_at = 0;
         let mut index = last;
         while index > 0 {
@@ -274,7 +277,7 @@ impl Checkers {
         if changed_at > 0 {
             self.members[at].changed_at = changed_at;
         }
-        for (index, epoch, digest) in fresh.into_iter().rev() {
+        for (index, epoch, digest) in fresh.drain(..).rev() {
             let log = &mut self.members[at].log;
             let previous = if index > 1 && P::LOG_MATCHING { log[index as usize - 2] } else { 0 };
             match log.get_mut(index as usize - 1) {
@@ -285,6 +288,7 @@ impl Checkers {
                 self.learn(t, n, index, Seen { epoch, digest, previous });
             }
         }
+        self.fresh = fresh;
     }
 
     /// Log matching, by induction on the index.

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 use synod_sim::bank::{Faults, PARTICIPANTS_MAX, Protocol};
 use synod_sim::{Fault, Shard};
@@ -188,6 +189,9 @@ pub struct Demo {
     /// How many members
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     pub nodes: u64,
+    /// The consensus protocol: raft, multi-paxos, zab or viewstamped; data of one is no data of another
+    #[arg(long, default_value = "raft", value_parser = protocol)]
+    pub protocol: String,
     /// Let the members listen on any free ports, for tests
     #[arg(long, hide = true)]
     pub any_ports: bool,
@@ -202,6 +206,7 @@ impl Default for Demo {
             data_dir: "synod-data".into(),
             page: SocketAddr::from(([127, 0, 0, 1], 8411)),
             nodes: 3,
+            protocol: "raft".into(),
             any_ports: false,
             json: false,
         }
@@ -427,6 +432,12 @@ pub struct Probe {
 pub enum Target {
     /// etcd's v3 API: etcd, Synod and whatever else speaks it
     Etcd,
+}
+
+/// A replicated log by any of its names, under its own.
+fn protocol(text: &str) -> Result<String, String> {
+    let known = || format!("there is: {}", REPLICATED_LOGS.join(", "));
+    replicated_log(text).map(String::from).ok_or_else(known)
 }
 
 fn clients(text: &str) -> Result<usize, String> {
@@ -710,6 +721,9 @@ pub struct Bench {
 /// Options of `synod failover`.
 #[derive(Args, Debug)]
 pub struct Failover {
+    /// The consensus protocol: raft, multi-paxos, zab or viewstamped
+    #[arg(long, default_value = "raft", value_parser = protocol)]
+    pub protocol: String,
     /// How often each fault strikes
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub runs: u64,

@@ -19,7 +19,8 @@ async fn start(options: &Demo) -> Done {
     })?;
     let folder = options.data_dir.canonicalize().unwrap_or_else(|_| options.data_dir.clone());
     let ports = if options.any_ports { Ports::Any } else { Ports::Usual };
-    let supervisor = Supervisor::start(&folder, options.nodes, ports).await.map_err(Failure::Storage)?;
+    let started = Supervisor::start(&folder, &options.protocol, options.nodes, ports).await;
+    let supervisor = started.map_err(Failure::Storage)?;
     let page = match bind(options.page, &supervisor).await {
         Ok(page) => page,
         Err(why) => {

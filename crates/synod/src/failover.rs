@@ -40,7 +40,8 @@ async fn measure(options: &Failover) -> Done {
         .data_dir
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("synod-failover-{}", std::process::id())));
-    let supervisor = Supervisor::start(&folder, 3, Ports::Any).await.map_err(Failure::Storage)?;
+    let started = Supervisor::start(&folder, &options.protocol, 3, Ports::Any).await;
+    let supervisor = started.map_err(Failure::Storage)?;
     let outcome = rows(options, &supervisor).await;
     supervisor.stop().await;
     if options.data_dir.is_none() {
@@ -74,7 +75,7 @@ async fn rows(options: &Failover, supervisor: &Supervisor) -> Done {
         gaps.sort_by(f64::total_cmp);
         let (least, median, most) = (gaps[0], gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
         if options.json {
-            println!("{}", json!({"fault": name, "gaps-ms": gaps}));
+            println!("{}", json!({"protocol": options.protocol, "fault": name, "gaps-ms": gaps}));
         } else {
             bar.suspend(|| {
                 println!("{name:<34} {:>6} {median:>10.0} {least:>10.0} {most:>10.0}", gaps.len())

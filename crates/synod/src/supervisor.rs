@@ -3,12 +3,16 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use synod_lab::{LiveAction, LiveCluster, LiveDescription, LiveNode, LiveVerb};
+use synod_lab::{
+    HISTORY_BYTES_MAX, LiveAction, LiveCluster, LiveDescription, LiveHistory, LiveNode, LiveVerb,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -18,6 +22,9 @@ use tokio::sync::broadcast;
 const EVENTS_MAX: usize = 4096;
 /// How long a member may take to say that it has started.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How the clients ask that the page can start: a few, slowly enough to be looked at, and soon tired of waiting.
+const ASKING: [&str; 10] =
+    ["--workload", "kv", "--clients", "3", "--rate", "9", "--for", "10s", "--timeout", "1500ms"];
 /// The first client port that is tried; the next ones follow.
 const CLIENT_PORT: u16 = 23791;
 /// The first peer port that is tried.
@@ -48,6 +55,10 @@ struct Shared {
     /// The boot clock when the demo started: the page's time zero.
     origin: u64,
     protocol: String,
+    /// Where the clients that the page starts write down what they ask and hear.
+    asked: PathBuf,
+    /// Whether they are at it.
+    asking: AtomicBool,
 }
 
 struct Member {
@@ -73,8 +84,13 @@ struct Life {
 }
 
 impl Supervisor {
-    /// Starts `count` members below `folder` and waits until each of them accepts clients.
-    pub async fn start(folder: &Path, count: u64, ports: Ports) -> Result<Supervisor, String> {
+    /// Starts `count` members of this protocol below `folder` and waits until each of them accepts clients.
+    pub async fn start(
+        folder: &Path,
+        protocol: &str,
+        count: u64,
+        ports: Ports,
+    ) -> Result<Supervisor, String> {
         let (clients, peers) = match ports {
             Ports::Usual => (
                 free_ports(CLIENT_PORT..CLIENT_PORT + 90, count)?,
@@ -98,6 +114,7 @@ impl Supervisor {
             let folder = data.display().to_string();
             let fixed = ["serve", "--cluster", "demo", "--fault-injection", "--until-stdin-closes"];
             let mut arguments = fixed.map(String::from).to_vec();
+            arguments.extend(["--protocol".into(), protocol.into()]);
             arguments.extend(["--name".into(), name.clone(), "--data-dir".into(), folder]);
             arguments.extend(list.iter().cloned());
             members.push(Member { name, client, peer, data, arguments, life: Mutex::default() });
@@ -108,7 +125,9 @@ impl Supervisor {
             telling: tokio::sync::Mutex::default(),
             events: broadcast::channel(EVENTS_MAX).0,
             origin: boot_clock(),
-            protocol: "raft".into(),
+            protocol: protocol.into(),
+            asked: folder.join("asked.jsonl"),
+            asking: AtomicBool::new(false),
         };
         let supervisor = Supervisor { shared: Arc::new(shared) };
         for i in 0..supervisor.shared.members.len() {
@@ -152,6 +171,42 @@ impl Supervisor {
         for member in &self.shared.members {
             let _ = member.signal(rustix::process::Signal::KILL);
         }
+    }
+
+    /// Lets clients ask, as a process of their own: `synod probe`, which records what they hear.
+    fn ask(&self) -> Result<(), String> {
+        if self.shared.asking.swap(true, Ordering::SeqCst) {
+            return Err("clients are asking already: wait until they have done".into());
+        }
+        let begun = self.start_asking();
+        if begun.is_err() {
+            self.shared.asking.store(false, Ordering::SeqCst);
+        }
+        begun
+    }
+
+    fn start_asking(&self) -> Result<(), String> {
+        let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+        let mut child = Command::new(program)
+            .arg("probe")
+            .args(ASKING)
+            .args(["--endpoints", &self.endpoints().join(",")])
+            .arg("--out")
+            .arg(&self.shared.asked)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| format!("cannot start clients: {e}"))?;
+        self.tell(json!({"k": "note", "text": "clients begin to ask"}));
+        let supervisor = self.clone();
+        tokio::spawn(async move {
+            let _ = child.wait().await;
+            supervisor.shared.asking.store(false, Ordering::SeqCst);
+            supervisor.tell(json!({"k": "note", "text": "the clients have done"}));
+        });
+        Ok(())
     }
 
     fn spawn(&self, i: usize) -> Result<(), String> {
@@ -314,6 +369,7 @@ impl LiveCluster for Supervisor {
                 LiveVerb::Start,
                 LiveVerb::Cut,
                 LiveVerb::Heal,
+                LiveVerb::Ask,
             ],
             note: None,
             t: self.now(),
@@ -334,9 +390,13 @@ impl LiveCluster for Supervisor {
             self.tell_fault("heal", "", None);
             return Ok(());
         }
+        if action.verb == LiveVerb::Ask {
+            return self.ask();
+        }
         let i = self.position(action.node.as_ref())?;
         let member = &self.shared.members[i];
         match action.verb {
+            LiveVerb::Ask => self.ask(),
             LiveVerb::Kill => {
                 member.signal(Signal::KILL)?;
                 member.life().killed = true;
@@ -381,6 +441,14 @@ impl LiveCluster for Supervisor {
                 Ok(())
             }
         }
+    }
+
+    fn history(&self) -> Option<LiveHistory> {
+        let growing = self.shared.asking.load(Ordering::SeqCst);
+        let file = File::open(&self.shared.asked).ok()?;
+        let mut text = Vec::new();
+        file.take(HISTORY_BYTES_MAX as u64).read_to_end(&mut text).ok()?;
+        Some(LiveHistory { text, growing })
     }
 }
 

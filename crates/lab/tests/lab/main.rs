@@ -4,3 +4,5 @@ mod api;
 mod host;
 mod page;
 mod pages;
+mod transfer;
+mod verdicts;

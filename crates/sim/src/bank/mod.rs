@@ -11,11 +11,16 @@
 
 mod actor;
 mod figures;
+mod film;
 mod naive;
 mod stage;
 mod world;
 
 pub use figures::{Blocking, Cost, blocking, cost};
+pub use film::{
+    ASKED_AT, Blow, FILM_TIME_MAX, Film, FilmEvent, FilmState, LATENCY, Play, STRIKES_MAX, SYNC, Strike,
+    Whom, film,
+};
 pub use world::{Outcome, run};
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! The world: one clock, a network, disks that take their time, and whoever looks.
 
 use super::actor::{Actor, Branches, Effect, Told};
+use super::film::Happened;
 use super::stage::{COORDINATOR, machines};
 use super::{BALANCE, Faults, Protocol, Scenario, account};
 use bytes::Bytes;
@@ -141,7 +142,7 @@ pub(super) struct World {
     pub(super) known: Option<Time>,
     tickets: u64,
     reads: (u64, u64),
-    trace: Option<String>,
+    trace: Option<Vec<(Time, Happened)>>,
 }
 
 /// Who asked for something.
@@ -180,16 +181,16 @@ impl World {
             known: None,
             tickets: 0,
             reads: (0, 0),
-            trace: is_traced.then(String::new),
+            trace: is_traced.then(Vec::new),
         };
         let ids: Vec<NodeId> = world.machines.keys().copied().collect();
         ids.into_iter().for_each(|id| world.start(id));
         world
     }
 
-    fn note(&mut self, line: impl FnOnce() -> String) {
+    fn note(&mut self, happened: impl FnOnce() -> Happened) {
         if let Some(trace) = &mut self.trace {
-            let _ = writeln!(trace, "{:>15?} {}", self.now, line());
+            trace.push((self.now, happened()));
         }
     }
 
@@ -273,25 +274,30 @@ impl World {
         match happening {
             Happening::Arrive { from, to, bytes, name } => {
                 // A cut loses what is on its way, too.
-                if !self.is_cut(from, to) {
-                    self.note(|| format!("{from} => {to} {name}"));
-                    self.with(to, |actor, now, out| actor.on_message(now, from, bytes, out));
+                if self.is_cut(from, to) || !self.is_up(to) {
+                    return self.note(|| Happened::Lost { from, to, name });
                 }
+                self.note(|| Happened::Arrived { from, to, name });
+                self.with(to, |actor, now, out| actor.on_message(now, from, bytes, out));
             }
             Happening::Synced { id, life } => self.synced(id, life),
             Happening::Transfer { from, to, amount } => drop(self.transfer(from, to, amount)),
             Happening::Read => self.read(),
             Happening::Crash(id) => self.crash(id),
             Happening::Start(id) => self.start(id),
-            Happening::Cut(id) => {
-                self.note(|| format!("{id} is cut off"));
-                self.cut.insert(id);
-            }
-            Happening::Heal => {
-                self.note(|| "the network is whole again".into());
-                self.cut.clear();
-            }
+            Happening::Cut(id) => self.cut(id),
+            Happening::Heal => self.heal(),
         }
+    }
+
+    pub(super) fn cut(&mut self, id: NodeId) {
+        self.note(|| Happened::CutOff(id));
+        self.cut.insert(id);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.note(|| Happened::Whole);
+        self.cut.clear();
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -305,13 +311,13 @@ impl World {
         machine.actor.crash();
         machine.held.clear();
         machine.life += 1;
-        self.note(|| format!("{id} crashes"));
+        self.note(|| Happened::Crashed(id));
     }
 
     pub(super) fn start(&mut self, id: NodeId) {
         let is_down = self.machines.get(&id).is_some_and(|machine| !machine.actor.is_up());
         if is_down {
-            self.note(|| format!("{id} starts"));
+            self.note(|| Happened::Started(id));
             self.with(id, |actor, now, out| actor.start(now, out));
         }
     }
@@ -365,12 +371,12 @@ impl World {
         }
         self.messages += 1;
         self.bank_messages += u64::from(from.min(to) < COORDINATOR);
-        self.note(|| format!("{from} -> {to} {name}"));
         let (fastest, slowest) = self.scenario.latency;
         let delay = self.rng.between(fastest.as_nanos() as u64, slowest.as_nanos() as u64);
         let last = self.last_arrival.entry((from, to)).or_default();
         let at = (self.now + Duration::from_nanos(delay)).max(*last);
         *last = at;
+        self.note(|| Happened::Sent { from, to, name, at });
         self.schedule(at, Happening::Arrive { from, to, bytes, name });
     }
 }
@@ -402,7 +408,7 @@ impl World {
         call.more.insert("amount".into(), amount.into());
         let client = format!("c{}", self.tickets + 1);
         let handle = self.recorder.invoke(Nanos(self.now.0), &client, call);
-        self.note(|| format!("{client} asks for {amount} from {} to {}", account(from), account(to)));
+        self.note(|| Happened::Asked { client, amount, from: account(from), to: account(to) });
         let branches = self.place(transfer(from, to, amount));
         let (ticket, asked) = self.ask(&branches, false);
         self.remember(ticket, handle);
@@ -448,7 +454,7 @@ impl World {
     fn hear(&mut self, id: NodeId, told: Told) {
         match told {
             Told::Opened(ticket, name) => {
-                self.note(|| format!("{id} opens {name}"));
+                self.note(|| Happened::Opened(id, name.clone()));
                 self.names.insert(name, ticket);
             }
             Told::Refused(ticket, why) => {
@@ -457,12 +463,12 @@ impl World {
                 handle.into_iter().for_each(|handle| self.recorder.complete(now, handle, Ended::fail(&why)));
             }
             Told::Decided(name, decision, answers) => {
-                self.note(|| format!("{id} has decided: {decision} {name}"));
+                self.note(|| Happened::Decided(id, decision, name.clone()));
                 self.decided(id, &name, decision);
                 self.tell_client(&name, decision, &answers);
             }
             Told::Ended(name, decision) => {
-                self.note(|| format!("{id} applies: {decision} {name}"));
+                self.note(|| Happened::Applied(id, decision, name.clone()));
                 if self.applied.insert((id, name.clone()), decision) == Some(Decision::Commit) {
                     self.violations.push(format!("{id} applies {name} twice"));
                 }
@@ -476,7 +482,7 @@ impl World {
         let first = *self.decisions.entry(name.to_owned()).or_insert(decision);
         if first != decision {
             let line = format!("{id} says {decision} of {name}, and another said {first}");
-            self.note(|| line.clone());
+            self.note(|| Happened::Contradiction(line.clone()));
             self.violations.push(line);
         }
     }
@@ -524,6 +530,35 @@ impl World {
 
     pub(super) fn locks(&self) -> Vec<String> {
         self.machines.values().flat_map(|machine| machine.actor.locks()).collect()
+    }
+
+    /// Machines that hold locks.
+    pub(super) fn locked(&self) -> Vec<NodeId> {
+        let holds = |(id, machine): (&NodeId, &Machine)| (!machine.actor.locks().is_empty()).then_some(*id);
+        self.machines.iter().filter_map(holds).collect()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.machines.keys().copied()
+    }
+
+    /// What the first client that was told anything was told.
+    pub(super) fn first_decision(&self) -> Option<Decision> {
+        self.clients.values().find_map(|client| client.decision)
+    }
+
+    pub(super) fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// What came before is not worth telling.
+    pub(super) fn forget_trace(&mut self) {
+        self.trace.iter_mut().for_each(Vec::clear);
+        self.bank_messages = 0;
+    }
+
+    pub(super) fn into_trace(self) -> Vec<(Time, Happened)> {
+        self.trace.unwrap_or_default()
     }
 
     /// Whether somebody coordinates who can be asked.
@@ -583,9 +618,18 @@ impl World {
             violations: self.violations,
             history,
             verdicts,
-            trace: self.trace.unwrap_or_default(),
+            trace: told(&self.trace.unwrap_or_default()),
         }
     }
+}
+
+/// A line for each thing that happened.
+fn told(trace: &[(Time, Happened)]) -> String {
+    let mut text = String::new();
+    for (at, happened) in trace {
+        let _ = writeln!(text, "{at:>15?} {happened}");
+    }
+    text
 }
 
 /// Moves money from one bank's account to another's.
