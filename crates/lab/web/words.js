@@ -25,8 +25,16 @@ export function baseOf(protocol) {
 /** What a ballot's round counts for in the number of an epoch: a ballot is a round and the member that it belongs to. */
 const BALLOT_ROUND = 1e6;
 
-/** An epoch as its protocol writes it. No term, epoch or view comes near a ballot's numbers. @param {number} epoch */
+/** How many views Viewstamped Replication counts in each of its epochs: a view-number is both. */
+const VIEWS = 1e12;
+
+/**
+ * An epoch as its protocol writes it. No term, Zab epoch or view of the founders comes near a ballot's numbers, and no
+ * ballot of a run near a view's in a later epoch.
+ * @param {number} epoch
+ */
 export function epochNumber(epoch) {
+  if (epoch >= VIEWS) return `${Math.floor(epoch / VIEWS)}.${epoch % VIEWS}`;
   return epoch < BALLOT_ROUND ? String(epoch) : `${Math.floor(epoch / BALLOT_ROUND)}.n${epoch % BALLOT_ROUND}`;
 }
 

@@ -5,6 +5,7 @@ use crate::world::{World, member};
 use synod_node::sessions;
 use synod_protocols::ballot::ID_BOUND;
 use synod_protocols::log::{Index, LogStatus, Payload, ReplicatedLog, Role};
+use synod_protocols::viewstamped::ViewNumber;
 use synod_store::Command;
 
 impl<P: ReplicatedLog> World<'_, P> {
@@ -143,7 +144,7 @@ pub(crate) fn epoch_words(protocol: &str, epoch: u64) -> String {
     match protocol {
         "raft" => format!("term {epoch}"),
         "multi-paxos" => format!("ballot {}.n{}", epoch / ID_BOUND, epoch % ID_BOUND),
-        "viewstamped" => format!("view {epoch}"),
+        "viewstamped" => format!("view {}", ViewNumber(epoch)),
         _ => format!("epoch {epoch}"),
     }
 }

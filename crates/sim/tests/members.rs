@@ -11,7 +11,10 @@ fn run(lines: &str) -> Outcome {
 const BUSY: &str = "for 8s\nclients 3 every 20ms keys 3\nexpect progress within 15 elections";
 
 /// The protocols that let members change.
-const CHANGING: [&str; 3] = ["raft", "multi-paxos", "zab"];
+const CHANGING: [&str; 4] = ["raft", "multi-paxos", "zab", "viewstamped"];
+
+/// The protocols whose reads can rest on leases.
+const LEASED: [&str; 2] = ["raft", "viewstamped"];
 
 fn done(outcome: &Outcome) -> Vec<&str> {
     let is_done = |label: &&str| label.ends_with(": done");
@@ -88,15 +91,6 @@ fn a_lost_disk_comes_back_under_a_new_name() {
 }
 
 #[test]
-fn a_protocol_without_changes_of_members_says_so() {
-    for protocol in ["viewstamped"] {
-        let outcome = run(&format!("protocol {protocol}\n{BUSY}\nat 1s add n6\nat 1s remove n1"));
-        assert!(outcome.passed(), "{outcome}");
-        assert_eq!((outcome.counts.changes, outcome.counts.unserved), (0, 2), "{outcome}");
-    }
-}
-
-#[test]
 fn a_change_that_waits_for_a_quorum_is_made_when_there_is_one() {
     let outcome = run(&format!(
         "nodes 3\n{BUSY}\nat 1s crash n1\nat 1s crash n2\nat 1100ms add n4\nat 2s restart all\nat 4s crash leader"
@@ -107,22 +101,46 @@ fn a_change_that_waits_for_a_quorum_is_made_when_there_is_one() {
 
 #[test]
 fn reads_rest_on_leases_only_where_a_script_says_so() {
-    let (without, with) = (run(BUSY), run(&format!("{BUSY}\nlease 1%")));
-    assert!(without.passed() && with.passed(), "{with}");
-    assert_eq!(without.counts.leased_reads, 0);
-    assert!(with.counts.leased_reads > 50, "{with}");
+    for protocol in LEASED {
+        let run = |more: &str| run(&format!("protocol {protocol}\n{BUSY}{more}"));
+        let (without, with) = (run(""), run("\nlease 1%"));
+        assert!(without.passed() && with.passed(), "{with}");
+        assert_eq!(without.counts.leased_reads, 0);
+        assert!(with.counts.leased_reads > 50, "{with}");
+    }
+}
+
+#[test]
+fn leases_bear_clocks_that_differ_by_what_they_allow() {
+    for protocol in LEASED {
+        let swarm = Swarm {
+            protocol: protocol.into(),
+            until: Span::secs(4),
+            only: Some(Fault::LeaseDrift),
+            ..Swarm::default()
+        };
+        let mut campaign = Campaign::new(swarm, 0..40);
+        campaign.threads = 2;
+        let report = campaign.run(&|_| true).expect("the protocol is known");
+        let failures: Vec<String> = report.failures.iter().map(|failure| failure.to_string()).collect();
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+        assert!(report.counts.leased_reads > 100, "{:?}", report.counts);
+    }
 }
 
 #[test]
 fn a_clock_that_is_slower_than_its_leases_allow_serves_a_stale_read() {
-    let stale = (0..40).any(|seed| {
-        let swarm = Swarm { only: Some(Fault::LeaseBroken), until: Span::secs(4), ..Swarm::default() };
-        let outcome = synod_sim::run(&synod_sim::swarm(seed, &swarm), &mut NoTrace).expect("Raft is known");
-        // What is broken is what clients see, and nothing else.
-        assert_eq!(outcome.verdict.violations, [], "{outcome}");
-        outcome.verdict.linearizable == Linearizable::No
-    });
-    assert!(stale);
+    for protocol in LEASED {
+        let stale = (0..40).any(|seed| {
+            let only = Some(Fault::LeaseBroken);
+            let swarm = Swarm { protocol: protocol.into(), only, until: Span::secs(4), ..Swarm::default() };
+            let outcome = synod_sim::run(&synod_sim::swarm(seed, &swarm), &mut NoTrace).expect("it is known");
+            // What is broken is what clients see, and nothing else.
+            assert_eq!(outcome.verdict.violations, [], "{outcome}");
+            outcome.verdict.linearizable == Linearizable::No
+        });
+        assert!(stale, "{protocol}");
+    }
 }
 
 #[test]

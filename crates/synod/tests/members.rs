@@ -16,10 +16,40 @@ use std::time::{Duration, Instant};
 /// The longest that anything may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Makes of each function a test for the protocols that it is run on: the one place to name another.
+macro_rules! on_protocols_with_changes {
+    ($($test:ident;)*) => {
+        $(mod $test {
+            #[test]
+            fn raft() {
+                super::$test("raft");
+            }
+            #[test]
+            fn multi_paxos() {
+                super::$test("multi-paxos");
+            }
+            #[test]
+            fn zab() {
+                super::$test("zab");
+            }
+            #[test]
+            fn viewstamped() {
+                super::$test("viewstamped");
+            }
+        })*
+    };
+}
+
+on_protocols_with_changes! {
+    a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go;
+    a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write;
+    etcdctl_changes_the_members_and_moves_the_leader;
+}
+
 /// A cluster of processes.
 struct Cluster {
+    protocol: String,
     folder: PathBuf,
-    protocol: &'static str,
     founders: Vec<String>,
     joined: Vec<String>,
     running: BTreeMap<String, Child>,
@@ -35,11 +65,11 @@ fn addresses() -> (String, String) {
 }
 
 impl Cluster {
-    fn start(name: &str, protocol: &'static str, founders: u64) -> Cluster {
-        let folder = format!("synod-{name}-{protocol}-{}", std::process::id());
+    fn start(protocol: &str, name: &str, founders: u64) -> Cluster {
+        let folder = std::env::temp_dir().join(format!("synod-{name}-{protocol}-{}", std::process::id()));
         let mut cluster = Cluster {
-            folder: std::env::temp_dir().join(folder),
-            protocol,
+            protocol: protocol.to_owned(),
+            folder,
             founders: Vec::new(),
             joined: Vec::new(),
             running: BTreeMap::new(),
@@ -61,7 +91,7 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(name)).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_synod"));
         command.args(["serve", "--segment-size", "64KiB", "--election-timeout", "400ms", "--name", name]);
-        command.args(["--protocol", self.protocol]);
+        command.args(["--protocol", &self.protocol]);
         command.arg("--data-dir").arg(data.join("data"));
         for (option, members) in [("--member", &self.founders), ("--join", &self.joined)] {
             for member in members {
@@ -245,33 +275,8 @@ impl Writer {
     }
 }
 
-/// Makes of each function a test for every protocol that lets its members change.
-macro_rules! on_every_changing_protocol {
-    ($($test:ident;)*) => {
-        $(mod $test {
-            #[test]
-            fn raft() {
-                super::$test("raft");
-            }
-            #[test]
-            fn multi_paxos() {
-                super::$test("multi-paxos");
-            }
-            #[test]
-            fn zab() {
-                super::$test("zab");
-            }
-        })*
-    };
-}
-
-on_every_changing_protocol! {
-    a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go;
-    a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write;
-}
-
-fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go(protocol: &'static str) {
-    let mut cluster = Cluster::start("grow", protocol, 1);
+fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go(protocol: &str) {
+    let mut cluster = Cluster::start(protocol, "grow", 1);
     let writer = Writer::start(&cluster);
     // More than three segments, so that the log of the first member is cut before anybody joins.
     writer.more(60);
@@ -305,8 +310,8 @@ fn a_cluster_grows_from_one_to_five_while_clients_write_and_lets_a_member_go(pro
     cluster.check(writer);
 }
 
-fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write(protocol: &'static str) {
-    let mut cluster = Cluster::start("replace", protocol, 3);
+fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_write(protocol: &str) {
+    let mut cluster = Cluster::start(protocol, "replace", 3);
     let writer = Writer::start(&cluster);
     writer.more(30);
     cluster.signal("n3", "-KILL");
@@ -342,9 +347,8 @@ fn a_dead_member_is_replaced_and_all_are_restarted_one_by_one_while_clients_writ
     cluster.check(writer);
 }
 
-#[test]
-fn etcdctl_changes_the_members_and_moves_the_leader() {
-    let mut cluster = Cluster::start("etcdctl", "raft", 1);
+fn etcdctl_changes_the_members_and_moves_the_leader(protocol: &str) {
+    let mut cluster = Cluster::start(protocol, "etcdctl", 1);
     let Some(etcdctl) = support::etcdctl_or_skip(&cluster.endpoints()) else { return };
     let (peers, clients) = addresses();
     let added = etcdctl.ok(&["member", "add", "n2", "--learner", &format!("--peer-urls=http://{peers}")]);

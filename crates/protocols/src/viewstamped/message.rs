@@ -1,7 +1,7 @@
 //! What replicas say to each other, in the paper's words, and its encoding.
 
 use super::OpNumber;
-use super::record::{Entry, ViewNumber, decode_entries, encode_entries};
+use super::record::{Entry, VIEW_MAX, ViewNumber, decode_entries, encode_entries};
 use crate::contract::Describe;
 use crate::log::Index;
 use crate::wire::{DecodeError, Reader, Wire, put_varint};
@@ -32,8 +32,9 @@ pub enum Message {
     StartViewChange {
         /// The view to start.
         view: ViewNumber,
-        /// Whether the primary of the last view asked for it, so that it is not deposed.
-        transfer: bool,
+        /// The view whose primary asked for it: those who are in that view need not be loyal to it. View
+        /// 0 of the epoch if the primary of the epoch before did.
+        transfer: Option<ViewNumber>,
     },
     /// To the primary of the new view: what I have. (4.2.)
     DoViewChange(DoViewChange),
@@ -76,7 +77,8 @@ pub enum Message {
         reply: bool,
     },
     /// To the primary, or from the primary of a view to be to the replica with the best log: send
-    /// me what follows. (5.2.)
+    /// me what follows. With view 0 of an epoch, to anybody who knows it: send me what the epoch
+    /// before ended with. (5.2, 7.1.)
     GetState {
         /// The sender's view.
         view: ViewNumber,
@@ -128,6 +130,58 @@ pub enum Message {
         /// The primary's op-number.
         op: OpNumber,
     },
+    /// The epoch has begun: whoever lacks what the one before ended with may ask me for it. To the
+    /// replicas of the new epoch from those who know, to anybody else who speaks of an earlier one. (7.1.)
+    StartEpoch {
+        /// View 0 of the epoch.
+        view: ViewNumber,
+        /// A position, at or after the last of the epoch before, up to which all is committed.
+        op: OpNumber,
+        /// The view of the entry there.
+        op_view: ViewNumber,
+    },
+    /// To a replica that was replaced: I am normal in the epoch, and do not need you any more. (7.1.)
+    EpochStarted {
+        /// View 0 of the epoch.
+        view: ViewNumber,
+    },
+}
+
+impl Message {
+    /// The view that it is of, or view 0 of its epoch.
+    pub(super) fn view(&self) -> Option<ViewNumber> {
+        match self {
+            Message::PreViewChange { view }
+            | Message::PreViewChangeOk { view }
+            | Message::NewerView { view }
+            | Message::StartViewChange { view, .. }
+            | Message::PrepareOk { view, .. }
+            | Message::GetState { view, .. }
+            | Message::Checkpoint { view, .. }
+            | Message::Commit { view, .. }
+            | Message::RecoveryResponse { view, .. }
+            | Message::StartEpoch { view, .. }
+            | Message::EpochStarted { view }
+            | Message::Prepare { view, .. }
+            | Message::TakeOver { view } => Some(*view),
+            Message::StartView(state) | Message::NewState(state) => Some(state.view),
+            Message::DoViewChange(state) => Some(state.view),
+            Message::ReadAt { .. } | Message::ReadAtOk { .. } | Message::Recovery { .. } => None,
+        }
+    }
+
+    /// Whether its view-number is such as replicas count, and its entries such as a log holds.
+    pub(super) fn is_plausible(&self) -> bool {
+        let Some(view) = self.view() else { return true };
+        let suffix = match self {
+            Message::Prepare { suffix, .. } => Some(suffix),
+            Message::StartView(state) | Message::NewState(state) => Some(&state.suffix),
+            Message::DoViewChange(state) => Some(&state.suffix),
+            _ => None,
+        };
+        let possible = |suffix: &Suffix| suffix.is_possible() && suffix.last_view() <= view;
+        view <= VIEW_MAX && suffix.is_none_or(possible)
+    }
 }
 
 /// A part of a log: entries that follow right after a position.
@@ -206,7 +260,9 @@ impl Wire for Message {
             Message::PreViewChange { view } => put(1, &[view.0]),
             Message::PreViewChangeOk { view } => put(2, &[view.0]),
             Message::NewerView { view } => put(3, &[view.0]),
-            Message::StartViewChange { view, transfer } => put(4, &[view.0, u64::from(*transfer)]),
+            Message::StartViewChange { view, transfer } => {
+                put(4, &[view.0, transfer.map_or(0, |view| view.0 + 1)])
+            }
             Message::DoViewChange(DoViewChange { view, last_normal, op, op_view, commit, suffix }) => {
                 put(5, &[view.0, last_normal.0, op.0, op_view.0, commit.0]);
                 encode_suffix(suffix, out);
@@ -229,6 +285,8 @@ impl Wire for Message {
             Message::ReadAtOk { batch, op: None } => put(15, &[*batch, 0]),
             Message::Recovery { nonce } => put(16, &[*nonce]),
             Message::RecoveryResponse { view, nonce, op } => put(17, &[view.0, *nonce, op.0]),
+            Message::StartEpoch { view, op, op_view } => put(18, &[view.0, op.0, op_view.0]),
+            Message::EpochStarted { view } => put(19, &[view.0]),
         }
     }
 
@@ -237,7 +295,7 @@ impl Wire for Message {
             1 => Message::PreViewChange { view: view(input)? },
             2 => Message::PreViewChangeOk { view: view(input)? },
             3 => Message::NewerView { view: view(input)? },
-            4 => Message::StartViewChange { view: view(input)?, transfer: input.flag("transfer")? },
+            4 => Message::StartViewChange { view: view(input)?, transfer: transfer(input)? },
             5 => Message::DoViewChange(DoViewChange {
                 view: view(input)?,
                 last_normal: ViewNumber(input.varint("last normal view")?),
@@ -283,6 +341,8 @@ impl Wire for Message {
                 nonce: input.varint("nonce")?,
                 op: op(input)?,
             },
+            18 => Message::StartEpoch { view: view(input)?, op: op(input)?, op_view: view(input)? },
+            19 => Message::EpochStarted { view: view(input)? },
             kind => return Err(DecodeError::Invalid { what: "message kind", value: u64::from(kind) }),
         })
     }
@@ -290,6 +350,10 @@ impl Wire for Message {
 
 fn view(input: &mut Reader) -> Result<ViewNumber, DecodeError> {
     input.varint("view-number").map(ViewNumber)
+}
+
+fn transfer(input: &mut Reader) -> Result<Option<ViewNumber>, DecodeError> {
+    Ok(input.varint("view that is left")?.checked_sub(1).map(ViewNumber))
 }
 
 fn op(input: &mut Reader) -> Result<OpNumber, DecodeError> {
@@ -344,6 +408,8 @@ impl Describe for Message {
             Message::ReadAtOk { .. } => "ReadAtOk",
             Message::Recovery { .. } => "Recovery",
             Message::RecoveryResponse { .. } => "RecoveryResponse",
+            Message::StartEpoch { .. } => "StartEpoch",
+            Message::EpochStarted { .. } => "EpochStarted",
         }
     }
 
@@ -352,9 +418,9 @@ impl Describe for Message {
             Message::PreViewChange { view }
             | Message::PreViewChangeOk { view }
             | Message::NewerView { view }
-            | Message::StartViewChange { view, transfer: false }
+            | Message::StartViewChange { view, transfer: None }
             | Message::TakeOver { view } => format!("view {view}"),
-            Message::StartViewChange { view, transfer: true } => {
+            Message::StartViewChange { view, transfer: Some(_) } => {
                 format!("view {view}, as asked by its primary")
             }
             Message::DoViewChange(DoViewChange { view, last_normal, op, op_view, commit, suffix }) => {
@@ -377,6 +443,10 @@ impl Describe for Message {
             }
             Message::GetState { view, op, op_view, .. } => format!("view {view}, after {op}@{op_view}"),
             Message::Checkpoint { view, op } => format!("view {view}, covers {op}"),
+            Message::StartEpoch { view, op, op_view } => {
+                format!("epoch {}, committed up to {op}@{op_view}", view.epoch_number().0)
+            }
+            Message::EpochStarted { view } => format!("epoch {}", view.epoch_number().0),
             Message::ReadAt { batch } => format!("batch {batch}"),
             Message::Recovery { nonce } => format!("nonce {nonce}"),
             Message::RecoveryResponse { view, nonce, op } => format!("view {view}, nonce {nonce}, log {op}"),

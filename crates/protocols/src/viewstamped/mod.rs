@@ -72,8 +72,11 @@
 //! - A primary that does not hear from a quorum, or whose disk stalls or is full, leaves its view.
 //! - Commit-numbers are pushed at once and not with the next Prepare; a Commit carries the last op-number
 //!   sent, so that its receiver sees whether it has lost something.
-//! - Reads need no clocks, see `read.rs`. The client table lives above the log, in the replicated state.
+//! - Reads need no clocks, see `read.rs`, unless leases are configured, see `lease.rs`. The client table lives above the log, in the replicated state.
 //! - A transfer of leadership is a view change to the target's next view that the primary itself asks for.
+//!
+//! - **Epochs.** A change of the replicas ends an epoch and begins the next, see `epoch.rs`. A view-number
+//!   is a pair of an epoch and a view in it, so that no message needs a number more.
 //!
 //! # What it tolerates
 //!
@@ -83,12 +86,13 @@
 //!
 //! # What it leaves out
 //!
-//! Reconfiguration (section 7): changes of members are refused as [`Refusal::Unsupported`], and a
-//! member that joined receives nothing but what it asks for and acknowledges nothing. Recovery without
-//! disks (4.3): a replica whose disk may have lost a view-number abstains, because it may have forgotten
-//! a promise. Leases. Witnesses (6.1).
+//! Recovery without disks (4.3): a replica whose disk may have lost a view-number abstains, because it
+//! may have forgotten a promise. Witnesses (6.1).
 
+mod change;
 mod configuration;
+mod epoch;
+mod lease;
 mod message;
 mod normal;
 mod progress;
@@ -103,7 +107,7 @@ mod view_change;
 
 pub use message::{DoViewChange, Message, NewState, Suffix};
 use record::Log;
-pub use record::{ENTRY_BYTES, Entry, Record, ViewNumber, Views};
+pub use record::{ENTRY_BYTES, Entry, EpochNumber, Record, VIEW_MAX, VIEWS, ViewNumber, Views};
 
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
@@ -117,8 +121,10 @@ use crate::types::{NodeId, Time};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use configuration::Configuration;
+use configuration::Epochs;
 use core::time::Duration;
+use epoch::Handover;
+use lease::LeaseState;
 use progress::Progress;
 use recovery::Rejoining;
 use transfer::Transfer;
@@ -126,10 +132,6 @@ use view_change::Campaign;
 
 /// The paper's name for a position of the log.
 pub type OpNumber = Index;
-
-/// View-numbers above this are taken to be garbage: honest replicas would need centuries to count so
-/// far, and no arithmetic on smaller ones overflows.
-pub const VIEW_MAX: ViewNumber = ViewNumber(u64::MAX >> 1);
 
 /// What an owner of a replica decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +145,10 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Viewstamped {
     config: LogConfig,
-    configuration: Configuration,
+    /// The configuration of the last epoch that it knows, and those that may follow.
+    epochs: Epochs,
+    /// Whether the host does not know them yet.
+    members_changed: bool,
     standing: Standing,
     rng: Rng,
     /// When the current step happens.
@@ -178,6 +183,8 @@ pub struct Viewstamped {
     leader_contact: Option<Time>,
     /// Until when a restarted replica would follow nobody into another view.
     silent_until: Time,
+    /// Until when it has promised a primary to follow nobody else, if there are leases.
+    promised_until: Time,
     /// How long this replica waits for a primary before it asks for a view change, and until when.
     wait: Duration,
     wait_deadline: Time,
@@ -203,7 +210,17 @@ pub struct Viewstamped {
     /// Entries for peers, on their way from the host.
     catch_up: HostRead,
     reads: Rounds,
+    lease: LeaseState,
     transfer: Option<Transfer>,
+    /// The change of members that it was asked for.
+    change: Option<Ticket>,
+    /// The commit-number when it last asked all peers what they have.
+    commit_asked: OpNumber,
+
+    /// At a replica that was replaced: who still needs it.
+    handover: Option<Handover>,
+    /// The last epoch of which it told those who were replaced that it is normal in it.
+    told_replaced: EpochNumber,
 
     /// Reads forwarded to the primary.
     forwarding: Forwarding,
@@ -217,7 +234,7 @@ pub struct Viewstamped {
 enum Standing {
     /// Its acknowledgements and promises count.
     Replica,
-    /// It receives the log only: it is in nobody's configuration.
+    /// It receives the log only: it is no replica of the epoch, or does not know who is.
     Learner,
     /// It lost a part of its log: it promises nothing until it has everything back that it may
     /// have acknowledged. The paper's status *recovering*.
@@ -253,8 +270,7 @@ impl Process for Viewstamped {
         out: &mut Effects<Self>,
     ) -> Self {
         let mut replica = Viewstamped::recovered(config.common, from, &base, now, out);
-        // Early: nothing but a founding configuration, which every life knows.
-        out.event_early(LogEvent::Members { members: replica.configured() });
+        replica.members_changed = true;
         replica.settle(out);
         replica
     }
@@ -289,6 +305,7 @@ impl Process for Viewstamped {
             self.forwarding.deadline(timing),
             self.redelivery.retry(),
             self.catch_up.retry(),
+            self.handover.as_ref().map(|handover| handover.repeat),
         ]
         .into_iter()
         .flatten()
@@ -303,7 +320,7 @@ impl Process for Viewstamped {
 /// What may happen to a replica.
 impl Viewstamped {
     fn is_primary(&self) -> bool {
-        self.status == Status::Normal && self.configuration.primary(self.views.view) == Some(self.config.id)
+        self.status == Status::Normal && self.epochs.current.primary(self.views.view) == Some(self.config.id)
     }
 
     fn on_message(&mut self, from: NodeId, message: Message, out: &mut Effects<Self>) {
@@ -311,7 +328,14 @@ impl Viewstamped {
         if to_itself {
             self.note_answer_to_self();
         }
-        if !to_itself && !self.configuration.contains(from) || !plausible(&message) {
+        if !message.is_plausible() {
+            self.ignored += 1;
+            return;
+        }
+        if !to_itself && self.is_of_another_epoch(from, &message, out) {
+            return;
+        }
+        if !to_itself && self.epochs.current.excludes(from) {
             self.ignored += 1;
             return;
         }
@@ -348,6 +372,7 @@ impl Viewstamped {
             Message::RecoveryResponse { view, nonce, op } => {
                 self.on_recovery_response(from, view, nonce, op);
             }
+            Message::StartEpoch { .. } | Message::EpochStarted { .. } => self.ignored += 1,
         }
     }
 
@@ -358,7 +383,7 @@ impl Viewstamped {
             Message::StartView(state) => state.view,
             _ => return,
         };
-        if view >= self.views.view && self.configuration.primary(view) == Some(from) {
+        if view >= self.views.view && self.speaks_as_primary(from, view) {
             // Recorded nowhere: the record would claim that there is a sound log below it.
             self.views.view = view;
             self.views_recorded = self.views;
@@ -373,7 +398,7 @@ impl Viewstamped {
             LogRequest::Applied { index } => self.applied = self.applied.max(index.min(self.delivered)),
             LogRequest::Compact { point } => self.on_compact(&point),
             LogRequest::TransferLeadership { ticket, to } => self.on_transfer(ticket, to, out),
-            LogRequest::ChangeMembership { ticket, .. } => self.refuse(ticket, Refusal::Unsupported, out),
+            LogRequest::ChangeMembership { ticket, change } => self.on_change(ticket, change, out),
         }
     }
 
@@ -388,8 +413,8 @@ impl Viewstamped {
             self.ignored += 1;
             return;
         }
-        if self.transfer.is_some() {
-            // What it proposed now would only be at risk.
+        if self.transfer.is_some() || self.ending().is_some() {
+            // What it proposed now would only be at risk; and nothing follows the last of an epoch.
             return self.refuse(ticket, Refusal::Busy, out);
         }
         let cost: usize = commands.iter().map(|command| command.len() + ENTRY_BYTES).sum();
@@ -457,29 +482,8 @@ impl Viewstamped {
         self.retry_state(out);
         self.check_transfer(out);
         self.retry_forwarded_reads(out);
+        self.repeat_handover(out);
         self.redelivery.maybe_retry(self.now);
         self.catch_up.maybe_retry(self.now);
     }
-}
-
-/// Whether a message's view-number is such as replicas count, and its entries such as a log holds.
-fn plausible(message: &Message) -> bool {
-    let (view, suffix) = match message {
-        Message::PreViewChange { view }
-        | Message::PreViewChangeOk { view }
-        | Message::NewerView { view }
-        | Message::StartViewChange { view, .. }
-        | Message::PrepareOk { view, .. }
-        | Message::GetState { view, .. }
-        | Message::Checkpoint { view, .. }
-        | Message::Commit { view, .. }
-        | Message::RecoveryResponse { view, .. }
-        | Message::TakeOver { view } => (*view, None),
-        Message::Prepare { view, suffix, .. } => (*view, Some(suffix)),
-        Message::StartView(state) | Message::NewState(state) => (state.view, Some(&state.suffix)),
-        Message::DoViewChange(state) => (state.view, Some(&state.suffix)),
-        Message::ReadAt { .. } | Message::ReadAtOk { .. } | Message::Recovery { .. } => return true,
-    };
-    let possible = |suffix: &Suffix| suffix.is_possible() && suffix.last_view() <= view;
-    view <= VIEW_MAX && suffix.is_none_or(possible)
 }

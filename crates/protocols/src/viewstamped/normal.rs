@@ -1,7 +1,8 @@
 //! Normal operation (section 4.1): Prepare, PrepareOk, Commit.
 
+use super::lease::LeaseState;
 use super::message::{Message, NewState, Suffix};
-use super::progress::Sending;
+use super::progress::{Progress, Sending};
 use super::record::{Entry, ViewNumber};
 use super::state_transfer::Taken;
 use super::{OpNumber, Standing, Status, Viewstamped};
@@ -23,8 +24,15 @@ impl Viewstamped {
         self.leader_contact = None;
         self.attempts = 0;
         self.commit_to(commit.min(self.log.last()).max(self.commit));
-        self.start = self.log.last().next();
-        self.append([Entry { view: self.views.view, payload: Payload::Noop }].into(), out);
+        if self.ending().is_some() {
+            // Nothing follows the last of an epoch: the view is there to have it committed.
+            self.start = self.log.last();
+            self.tell_self(out);
+        } else {
+            self.start = self.log.last().next();
+            self.append([Entry { view: self.views.view, payload: Payload::Noop }].into(), out);
+        }
+        self.lease = LeaseState::default();
         self.quorum_deadline = self.now + self.config.timing.election;
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
         let (after, entries) = self.log.suffix(self.commit.next(), self.config.limits.message_bytes_max);
@@ -41,6 +49,7 @@ impl Viewstamped {
     /// Its view is over.
     pub(super) fn end_primary(&mut self, out: &mut Effects<Self>) {
         self.refuse_reads(out);
+        self.abandon_change(out);
         for peer in &mut self.progress {
             peer.reset(Time::ZERO);
         }
@@ -93,6 +102,8 @@ impl Viewstamped {
     /// something asks for it, who does not confirms the view.
     pub(super) fn send_commits(&mut self, out: &mut Effects<Self>) {
         self.heartbeat_deadline = self.now + self.config.timing.heartbeat;
+        self.commit_asked = self.commit;
+        self.begin_lease_round();
         for i in 0..self.progress.len() {
             self.send_commit(i, true, out);
         }
@@ -186,6 +197,7 @@ impl Viewstamped {
             self.maybe_commit(out);
         }
         self.maybe_confirm_round(out);
+        self.maybe_renew_lease();
         self.replicate(i, out);
         self.maybe_push_commit(i, out);
     }
@@ -211,8 +223,15 @@ impl Viewstamped {
     /// other: whoever acknowledged it was normal in this view, and has recorded that.
     pub(super) fn maybe_commit(&mut self, out: &mut Effects<Self>) {
         let own = if self.stored >= self.start { self.stored } else { Index::ZERO };
-        let matched = self.progress.iter().map(|peer| peer.matched).chain([own]);
-        let Some(op) = self.configuration.reached(matched) else { return };
+        let matched = |peer: &Progress| peer.matched;
+        let Some(mut op) = self.reached(&self.epochs.current, own, matched) else { return };
+        if let Some(next) = self.ending()
+            && op == self.log.last()
+        {
+            // The last of an epoch: a quorum of the next one's replicas hold it, too.
+            let new = self.reached(next, own, matched).unwrap_or(Index::ZERO);
+            op = if new < op { op.previous() } else { op };
+        }
         if op <= self.commit {
             return;
         }
@@ -227,8 +246,7 @@ impl Viewstamped {
     /// clients can then turn to another, and its traffic does not keep backups loyal to a primary
     /// that cannot commit.
     pub(super) fn check_quorum(&mut self, out: &mut Effects<Self>) {
-        let heard = self.progress.iter().map(|peer| peer.heard).chain([self.now]);
-        let heard = self.configuration.reached(heard).unwrap_or(Time::ZERO);
+        let heard = self.reached(&self.epochs.current, self.now, |peer| peer.heard).unwrap_or(Time::ZERO);
         self.quorum_deadline = heard + self.config.timing.election;
         if self.now >= self.quorum_deadline {
             self.give_up_view(out);
@@ -249,7 +267,7 @@ impl Viewstamped {
         let Some(i) = self.peer(peer) else { return };
         if self.is_primary() {
             self.progress[i].rewind(self.log.last().next(), Sending::Waiting);
-        } else if self.leader == Some(peer) {
+        } else if self.leader == Some(peer) && self.config.lease.is_none() {
             self.hasten_view_change();
         }
     }
@@ -294,7 +312,7 @@ impl Viewstamped {
         match self.take(suffix, out) {
             Taken::Matched(op) => {
                 self.commit_to(commit.min(op).max(self.commit));
-                if reply && matches!(self.standing, Standing::Replica | Standing::Recovering) {
+                if reply && self.standing != Standing::Abstaining && !self.has_forgotten() {
                     // Its whole log is a beginning of the primary's. Held: it acknowledges what this
                     // step and earlier ones have appended, and that it was normal in the view.
                     let (view, op) = (self.views.view, self.log.last());

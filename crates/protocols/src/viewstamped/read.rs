@@ -13,7 +13,7 @@
 use super::message::Message;
 use super::{Standing, Viewstamped};
 use crate::contract::Effects;
-use crate::log::{Index, Refusal, Ticket};
+use crate::log::{Index, LogEvent, Refusal, Ticket};
 use crate::reading::Overdue;
 use crate::types::NodeId;
 
@@ -26,6 +26,12 @@ impl Viewstamped {
         if !self.is_primary() {
             return self.forward_read(ticket, out);
         }
+        if let Some(until) = self.leased_until() {
+            let index = self.commit;
+            // Early: the index is committed, and that nobody else can have committed more is known
+            // from a quorum's promises, which a restart does not shorten.
+            return out.event_early(LogEvent::ReadReady { ticket, index, valid_until: Some(until) });
+        }
         if let Err(why) = self.reads.push(ticket, self.config.limits.reads_max) {
             return self.refuse(ticket, why, out);
         }
@@ -36,7 +42,13 @@ impl Viewstamped {
         if !self.is_primary() {
             return out.send(from, Message::ReadAtOk { batch, op: None });
         }
+        let leased = self.leased_until().is_some();
         let Some(peer) = self.progress.iter_mut().find(|peer| peer.id == from) else { return };
+        if leased {
+            // Early: as for a read of this host's. The backup needs no time to compare with: the lease
+            // holds now, after the read arrived there.
+            return out.send_early(from, Message::ReadAtOk { batch, op: Some(self.commit) });
+        }
         peer.reads.ask(batch);
         self.maybe_begin_round(out);
     }
@@ -57,8 +69,7 @@ impl Viewstamped {
     /// Serves the reads of the round if a quorum has answered it, and goes on with the next.
     pub(super) fn maybe_confirm_round(&mut self, out: &mut Effects<Self>) {
         let Some(round) = self.reads.confirming() else { return };
-        let rounds = self.progress.iter().map(|peer| peer.round).chain([round]);
-        if self.configuration.reached(rounds) != Some(round) {
+        if self.reached(&self.epochs.current, round, |peer| peer.round) < Some(round) {
             return;
         }
         let index = self.reads.confirm(out);

@@ -10,12 +10,54 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A period with one primary, which the number itself determines (section 4). View 0 is before the
-/// first view change and has none.
+/// A period with one group of replicas (section 7). The founders' is epoch 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EpochNumber(pub u64);
+
+impl EpochNumber {
+    /// Epochs above this are taken to be garbage.
+    pub const MAX: EpochNumber = VIEW_MAX.epoch_number();
+}
+
+/// A period with one primary, which the number itself determines (section 4): an epoch-number, and
+/// which view of that epoch, of which each has fewer than [`VIEWS`]. All views of an epoch are before
+/// those of the next. View 0 of an epoch is before its first view change and has no primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ViewNumber(pub u64);
 
+/// How many views an epoch has: with a view change every 200 ms they would last for 6,000 years.
+pub const VIEWS: u64 = 1_000_000_000_000;
+
+/// View-numbers above this are taken to be garbage: honest replicas would need centuries to count so
+/// far, and no arithmetic on smaller ones overflows.
+pub const VIEW_MAX: ViewNumber = ViewNumber(u64::MAX >> 1);
+
 impl ViewNumber {
+    /// A view of an epoch; `number` is below [`VIEWS`].
+    pub const fn of(epoch: EpochNumber, number: u64) -> ViewNumber {
+        ViewNumber(epoch.0 * VIEWS + number)
+    }
+
+    /// Which epoch it is of.
+    pub const fn epoch_number(self) -> EpochNumber {
+        EpochNumber(self.0 / VIEWS)
+    }
+
+    /// Which view of its epoch it is.
+    pub const fn number(self) -> u64 {
+        self.0 % VIEWS
+    }
+
+    /// Whether it is view 0 of a later epoch than the founders'.
+    pub(super) const fn is_before_first(self) -> bool {
+        self.number() == 0 && self.0 > 0
+    }
+
+    /// View 0 of its epoch.
+    pub(super) const fn before_first(self) -> ViewNumber {
+        ViewNumber::of(self.epoch_number(), 0)
+    }
+
     /// The same in the words that the replicated logs share.
     pub const fn epoch(self) -> Epoch {
         Epoch(self.0)
@@ -24,7 +66,10 @@ impl ViewNumber {
 
 impl fmt::Display for ViewNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        match self.epoch_number() {
+            EpochNumber(0) => write!(f, "{}", self.number()),
+            EpochNumber(epoch) => write!(f, "{epoch}.{}", self.number()),
+        }
     }
 }
 
@@ -65,6 +110,11 @@ pub struct Views {
     pub last_normal: ViewNumber,
     /// Whether its status is recovering: it lost a part of its log, and has not got it back yet.
     pub recovering: bool,
+    /// Whether it joined a cluster that was there before it.
+    pub joined: bool,
+    /// What it knew to be committed when the configuration in effect came into effect: so all that its
+    /// log says of the members up to here is so, and the epoch is not forgotten in a crash.
+    pub begun: OpNumber,
 }
 
 /// A record of Viewstamped Replication's.
@@ -94,11 +144,12 @@ pub enum Record {
 impl Wire for Record {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Record::Views(Views { view, last_normal, recovering }) => {
+            Record::Views(Views { view, last_normal, recovering, joined, begun }) => {
                 out.push(1);
                 put_varint(out, view.0);
                 put_varint(out, last_normal.0);
-                out.push(u8::from(*recovering));
+                out.push(u8::from(*recovering) | u8::from(*joined) << 1);
+                put_varint(out, begun.0);
             }
             Record::Restart { op, view } => {
                 out.push(3);
@@ -122,8 +173,13 @@ impl Wire for Record {
                 if last_normal > view {
                     return Err(DecodeError::Invalid { what: "last normal view", value: last_normal.0 });
                 }
-                let recovering = input.flag("recovering")?;
-                Ok(Record::Views(Views { view, last_normal, recovering }))
+                let flags = input.byte("flags")?;
+                if flags > 3 {
+                    return Err(DecodeError::Invalid { what: "flags", value: u64::from(flags) });
+                }
+                let (recovering, joined) = (flags & 1 != 0, flags & 2 != 0);
+                let begun = Index(input.varint("where the members were known")?);
+                Ok(Record::Views(Views { view, last_normal, recovering, joined, begun }))
             }
             2 => {
                 let first = Index(input.varint("first op-number")?);
@@ -172,9 +228,12 @@ impl Describe for Record {
 
     fn detail(&self) -> String {
         match self {
-            Record::Views(Views { view, last_normal, recovering }) => {
+            Record::Views(Views { view, last_normal, recovering, joined, begun }) => {
                 let recovering = if *recovering { ", recovering" } else { "" };
-                format!("view {view}, last normal {last_normal}{recovering}")
+                let joined = if *joined { ", joined" } else { "" };
+                let begun =
+                    if *begun > Index::ZERO { format!(", members known at {begun}") } else { String::new() };
+                format!("view {view}, last normal {last_normal}{recovering}{joined}{begun}")
             }
             Record::Restart { op, view } => format!("the log begins after {op}@{view}"),
             Record::Entries { first, entries, .. } => {

@@ -21,16 +21,16 @@
 //! meanwhile, the answer is void and the question is asked again.
 
 use super::OpNumber;
-use super::configuration::Configuration;
+use super::configuration::{Configuration, Epochs, point};
+use super::lease::LeaseState;
 use super::message::Message;
-use super::progress::Progress;
-use super::record::{Entry, Log, Record, ViewNumber, Views};
+use super::record::{Entry, EpochNumber, Log, Record, ViewNumber, Views};
 use super::view_change::Campaign;
 use super::{Standing, Status, Viewstamped};
 use crate::contract::{Effects, Recovery};
 use crate::epoch_log::LogEntry;
 use crate::host_read::HostRead;
-use crate::log::{Index, LogBase, LogConfig};
+use crate::log::{Index, LogBase, LogConfig, Payload};
 use crate::reading::{Forwarding, Rounds};
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
@@ -49,7 +49,11 @@ impl Viewstamped {
         let mut replica = Viewstamped::blank(config, base, now);
         match from {
             Recovery::First => {}
-            Recovery::Join => replica.standing = Standing::Learner,
+            Recovery::Join => {
+                replica.views.joined = true;
+                replica.epochs = Epochs::of(base.snapshot.as_ref(), Configuration::unknown());
+                replica.sync_progress();
+            }
             Recovery::Resume { records } => replica.replay(base, &mut records.map(Some), out),
             Recovery::Damaged { records } => replica.replay(base, records, out),
         }
@@ -58,17 +62,16 @@ impl Viewstamped {
     }
 
     fn blank(config: LogConfig, base: &LogBase, now: Time) -> Viewstamped {
-        let configuration = Configuration::founding(&config.members);
-        let standing = if configuration.contains(config.id) { Standing::Replica } else { Standing::Learner };
-        let (base_op, base_view) = point(base);
-        let peers = configuration.replicas().iter().filter(|id| **id != config.id);
+        let epochs = Epochs::of(base.snapshot.as_ref(), Configuration::founding(&config.members));
+        let (base_op, base_view) = point(base.snapshot.as_ref());
         let mut rng = Rng::new(config.seed);
         let forwarding = Forwarding::starting_at(rng.next());
         let recovery = Rejoining { nonce: rng.next(), ..Rejoining::default() };
         let mut replica = Viewstamped {
-            progress: peers.map(|id| Progress::new(*id)).collect(),
-            configuration,
-            standing,
+            progress: Vec::new(),
+            epochs,
+            members_changed: false,
+            standing: Standing::Replica,
             rng,
             now,
             status: Status::ViewChange,
@@ -86,6 +89,7 @@ impl Viewstamped {
             leader: None,
             leader_contact: None,
             silent_until: now,
+            promised_until: now,
             wait: config.timing.election,
             wait_deadline: now,
             attempts: 0,
@@ -99,12 +103,18 @@ impl Viewstamped {
             quorum_deadline: now,
             catch_up: HostRead::Idle,
             reads: Rounds::default(),
+            lease: LeaseState::default(),
             transfer: None,
+            change: None,
+            commit_asked: Index::ZERO,
+            handover: None,
+            told_replaced: EpochNumber::default(),
             forwarding,
             reported: None,
             ignored: 0,
             config,
         };
+        replica.sync_progress();
         replica.draw_wait();
         replica
     }
@@ -118,13 +128,16 @@ impl Viewstamped {
     ) {
         // It forgot when it last heard from the primary.
         self.silent_until = self.now + self.config.timing.election;
-        let (base_op, base_view) = point(base);
+        let (base_op, base_view) = point(base.snapshot.as_ref());
         let held = Held::of(records, base_op, base_view, self.config.limits.tail_bytes_max);
         self.views = held.views;
         self.views_recorded = held.views;
         // A checkpoint may be of a later view than any that this replica was told of.
         self.views.view = self.views.view.max(base_view);
-        let Views { view, last_normal, recovering } = self.views;
+        if held.views.joined {
+            self.epochs = Epochs::of(base.snapshot.as_ref(), Configuration::unknown());
+        }
+        let Views { view, last_normal, recovering, .. } = self.views;
         if !held.promises_known {
             self.standing = Standing::Abstaining;
             self.log = held.log;
@@ -134,9 +147,14 @@ impl Viewstamped {
             self.log = Log::after(base_op, base_view);
             out.record(Record::Restart { op: base_op, view: base_view });
         } else {
-            // Every view begins with an entry: who was normal in it has that.
+            for (op, entry) in &held.configurations {
+                self.epochs.note(*op, entry);
+            }
+            // Every view begins with an entry, but for those at the end of an epoch: who was normal in
+            // it has that.
+            let ends = self.epochs.ending(held.log.last()).is_some();
             let sound = held.log.last_epoch() <= view
-                && (recovering || last_normal < view || held.log.last_epoch() == view);
+                && (recovering || last_normal < view || held.log.last_epoch() == view || ends);
             self.log = held.log;
             match (sound, recovering) {
                 (false, _) => self.standing = Standing::Abstaining,
@@ -154,11 +172,19 @@ impl Viewstamped {
         }
         self.replayed = applied;
         let applied = applied.clamp(self.log.base(), self.log.last());
-        (self.commit, self.delivered, self.applied) = (applied, applied, applied);
+        (self.delivered, self.applied) = (applied, applied);
+        // What an epoch begins with is committed, also where the host has not applied it yet.
+        self.commit =
+            if self.views.begun <= self.log.last() { applied.max(self.views.begun) } else { applied };
         self.stored = self.log.last();
-        self.uncommitted_bytes = self.log.range(applied.next(), self.log.last()).map(Entry::cost).sum();
+        self.uncommitted_bytes = self.log.range(self.commit.next(), self.log.last()).map(Entry::cost).sum();
+        self.epochs.commit_to(self.commit);
+        self.views.view = self.views.view.max(ViewNumber::of(self.epochs.current.epoch, 0));
+        self.sync_progress();
+        self.update_standing();
+        self.begin_handover();
         let Views { view, last_normal, .. } = self.views;
-        let was_primary = self.configuration.primary(view) == Some(self.config.id);
+        let was_primary = self.epochs.current.primary(view) == Some(self.config.id);
         let takes_part = self.standing == Standing::Replica && view > ViewNumber(0);
         // A backup goes on where it was: its log is a beginning of its view's. A primary may have
         // sent Prepares early and forgotten them: it must leave its view.
@@ -178,6 +204,8 @@ struct Held {
     promises_known: bool,
     /// Whether what it says of the log is all that was written.
     log_known: bool,
+    /// The entries of its log that speak of the members, and where they stand.
+    configurations: Vec<(OpNumber, Entry)>,
 }
 
 impl Held {
@@ -190,7 +218,13 @@ impl Held {
         tail_bytes_max: usize,
     ) -> Held {
         let log = Log::after(base_op, base_view);
-        let mut held = Held { views: Views::default(), log, promises_known: true, log_known: true };
+        let mut held = Held {
+            views: Views::default(),
+            log,
+            promises_known: true,
+            log_known: true,
+            configurations: Vec::new(),
+        };
         let mut begun = false;
         for record in records {
             match record {
@@ -198,6 +232,7 @@ impl Held {
                 Some(Record::Views(views)) => (held.views, held.promises_known) = (views, true),
                 Some(Record::Restart { op, view }) => {
                     (held.log, held.log_known, begun) = (Log::after(op, view), true, true);
+                    held.configurations.clear();
                 }
                 Some(Record::Entries { .. }) if !held.log_known => {}
                 Some(Record::Entries { first, after_view, entries }) => {
@@ -206,11 +241,13 @@ impl Held {
                     // which it was replaced.
                     if !follows && first <= base_op.next() {
                         held.log = Log::after(first.previous(), after_view);
+                        held.configurations.clear();
                     } else if !follows {
                         (held.promises_known, held.log_known) = (false, false);
                         continue;
                     } else if first <= held.log.last() {
                         held.log.truncate(first);
+                        held.configurations.retain(|(op, _)| *op < first);
                     }
                     begun = true;
                     held.append(entries, tail_bytes_max);
@@ -222,7 +259,9 @@ impl Held {
         } else {
             // The checkpoint has replaced a log that differed or was shorter.
             held.log = Log::after(base_op, base_view);
+            held.configurations.clear();
         }
+        held.configurations.retain(|(op, _)| *op > base_op);
         held
     }
 
@@ -231,6 +270,9 @@ impl Held {
             if entry.view < self.log.last_epoch() {
                 (self.promises_known, self.log_known) = (false, false);
                 return;
+            }
+            if let Payload::Membership(_) = entry.payload {
+                self.configurations.push((self.log.last().next(), entry.clone()));
             }
             self.log.push(entry);
         }
@@ -277,7 +319,7 @@ impl Viewstamped {
     pub(super) fn on_recovery_response(&mut self, from: NodeId, view: ViewNumber, nonce: u64, op: OpNumber) {
         let expected = self.standing == Standing::Recovering
             && nonce == self.recovery.nonce
-            && self.configuration.primary(view) == Some(from);
+            && self.leader == Some(from);
         if !expected {
             self.ignored += 1;
         } else if view == self.views.view {
@@ -299,11 +341,4 @@ impl Viewstamped {
             self.views.recovering = false;
         }
     }
-}
-
-/// Where the log begins.
-fn point(base: &LogBase) -> (Index, ViewNumber) {
-    base.snapshot
-        .as_ref()
-        .map_or((Index::ZERO, ViewNumber(0)), |point| (point.index, ViewNumber(point.epoch.0)))
 }

@@ -13,7 +13,12 @@ impl Viewstamped {
     /// Hands over what has become committed, frees what is no longer needed, and records and
     /// reports what has changed.
     pub(super) fn settle(&mut self, out: &mut Effects<Self>) {
+        self.maybe_begin_epoch(out);
         self.maybe_recovered();
+        self.update_standing();
+        self.maybe_finish_change(out);
+        self.maybe_promote(out);
+        self.tell_replaced(out);
         self.deliver(out);
         self.evict();
         self.ask_for_catch_up(out);
@@ -130,7 +135,7 @@ impl Viewstamped {
         let (first, after_view) = (self.log.last().next(), self.log.last_epoch());
         for entry in &entries {
             self.uncommitted_bytes += entry.cost();
-            self.log.push(entry.clone());
+            self.push(entry.clone());
         }
         out.record(Record::Entries { first, after_view, entries });
         self.tell_self(out);

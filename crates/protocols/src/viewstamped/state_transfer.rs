@@ -4,6 +4,7 @@
 //! lacks something of the best log which the DoViewChanges named. Neither cuts off anything before
 //! what replaces it is there, and neither is normal in the view before its log is complete.
 
+use super::configuration::Epochs;
 use super::message::{Message, NewState, Suffix};
 use super::progress::Sending;
 use super::record::{Entry, Log, ViewNumber};
@@ -36,6 +37,18 @@ impl Viewstamped {
         round: u64,
         out: &mut Effects<Self>,
     ) {
+        self.ask_for_state_of(of, self.views.view, hint, round, out);
+    }
+
+    /// The same of another view: 0 for what an epoch begins with.
+    pub(super) fn ask_for_state_of(
+        &mut self,
+        of: NodeId,
+        view: ViewNumber,
+        hint: (OpNumber, ViewNumber),
+        round: u64,
+        out: &mut Effects<Self>,
+    ) {
         if self.state_asked.is_some_and(|asked| self.now < asked + self.config.timing.heartbeat) {
             return;
         }
@@ -43,7 +56,7 @@ impl Viewstamped {
         let (op, op_view) = hint;
         // Early: the question promises nothing, and that this replica is in the view stays true of
         // the time when it was asked.
-        out.send_early(of, Message::GetState { view: self.views.view, op, op_view, round });
+        out.send_early(of, Message::GetState { view, op, op_view, round });
     }
 
     /// StartView and NewState.
@@ -75,8 +88,9 @@ impl Viewstamped {
                 if op < start {
                     return self.ask_for_state(from, (after, after_view), round, out);
                 }
+                let ends = self.ending().is_some() && self.log.last() == start;
                 let first = self.log.epoch_at(start);
-                if self.log.last_epoch() != view || first.is_some_and(|found| found != view) {
+                if !ends && (self.log.last_epoch() != view || first.is_some_and(|found| found != view)) {
                     // The view's first entry is not where its primary says it is.
                     self.ignored += 1;
                     return;
@@ -91,9 +105,13 @@ impl Viewstamped {
     }
 
     /// The log holds what the view started with. (Everything in it is of the view's log: the view's
-    /// first entry is there, and nothing of an earlier view can follow on it.)
+    /// first entry is there, and nothing of an earlier view can follow on it; or it ends with the last
+    /// command of its epoch, and nothing at all can.)
     fn become_normal(&mut self, out: &mut Effects<Self>) {
-        assert!(self.log.last_epoch() == self.views.view, "who is normal holds the view's first entry");
+        assert!(
+            self.log.last_epoch() == self.views.view || self.ending().is_some(),
+            "who is normal holds the view's first entry"
+        );
         self.status = Status::Normal;
         self.views.last_normal = self.views.view;
         self.tell_self(out);
@@ -148,6 +166,7 @@ impl Viewstamped {
             if first <= self.log.last() {
                 // The logs part here. What is cut off is replaced in the same record.
                 self.uncommitted_bytes -= self.log.truncate(first);
+                self.epochs.truncate(first);
                 self.stored = self.stored.min(first.previous());
             }
             let new = if held == 0 { entries } else { entries.split_off(held) };
@@ -212,6 +231,11 @@ impl Viewstamped {
             self.log = Log::after(op, view);
             self.uncommitted_bytes = 0;
             self.commit = op;
+            self.epochs.truncate(Index::ZERO);
+            let told = Epochs::of(Some(point), self.epochs.current.clone());
+            if told.current.epoch >= self.epochs.current.epoch {
+                self.take_epoch(told, out);
+            }
             self.stored = op;
         }
         self.stored = self.stored.max(op);
@@ -252,13 +276,14 @@ impl Viewstamped {
                 return;
             }
             self.maybe_confirm_round(out);
+            self.maybe_renew_lease();
             if hint.0 < self.progress[i].matched {
                 // Asked before it acknowledged more.
                 return;
             }
         } else if self.status == Status::Normal
             || self.standing != Standing::Replica
-            || self.configuration.primary(view) != Some(from)
+            || self.epochs.current.primary(view) != Some(from)
         {
             // Only the primary of its view may take over this log, before that is started.
             return;

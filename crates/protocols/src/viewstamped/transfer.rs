@@ -4,7 +4,7 @@
 use super::message::Message;
 use super::progress::Sending;
 use super::record::ViewNumber;
-use super::{Status, VIEW_MAX, Viewstamped};
+use super::{Status, Viewstamped};
 use crate::contract::Effects;
 use crate::log::{ChangeRefusal, LogEvent, Refusal, Ticket};
 use crate::types::{NodeId, Time};
@@ -23,10 +23,10 @@ impl Viewstamped {
         if !self.is_primary() {
             return self.refuse(ticket, Refusal::NotLeader { leader: self.leader }, out);
         }
-        if let Some(unknown) = to.filter(|to| !self.configuration.contains(*to)) {
+        if let Some(unknown) = to.filter(|to| self.epochs.current.part(*to).is_none()) {
             return self.refuse(ticket, Refusal::Change(ChangeRefusal::Unknown(unknown)), out);
         }
-        if self.transfer.is_some() {
+        if self.transfer.is_some() || self.change.is_some() || self.epochs.is_changing() {
             return self.refuse(ticket, Refusal::Change(ChangeRefusal::InProgress), out);
         }
         if to == Some(self.config.id) {
@@ -37,6 +37,7 @@ impl Viewstamped {
         let election = self.config.timing.election;
         let able = self.progress.iter().filter(|peer| {
             peer.sending == Sending::Pipeline
+                && self.epochs.current.is_replica(peer.id)
                 && self.now < peer.heard + election
                 && to.is_none_or(|to| to == peer.id)
         });
@@ -45,21 +46,25 @@ impl Viewstamped {
             return self.refuse(ticket, Refusal::Change(why), out);
         };
         let to = best.id;
-        let view = self.configuration.next_view_of(to, self.views.view.max(self.view_seen));
+        let view = self.next_view_of(to);
         self.transfer = Some(Transfer { ticket, to, deadline: self.now + election });
+        self.void_lease();
         // Early: the view change is as safe as any other, whoever asked for it.
         out.send_early(to, Message::TakeOver { view });
     }
 
     pub(super) fn on_take_over(&mut self, from: NodeId, view: ViewNumber, out: &mut Effects<Self>) {
-        let mine = self.configuration.primary(view) == Some(self.config.id);
-        let its_own = self.configuration.primary(self.views.view) == Some(from);
-        if !mine || !its_own || self.status != Status::Normal {
+        let mine = self.epochs.current.primary(view) == Some(self.config.id);
+        let its_own =
+            self.status == Status::Normal && self.epochs.current.primary(self.views.view) == Some(from);
+        // The last primary of the epoch before may ask for the first view of this one.
+        let first = self.views.view.is_before_first();
+        if !mine || !its_own && !first {
             self.ignored += 1;
             return;
         }
-        if view > self.views.view && view <= VIEW_MAX && self.may_campaign() && !self.is_disk_stalled() {
-            self.start_view_change(view, true, out);
+        if view > self.views.view && self.may_campaign() && !self.is_disk_stalled() {
+            self.start_view_change(view, Some(self.views.view), out);
         }
     }
 

@@ -4,13 +4,12 @@ use super::progress::Sending;
 use super::view_change::Campaign;
 use super::{Config, OpNumber, Record, Standing, Status, Viewstamped};
 use crate::fingerprint::Fingerprint;
-use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, MemberPart, Payload, ReplicatedLog, Role};
+use crate::log::{Epoch, Index, LogConfig, LogStatus, Member, Payload, ReplicatedLog, Role};
 use crate::types::{NodeId, Time};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::hash::Hash;
 
 impl ReplicatedLog for Viewstamped {
@@ -33,7 +32,7 @@ impl ReplicatedLog for Viewstamped {
         LogStatus {
             role: self.role(),
             epoch: self.views.view.epoch(),
-            voted_for: self.configuration.primary(self.views.view),
+            voted_for: self.epochs.current.primary(self.views.view),
             leader: self.leader,
             base: self.log.base(),
             last: self.log.last(),
@@ -70,9 +69,10 @@ impl ReplicatedLog for Viewstamped {
         let name = |id: Option<NodeId>| id.map_or("nobody".to_string(), |id| id.to_string());
         let mut lines = vec![
             ("status", status.to_string()),
-            ("view-number", self.views.view.to_string()),
+            ("epoch-number", self.views.view.epoch_number().0.to_string()),
+            ("view-number", self.views.view.number().to_string()),
             ("last normal view", self.views.last_normal.to_string()),
-            ("primary of the view", name(self.configuration.primary(self.views.view))),
+            ("primary of the view", name(self.epochs.current.primary(self.views.view))),
             ("primary heard", name(self.leader)),
             ("op-number", format!("{}@{}", self.log.last(), self.log.last_epoch())),
             ("on disk", self.stored.to_string()),
@@ -91,10 +91,14 @@ impl ReplicatedLog for Viewstamped {
                 lines.push(("backup", format!("{id}: has {matched}, next {next}, {how}")));
             }
             lines.push(("round", self.reads.latest().to_string()));
+            if let Some(until) = self.leased_until() {
+                lines.push(("lease ends", in_ms(until, now)));
+            }
         } else if self.may_campaign() {
             lines.push(("timeout", in_ms(self.wait_deadline, now)));
         }
         lines.extend(self.campaign.describe());
+        lines.extend(self.describe_epoch());
         lines
     }
 }
@@ -134,8 +138,20 @@ impl Viewstamped {
     }
 
     pub(super) fn configured(&self) -> Vec<Member> {
-        let voter = |id: &_| Member { id: *id, part: MemberPart::Voter, context: Bytes::new() };
-        self.configuration.replicas().iter().map(voter).collect()
+        self.epochs.current.members().members().to_vec()
+    }
+
+    /// What an end of its epoch, or a beginning, waits for.
+    fn describe_epoch(&self) -> Option<(&'static str, String)> {
+        if let Some(handover) = &self.handover {
+            return Some(("replaced", handover.describe()));
+        }
+        if !self.knows_epoch() {
+            let known = self.epochs.current.epoch.0;
+            return Some(("transitioning", format!("it knows the members of epoch {known}")));
+        }
+        let next = self.ending()?;
+        Some(("epoch ends with", format!("{}, then epoch {}", self.log.last(), next.epoch.0)))
     }
 
     /// Everything that decides what it will do, except the generator and the counters.
@@ -144,6 +160,9 @@ impl Viewstamped {
         let ago = |time: Time| now.since(time).as_nanos() as u64;
         let election = self.config.timing.election.as_nanos() as u64;
         (self.standing, self.status, self.views, self.views_recorded, self.storage_full).hash(digest);
+        (&self.epochs, self.change.is_some(), self.told_replaced).hash(digest);
+        let handover = self.handover.as_ref();
+        handover.map(|handover| (handover.started(), until(handover.repeat))).hash(digest);
         self.log.hash(digest);
         let marks: (OpNumber, OpNumber, OpNumber, OpNumber) =
             (self.stored, self.commit, self.delivered, self.applied);
@@ -155,6 +174,9 @@ impl Viewstamped {
         // A contact older than the timeout is like none.
         let contact = self.leader_contact.map(ago).filter(|ago| *ago < election);
         (contact, until(self.wait_deadline), self.wait, self.attempts, self.view_seen).hash(digest);
+        if self.config.lease.is_some() {
+            until(self.promised_until).hash(digest);
+        }
         self.to_self.len().hash(digest);
         for (sent, count) in &self.to_self {
             (ago(*sent).min(election), count).hash(digest);
@@ -166,6 +188,10 @@ impl Viewstamped {
         self.transfer.map(|transfer| (transfer.to, until(transfer.deadline))).hash(digest);
         if self.is_primary() {
             (self.start, until(self.heartbeat_deadline), until(self.quorum_deadline)).hash(digest);
+            (self.commit_asked, self.lease.void, until(self.lease.until)).hash(digest);
+            for (round, began) in &self.lease.rounds {
+                (round, ago(*began)).hash(digest);
+            }
             self.reads.hash(digest);
         }
         for peer in &self.progress {

@@ -3,7 +3,7 @@
 use super::message::{DoViewChange, Message};
 use super::progress::Sending;
 use super::record::ViewNumber;
-use super::{OpNumber, Standing, Status, VIEW_MAX, Viewstamped};
+use super::{OpNumber, Standing, Status, Viewstamped};
 use crate::contract::Effects;
 use crate::log::Index;
 use crate::types::NodeId;
@@ -46,9 +46,10 @@ impl Viewstamped {
         self.draw_wait();
         self.restart_wait();
         self.campaign = Campaign::None;
-        let view = self.configuration.next_view_of(self.config.id, self.views.view.max(self.view_seen));
-        if self.is_disk_stalled() || view > VIEW_MAX {
-            // It could not keep the promise: let the others lead, and try again later.
+        let view = self.next_view_of(self.config.id);
+        if self.is_disk_stalled() || self.epochs.current.primary(view) != Some(self.config.id) {
+            // It could not keep the promise, or there is no such view: let the others lead, and try
+            // again later.
             return;
         }
         self.leave_leader(out);
@@ -56,14 +57,27 @@ impl Viewstamped {
         self.campaign = Campaign::Asking { view, willing: Vec::new() };
         // Its own word counts like the others', when everything before it is on disk.
         self.send_to_self(Message::PreViewChangeOk { view }, out);
-        for peer in &self.progress {
+        for id in self.other_replicas() {
             // Early: the question promises nothing.
-            out.send_early(peer.id, Message::PreViewChange { view });
+            out.send_early(id, Message::PreViewChange { view });
         }
     }
 
+    /// The first view of its epoch whose primary is `id`, and after which nobody is yet, as far as
+    /// it knows.
+    pub(super) fn next_view_of(&self, id: NodeId) -> ViewNumber {
+        let current = &self.epochs.current;
+        let seen =
+            if self.view_seen.epoch_number() == current.epoch { self.view_seen } else { ViewNumber(0) };
+        current.next_view_of(id, self.views.view.max(seen))
+    }
+
+    fn other_replicas(&self) -> impl Iterator<Item = NodeId> + use<'_> {
+        self.epochs.current.replicas().iter().copied().filter(|id| *id != self.config.id)
+    }
+
     pub(super) fn on_pre_view_change(&mut self, from: NodeId, view: ViewNumber, out: &mut Effects<Self>) {
-        if self.configuration.primary(view) != Some(from) {
+        if self.epochs.current.primary(view) != Some(from) {
             self.ignored += 1;
         } else if view <= self.views.view {
             out.send_early(from, Message::NewerView { view: self.views.view });
@@ -74,14 +88,13 @@ impl Viewstamped {
     }
 
     pub(super) fn on_pre_view_change_ok(&mut self, from: NodeId, view: ViewNumber, out: &mut Effects<Self>) {
-        let quorum = self.configuration.quorum();
         let Campaign::Asking { view: asked, willing } = &mut self.campaign else { return };
         if view != *asked || willing.contains(&from) {
             return;
         }
         willing.push(from);
-        if willing.len() >= quorum {
-            self.start_view_change(view, false, out);
+        if self.epochs.current.has_quorum(|id| willing.contains(&id)) {
+            self.start_view_change(view, None, out);
         }
     }
 
@@ -103,7 +116,7 @@ impl Viewstamped {
 
     /// Whether its promise would be worth anything.
     fn may_promise(&self) -> bool {
-        self.standing == Standing::Replica && !self.storage_full
+        self.standing == Standing::Replica && self.knows_epoch() && !self.storage_full
     }
 
     /// Whether it would follow another replica into a later view: not if it has reason to believe
@@ -112,15 +125,22 @@ impl Viewstamped {
         let election = self.config.timing.election;
         let loyal = self.is_primary()
             || self.now < self.silent_until
+            || self.is_promised()
             || self.leader_contact.is_some_and(|heard| self.now < heard + election);
-        !loyal || self.configuration.primary(self.views.view) == Some(id)
+        !loyal || self.epochs.current.primary(self.views.view) == Some(id)
     }
 }
 
 /// The view change.
 impl Viewstamped {
     /// Enters a view of its own and asks the others for what they have.
-    pub(super) fn start_view_change(&mut self, view: ViewNumber, transfer: bool, out: &mut Effects<Self>) {
+    /// `transfer` is the view whose primary wants it, if one does.
+    pub(super) fn start_view_change(
+        &mut self,
+        view: ViewNumber,
+        transfer: Option<ViewNumber>,
+        out: &mut Effects<Self>,
+    ) {
         self.enter_view(view, out);
         self.attempts += 1;
         self.draw_wait();
@@ -128,9 +148,9 @@ impl Viewstamped {
         self.campaign = Campaign::Collecting { received: Vec::new(), best: None, commit: self.commit };
         let own = DoViewChange { suffix: self.suffix(self.log.last(), Vec::new()), ..self.do_view_change() };
         self.send_to_self(Message::DoViewChange(own), out);
-        for peer in &self.progress {
+        for id in self.other_replicas() {
             // Early: the question promises nothing.
-            out.send_early(peer.id, Message::StartViewChange { view, transfer });
+            out.send_early(id, Message::StartViewChange { view, transfer });
         }
     }
 
@@ -138,10 +158,10 @@ impl Viewstamped {
         &mut self,
         from: NodeId,
         view: ViewNumber,
-        transfer: bool,
+        transfer: Option<ViewNumber>,
         out: &mut Effects<Self>,
     ) {
-        if self.configuration.primary(view) != Some(from) {
+        if self.epochs.current.primary(view) != Some(from) {
             self.ignored += 1;
             return;
         }
@@ -152,7 +172,7 @@ impl Viewstamped {
             return;
         }
         if view > self.views.view {
-            if !transfer && !self.would_follow(from) {
+            if transfer != Some(self.views.view) && !self.would_follow(from) {
                 return;
             }
             self.enter_view(view, out);
@@ -176,7 +196,6 @@ impl Viewstamped {
 
     pub(super) fn on_do_view_change(&mut self, from: NodeId, state: DoViewChange, out: &mut Effects<Self>) {
         let view = self.views.view;
-        let quorum = self.configuration.quorum();
         let Campaign::Collecting { received, best, commit } = &mut self.campaign else { return };
         if state.view != view || received.contains(&from) {
             return;
@@ -197,7 +216,7 @@ impl Viewstamped {
         if best.as_ref().is_none_or(|(_, best)| order(&state) > order(best)) {
             *best = Some((from, state));
         }
-        if received.len() < quorum {
+        if !self.epochs.current.has_quorum(|id| received.contains(&id)) {
             return;
         }
         let commit = *commit;
@@ -262,7 +281,7 @@ impl Viewstamped {
             out.send_early(from, Message::NewerView { view: self.views.view });
             return false;
         }
-        if self.configuration.primary(view) != Some(from) {
+        if !self.speaks_as_primary(from, view) {
             self.ignored += 1;
             return false;
         }
@@ -280,6 +299,7 @@ impl Viewstamped {
         self.maybe_ask_for_the_end(from, out);
         self.campaign = Campaign::None;
         self.leader_contact = Some(self.now);
+        self.promised_until = self.now + self.config.timing.election;
         if self.attempts > 0 {
             self.attempts = 0;
             self.draw_wait();
@@ -307,8 +327,8 @@ impl Viewstamped {
     /// replicas rarely ask together. A higher priority brings a turn forward; priority 0 comes last.
     pub(super) fn draw_wait(&mut self) {
         let election = nanos(self.config.timing.election);
-        let turns = self.configuration.turns_until(self.config.id, self.views.view).max(1);
-        let share = election / (self.configuration.replicas().len() as u64).max(1);
+        let turns = self.epochs.current.turns_until(self.config.id, self.views.view).max(1);
+        let share = election / (self.epochs.current.replicas().len() as u64).max(1);
         let offset = (turns - 1).saturating_mul(share) + self.rng.below(share.max(1));
         let offset = match u64::from(self.config.priority) {
             0 => offset.saturating_add(election),
@@ -327,8 +347,8 @@ impl Viewstamped {
     /// only a primary that a quorum lost is replaced. Safety does not rest on timers.
     pub(super) fn hasten_view_change(&mut self) {
         let heartbeat = nanos(self.config.timing.heartbeat);
-        let turns = self.configuration.turns_until(self.config.id, self.views.view).max(1);
-        let share = 2 * heartbeat / (self.configuration.replicas().len() as u64).max(1);
+        let turns = self.epochs.current.turns_until(self.config.id, self.views.view).max(1);
+        let share = 2 * heartbeat / (self.epochs.current.replicas().len() as u64).max(1);
         let delay = heartbeat / 4 + (turns - 1) * share + self.rng.below(share.max(1));
         self.leader_contact = None;
         self.wait_deadline = self.wait_deadline.min(self.now + Duration::from_nanos(delay));

@@ -18,18 +18,9 @@ const PROTOCOLS: [(&str, Run); 4] =
 
 /// Scripts that do not hold for a protocol: what it cannot do yet, the one in which a Paxos acceptor would
 /// have to forget what it has accepted, and the one in which it would take a change for chosen by itself.
-const NOT_FOR: [(&str, &str); 11] = [
+const NOT_FOR: [(&str, &str); 2] = [
     ("paxos", "log-snapshot-crash-before-its-record"),
     ("paxos", "log-joining-member-restarts"),
-    ("vr", "log-add-and-promote"),
-    ("vr", "log-add-learner"),
-    ("vr", "log-change-refused"),
-    ("vr", "log-change-would-lose-the-quorum"),
-    ("vr", "log-join-by-snapshot"),
-    ("vr", "log-joining-member-restarts"),
-    ("vr", "log-leader-removes-itself"),
-    ("vr", "log-remove"),
-    ("vr", "log-replace"),
 ];
 
 #[test]

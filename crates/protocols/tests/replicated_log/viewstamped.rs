@@ -6,7 +6,7 @@ use crate::wire::{check, fuzz};
 use bytes::Bytes;
 use synod_protocols::log::{Index, Payload, ReplicatedLog};
 use synod_protocols::viewstamped::{
-    DoViewChange, Entry, Message, NewState, Record, Suffix, ViewNumber, Views, Viewstamped,
+    DoViewChange, Entry, EpochNumber, Message, NewState, Record, Suffix, ViewNumber, Views, Viewstamped,
 };
 use synod_protocols::{Rng, Wire};
 
@@ -35,7 +35,7 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::PreViewChange { view }, vec![1, 0xAC, 2]),
         (Message::PreViewChangeOk { view }, vec![2, 0xAC, 2]),
         (Message::NewerView { view }, vec![3, 0xAC, 2]),
-        (Message::StartViewChange { view, transfer: true }, vec![4, 0xAC, 2, 1]),
+        (Message::StartViewChange { view, transfer: Some(ViewNumber(0)) }, vec![4, 0xAC, 2, 1]),
         (Message::DoViewChange(change), with_entries(&[5, 0xAC, 2, 4, 10, 0xAC, 2, 6, 7, 2])),
         (Message::StartView(state()), with_entries(&[6, 0xAC, 2, 9, 6, 9, 7, 2])),
         (
@@ -56,15 +56,23 @@ fn messages() -> Vec<(Message, Vec<u8>)> {
         (Message::ReadAtOk { batch: 5, op: None }, vec![15, 5, 0]),
         (Message::Recovery { nonce: 300 }, vec![16, 0xAC, 2]),
         (Message::RecoveryResponse { view, nonce: 5, op }, vec![17, 0xAC, 2, 5, 10]),
+        (Message::StartEpoch { view, op, op_view: ViewNumber(2) }, vec![18, 0xAC, 2, 10, 2]),
+        (Message::EpochStarted { view }, vec![19, 0xAC, 2]),
     ]
 }
 
 fn records() -> Vec<(Record, Vec<u8>)> {
-    let views = Views { view: ViewNumber(300), last_normal: ViewNumber(4), recovering: true };
+    let last_normal = ViewNumber(4);
+    let views = |view, recovering, joined, begun| Views { view, last_normal, recovering, joined, begun };
+    let view = ViewNumber::of(EpochNumber(1), 3);
     let restart = Record::Restart { op: Index(300), view: ViewNumber(2) };
     let log = Record::Entries { first: Index(8), after_view: ViewNumber(2), entries: entries() };
     vec![
-        (Record::Views(views), vec![1, 0xAC, 2, 4, 1]),
+        (Record::Views(views(ViewNumber(300), true, false, Index::ZERO)), vec![1, 0xAC, 2, 4, 1, 0]),
+        (
+            Record::Views(views(view, false, true, Index(8))),
+            vec![1, 0x83, 0xA0, 0x94, 0xA5, 0x8D, 29, 4, 2, 8],
+        ),
         (log, with_entries(&[2, 8, 2])),
         (restart, vec![3, 0xAC, 2, 2]),
     ]
@@ -78,7 +86,8 @@ fn messages_and_records_have_these_bytes() {
 
 #[test]
 fn records_of_nothing_are_refused() {
-    for bytes in [&[2, 0, 0, 1, 1, 0][..], &[2, 1, 0, 0], &[1, 3, 4, 0], &[3], &[4], &[]] {
+    for bytes in [&[2, 0, 0, 1, 1, 0][..], &[2, 1, 0, 0], &[1, 3, 4, 0, 0], &[1, 4, 3, 4, 0], &[3], &[4], &[]]
+    {
         assert!(Record::from_bytes(Bytes::from_static(bytes)).is_err(), "{bytes:?}");
     }
     // A position so large that the entries would run past the last one.
@@ -99,11 +108,32 @@ fn hostile_messages_do_no_harm() {
     harass_many::<Viewstamped>(hostile);
 }
 
+/// A configuration of the same epoch or of the next, in its encoding or nearly so.
+fn members(rng: &mut Rng, view: ViewNumber) -> Payload {
+    let epoch = view.epoch_number().0.min(100) as u8 + rng.below(2) as u8;
+    let mut bytes = vec![epoch, 0, 4, 3, 1, 1, 0, 2, 1, 0, 3, [1, 4, 5][rng.below(3) as usize], 0];
+    if rng.chance(1, 3) {
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] = rng.next() as u8;
+    }
+    Payload::Membership(bytes.into())
+}
+
 fn hostile(rng: &mut Rng, process: &Viewstamped) -> Message {
     let status = process.status();
-    // A view that is out of all proportion would end the run: it comes rarely.
+    // A view that is out of all proportion would end the run: it comes rarely, and so do epochs.
     let near = status.epoch.0;
     let any = rng.chance(1, 500);
+    if rng.chance(1, 50) {
+        let known = ViewNumber(near).epoch_number();
+        let view = ViewNumber::of(EpochNumber(known.0 + rng.below(8) / 7), 0);
+        let (op, op_view) = (Index(number(rng, status.last.0)), ViewNumber(near));
+        return match rng.below(4) {
+            0 | 1 => Message::StartEpoch { view, op, op_view },
+            2 => Message::EpochStarted { view },
+            _ => Message::GetState { view, op, op_view, round: 0 },
+        };
+    }
     let view = ViewNumber(if any { number(rng, near) } else { (near + rng.below(4)).saturating_sub(1) });
     let last = status.last.0;
     let op = |rng: &mut Rng| Index(number(rng, last));
@@ -112,8 +142,10 @@ fn hostile(rng: &mut Rng, process: &Viewstamped) -> Message {
         let after = op(rng);
         let known = process.entry(after).map_or(0, |(epoch, _)| epoch.0);
         let after_view = ViewNumber(if rng.chance(3, 4) { known } else { number(rng, known) });
-        let mut entry =
-            |_| Entry { view: ViewNumber(view.0.saturating_sub(rng.below(2))), payload: Payload::Noop };
+        let mut entry = |_| Entry {
+            view: ViewNumber(view.0.saturating_sub(rng.below(2))),
+            payload: if rng.chance(1, 20) { members(rng, view) } else { Payload::Noop },
+        };
         let entries = (0..2).map(&mut entry).collect();
         Suffix { after, after_view, entries }
     };
@@ -121,7 +153,7 @@ fn hostile(rng: &mut Rng, process: &Viewstamped) -> Message {
         0 => Message::PreViewChange { view },
         1 => Message::PreViewChangeOk { view: ViewNumber(near + rng.below(4)) },
         2 => Message::NewerView { view },
-        3 => Message::StartViewChange { view, transfer: rng.chance(1, 4) },
+        3 => Message::StartViewChange { view, transfer: rng.chance(1, 4).then_some(ViewNumber(near)) },
         4 | 5 => {
             let suffix = suffix(rng);
             let end = Index(suffix.after.0.saturating_add(suffix.entries.len() as u64));
