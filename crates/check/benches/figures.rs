@@ -4,9 +4,11 @@
 //! histories (`kv/` and `jepsen-etcd/`), those are judged as well. ROW: only the rows whose name contains it. Beside the
 //! time that passed stands the time that the processor spent on it, where Linux tells, since a machine may be shared.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -130,6 +132,55 @@ fn queue(size: (u64, u64)) -> History {
     })
 }
 
+fn stack(size: (u64, u64)) -> History {
+    let mut state: Vec<Value> = Vec::new();
+    let mut call = |random: &mut Random, number: u64| match random.below(2) {
+        0 => Call::new("pop"),
+        _ => with("push", number),
+    };
+    concurrent("stack", size, 0, &mut call, &mut |call| match &call.value {
+        None => Reply::value(state.pop().unwrap_or_default()),
+        Some(value) => {
+            state.push(value.clone());
+            Reply::none()
+        }
+    })
+}
+
+/// Increments and reads; or, with sums in their answers, additions of which none makes a sum that was there before.
+fn counter(size: (u64, u64), sums: bool) -> History {
+    let mut sum = 0;
+    let mut call = |random: &mut Random, _: u64| match random.below(2) {
+        0 => Call::new("read"),
+        _ => with("add", if sums { 1 + random.below(9) } else { 1 }),
+    };
+    concurrent("counter", size, 0, &mut call, &mut |call| match &call.value {
+        None => Reply::value(sum),
+        Some(value) => {
+            sum += value.as_u64().unwrap_or_default();
+            if sums { Reply::value(sum) } else { Reply::none() }
+        }
+    })
+}
+
+/// Every value is added and removed once, and asked for in between.
+fn set(size: (u64, u64)) -> History {
+    let mut state: BTreeSet<u64> = BTreeSet::new();
+    let mut call = |random: &mut Random, number: u64| match (number % 2, random.below(2)) {
+        (0, _) => with("add", number),
+        (_, 0) => with("contains", number.saturating_sub(1 + 2 * random.below(50)) & !1),
+        _ => with("remove", number.saturating_sub(101) & !1),
+    };
+    concurrent("set", size, 0, &mut call, &mut |call| {
+        let value = call.value.as_ref().and_then(Value::as_u64).unwrap_or_default();
+        Reply::value(match &*call.op {
+            "add" => state.insert(value),
+            "remove" => state.remove(&value),
+            _ => state.contains(&value),
+        })
+    })
+}
+
 /// The last read sees the first value written, long replaced.
 fn corrupted(mut history: History) -> History {
     let first = history
@@ -233,10 +284,41 @@ fn appends(count: u64, clients: u64) -> History {
 /// A key-value store that is not divided by key.
 struct Whole(KeyValue);
 
+/// A key's value, with its hash: most of a state stays as it was, and is shared.
+#[derive(Clone, Debug)]
+struct Cell {
+    key: Arc<str>,
+    value: Arc<Value>,
+    hash: u64,
+}
+
+impl PartialEq for Cell {
+    fn eq(&self, other: &Cell) -> bool {
+        self.hash == other.hash
+            && (Arc::ptr_eq(&self.value, &other.value) || self.value == other.value)
+            && self.key == other.key
+    }
+}
+
+impl Eq for Cell {}
+
+impl Hash for Cell {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.hash);
+    }
+}
+
+impl Cell {
+    fn of(key: Arc<str>, value: Value) -> Cell {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((&key, &value));
+        Cell { key, value: Arc::new(value), hash }
+    }
+}
+
 impl Model for Whole {
     type Op = KeyValueOp;
     type Answer = Option<Value>;
-    type State = Vec<(String, Value)>;
+    type State = Vec<Cell>;
 
     fn decode(&self, call: &Call, reply: Option<&Reply>) -> Result<(Self::Op, Option<Self::Answer>), String> {
         self.0.decode(call, reply)
@@ -249,20 +331,28 @@ impl Model for Whole {
     }
     fn step(&self, state: &Self::State, op: &Self::Op, answer: Option<&Self::Answer>) -> Option<Self::State> {
         let key = self.0.part(op).unwrap_or_default();
-        let place = state.binary_search_by(|(name, _)| name.as_str().cmp(key));
+        let place = state.iter().position(|cell| &*cell.key >= key);
+        let found = place.filter(|place| &*state[*place].key == key);
         let init = self.0.init();
-        let before = place.map_or(&init, |place| &state[place].1);
+        let before = found.map_or(&init, |place| &*state[place].value);
+        if let (KeyValueOp::Get(_), Some(Some(seen))) = (op, answer) {
+            return (seen == before).then(|| state.clone());
+        }
         let after = self.0.step(before, op, answer)?;
         let mut next = state.clone();
-        match place {
-            Ok(place) => next[place].1 = after,
-            Err(place) => next.insert(place, (key.to_owned(), after)),
+        if after != *before {
+            match (found, place) {
+                (Some(place), _) => next[place] = Cell::of(next[place].key.clone(), after),
+                (None, place) => next.insert(place.unwrap_or(state.len()), Cell::of(key.into(), after)),
+            }
         }
         Some(next)
     }
-    fn is_read_only(&self, _op: &Self::Op, _answer: Option<&Self::Answer>) -> bool {
-        // A read may add a key that was never written, at its initial value.
-        false
+    fn is_read_only(&self, op: &Self::Op, answer: Option<&Self::Answer>) -> bool {
+        self.0.is_read_only(op, answer)
+    }
+    fn state_bytes(&self, state: &Self::State) -> usize {
+        state.len() * size_of::<Cell>()
     }
 }
 
@@ -310,6 +400,16 @@ fn main() {
         history
     });
     object("queue, 40 clients, 1,000,000", linearizable, &|| queue((40, 1_000_000)));
+    object("stack, 40 clients, 1,000,000", linearizable, &|| stack((40, 1_000_000)));
+    object("counter, increments, 40 clients, 1,000,000", linearizable, &|| counter((40, 1_000_000), false));
+    object("counter, distinct sums, 40 clients, 1,000,000", linearizable, &|| counter((40, 1_000_000), true));
+    object("set with removals, 40 clients, 1,000,000", linearizable, &|| set((40, 1_000_000)));
+    object("causal memory, 20,000 events, 20 sessions", Consistency::CausalMemory, &|| {
+        causal(20, 20_000, 100)
+    });
+    object("causal memory, 500,000 events, 20 sessions", Consistency::CausalMemory, &|| {
+        causal(20, 500_000, 1_000)
+    });
     object("causal (CCv), 1,000,000 events, 1,001 sessions", Consistency::CausalConvergence, &|| {
         causal(1_001, 1_000_000, 1_000)
     });

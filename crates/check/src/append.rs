@@ -79,13 +79,28 @@ pub(crate) struct Dependencies<'a> {
     broken: Option<Reason>,
 }
 
-/// What a transaction did to one list: read so much of it, or appended.
+/// What a transaction did to one list: read so much of it, or appended, as which of the list's elements.
+#[derive(Clone, Copy)]
 enum Micro<'a> {
-    Append(u32, &'a Value),
+    Append(u32, u32),
     Read(u32, &'a [Value]),
 }
 
-struct Appended {
+/// What all transactions did, one after the other.
+struct Parsed<'a> {
+    micros: Vec<Micro<'a>>,
+    /// Where the micros of each transaction begin, and where the last ones end.
+    starts: Vec<usize>,
+}
+
+impl<'a> Parsed<'a> {
+    fn each(&self) -> impl Iterator<Item = &[Micro<'a>]> {
+        self.starts.windows(2).map(|range| &self.micros[range[0]..range[1]])
+    }
+}
+
+struct Appended<'a> {
+    element: &'a Value,
     operation: u32,
     /// Whether it was its transaction's last to this key.
     last: bool,
@@ -93,16 +108,65 @@ struct Appended {
     shown: bool,
 }
 
+/// Elements of one list up to which they are looked through one by one.
+const FEW: usize = 32;
+
+/// All that was appended to one list, in the order of invocation.
+#[derive(Default)]
+struct List<'a> {
+    all: Vec<Appended<'a>>,
+    /// Where to find an element, if they are many.
+    places: Map<&'a Value, u32>,
+}
+
+impl<'a> List<'a> {
+    fn index(&mut self) {
+        if self.all.len() > FEW {
+            self.places = self.all.iter().map(|known| known.element).zip(0..).collect();
+        }
+    }
+
+    /// Where an element stands; most likely, here.
+    fn find(&self, element: &Value, likely: usize) -> Option<u32> {
+        if self.all.get(likely).is_some_and(|known| known.element == element) {
+            return Some(likely as u32);
+        }
+        match self.all.len() {
+            0..=FEW => (0..).zip(&self.all).find(|(_, known)| known.element == element).map(|(at, _)| at),
+            _ => self.places.get(element).copied(),
+        }
+    }
+
+    /// An element that was appended twice.
+    fn twice(&self) -> Option<&'a Value> {
+        let again = |(at, known): &(u32, &Appended<'_>)| self.find(known.element, usize::MAX) != Some(*at);
+        (0..).zip(&self.all).find(again).map(|(_, known)| known.element)
+    }
+}
+
 impl<'a> Dependencies<'a> {
     /// Finds them. The error says what in the history is no list-append.
     pub(crate) fn of(history: &'a History) -> Result<Dependencies<'a>, String> {
         let mut keys: Map<&str, u32> = Map::default();
-        let mut parsed = Vec::with_capacity(history.operations.len());
-        for operation in &history.operations {
-            parsed.push(micros(operation, &mut keys)?);
+        let count = history.operations.len();
+        let mut parsed =
+            Parsed { micros: Vec::with_capacity(count * 2), starts: Vec::with_capacity(count + 1) };
+        let mut lists: Vec<List<'_>> = Vec::new();
+        parsed.starts.push(0);
+        for (index, operation) in (0..).zip(&history.operations) {
+            micros(operation, index, &mut keys, &mut parsed.micros, &mut lists)?;
+            parsed.starts.push(parsed.micros.len());
         }
         let mut names = vec![""; keys.len()];
         keys.iter().for_each(|(name, key)| names[*key as usize] = name);
+        for (list, name) in lists.iter_mut().zip(&names) {
+            list.index();
+            if let Some(element) = list.twice() {
+                return Err(format!(
+                    "{element} is appended to {name:?} twice, so nobody can tell which was read"
+                ));
+            }
+        }
         let mut found = Dependencies {
             history,
             operations: Vec::new(),
@@ -112,68 +176,45 @@ impl<'a> Dependencies<'a> {
             unseen: Vec::new(),
             broken: None,
         };
-        let mut appended: Map<(u32, &Value), Appended> = Map::default();
-        appended.reserve(parsed.len());
-        for (index, micros) in (0..).zip(&parsed) {
-            for (place, micro) in micros.iter().enumerate() {
-                let Micro::Append(key, element) = micro else { continue };
-                let again = |micro: &Micro<'_>| matches!(micro, Micro::Append(other, _) if other == key);
-                let last = !micros[place + 1..].iter().any(again);
-                if appended
-                    .insert((*key, *element), Appended { operation: index, last, shown: false })
-                    .is_some()
-                {
-                    let name = found.keys[*key as usize];
-                    return Err(format!(
-                        "{element} is appended to {name:?} twice, so nobody can tell which was read"
-                    ));
-                }
-            }
-        }
-        found.build(&parsed, &mut appended);
+        found.build(&parsed, &mut lists);
         Ok(found)
     }
 
-    fn build(&mut self, parsed: &[Vec<Micro<'a>>], appended: &mut Map<(u32, &'a Value), Appended>) {
-        let longest = self.versions(parsed, appended);
+    fn build(&mut self, parsed: &Parsed<'a>, lists: &mut [List<'a>]) {
+        let versions = self.versions(parsed, lists);
         // Every transaction that took effect gets a number: all that succeeded, and those read from.
         let mut taken: Vec<bool> =
             self.history.operations.iter().map(|o| matches!(o.outcome, Outcome::Ok(_))).collect();
-        for (key, version) in (0..).zip(&longest) {
-            for element in version.iter() {
-                if let Some(known) = appended.get_mut(&(key, element)) {
-                    known.shown = true;
-                    taken[known.operation as usize] = true;
-                }
-            }
-        }
+        let shown = lists.iter().flat_map(|list| &list.all).filter(|known| known.shown);
+        shown.for_each(|known| taken[known.operation as usize] = true);
         let mut number = vec![u32::MAX; taken.len()];
         for (index, _) in taken.iter().enumerate().filter(|(_, taken)| **taken) {
             number[index] = self.operations.len() as u32;
             self.operations.push(OperationIndex(index));
         }
         self.nodes = self.operations.len();
-        let makers = |key: usize| -> Vec<u32> {
-            let of = |element: &Value| {
-                appended.get(&(key as u32, element)).map(|known| number[known.operation as usize])
-            };
-            longest[key].iter().filter_map(of).collect()
-        };
-        let makers: Vec<Vec<u32>> = (0..longest.len()).map(makers).collect();
+        self.edges.reserve(parsed.micros.len() * 3);
+        let makers: Vec<Vec<u32>> = versions
+            .iter()
+            .zip(lists.iter())
+            .map(|(version, list)| {
+                let of = |at: &u32| number[list.all[*at as usize].operation as usize];
+                version.iter().map(of).collect()
+            })
+            .collect();
         for (key, makers) in (0..).zip(&makers) {
             for pair in makers.windows(2).filter(|pair| pair[0] != pair[1]) {
                 self.edges.push(Edge { from: pair[0], to: pair[1], kind: WW, key });
             }
         }
-        let mut up_to_date: Vec<Vec<u32>> = vec![Vec::new(); longest.len()];
-        let mut unseen: Vec<Vec<u32>> = vec![Vec::new(); longest.len()];
-        let shown: Vec<usize> = makers.iter().map(Vec::len).collect();
-        for (index, micros) in parsed.iter().enumerate().filter(|(index, _)| taken[*index]) {
+        let mut up_to_date: Vec<Vec<u32>> = vec![Vec::new(); versions.len()];
+        let mut unseen: Vec<Vec<u32>> = vec![Vec::new(); versions.len()];
+        for (index, micros) in parsed.each().enumerate().filter(|(index, _)| taken[*index]) {
             let own = number[index];
             for (place, micro) in micros.iter().enumerate() {
                 match micro {
-                    Micro::Append(key, element) => {
-                        if !appended[&(*key, *element)].shown {
+                    Micro::Append(key, at) => {
+                        if !lists[*key as usize].all[*at as usize].shown {
                             unseen[*key as usize].push(own);
                         }
                     }
@@ -191,34 +232,31 @@ impl<'a> Dependencies<'a> {
                             Some(next) if *next != own => {
                                 self.edges.push(Edge { from: own, to: *next, kind: RW, key: *key });
                             }
-                            None if seen >= shown[*key as usize] => up_to_date[*key as usize].push(own),
+                            None => up_to_date[*key as usize].push(own),
                             _ => {}
                         }
                     }
                 }
             }
         }
-        for key in 0..longest.len() {
+        for key in 0..versions.len() {
             self.link_unseen(key as u32, makers[key].last().copied(), &up_to_date[key], &mut unseen[key]);
         }
         self.link_times();
     }
 
-    /// The longest version of each list; notes what contradicts every level.
-    fn versions(
-        &mut self,
-        parsed: &[Vec<Micro<'a>>],
-        appended: &Map<(u32, &'a Value), Appended>,
-    ) -> Vec<&'a [Value]> {
+    /// The longest version of each list, as its elements' places; notes what contradicts every level.
+    fn versions(&mut self, parsed: &Parsed<'a>, lists: &mut [List<'a>]) -> Vec<Vec<u32>> {
         let mut longest: Vec<(&[Value], u32)> = vec![(&[], 0); self.keys.len()];
-        let mut external: Vec<(u32, u32, &'a [Value])> = Vec::new();
-        for (index, micros) in (0..).zip(parsed) {
+        let mut external: Vec<(u32, u32, &'a [Value])> = Vec::with_capacity(parsed.micros.len());
+        for (index, micros) in (0..).zip(parsed.each()) {
             for (place, micro) in micros.iter().enumerate() {
                 let Micro::Read(key, list) = micro else { continue };
+                let all = &lists[*key as usize].all;
                 let own: Vec<&Value> = micros[..place]
                     .iter()
                     .filter_map(|micro| match micro {
-                        Micro::Append(other, element) if other == key => Some(*element),
+                        Micro::Append(other, at) if other == key => Some(all[*at as usize].element),
                         _ => None,
                     })
                     .collect();
@@ -239,6 +277,10 @@ impl<'a> Dependencies<'a> {
                 }
             }
         }
+        let mut versions = Vec::with_capacity(longest.len());
+        for (key, (version, by)) in longest.iter().enumerate() {
+            versions.push(self.version(key, version, *by, &mut lists[key]));
+        }
         for (index, key, list) in external {
             let (whole, by) = longest[key as usize];
             if whole[..list.len()] != *list {
@@ -248,43 +290,41 @@ impl<'a> Dependencies<'a> {
                 );
                 self.note(&[by, index], words);
             }
-            let Some(element) = list.last() else { continue };
-            match appended.get(&(key, element)) {
-                Some(known) if !known.last && known.operation != index => {
-                    let words = format!(
-                        "It read {:?} up to {element}, which was not its writer's last append.",
-                        self.keys[key as usize]
-                    );
-                    self.note(&[known.operation, index], words);
-                }
-                _ => {}
+            let version = &versions[key as usize];
+            let Some(at) = list.len().checked_sub(1).and_then(|last| version.get(last)) else { continue };
+            let known = &lists[key as usize].all[*at as usize];
+            if !known.last && known.operation != index {
+                let words = format!(
+                    "It read {:?} up to {}, which was not its writer's last append.",
+                    self.keys[key as usize], known.element
+                );
+                self.note(&[known.operation, index], words);
             }
         }
-        for (key, (list, by)) in (0..).zip(&longest) {
-            let mut seen: Map<&Value, ()> = Map::default();
-            for element in list.iter() {
-                let name = self.keys[key as usize];
-                match appended.get(&(key, element)) {
-                    None => {
-                        self.note(&[*by], format!("It read {element} from {name:?}, which nobody appended."))
-                    }
-                    Some(known) => {
-                        let writer = &self.history.operations[known.operation as usize];
-                        if matches!(writer.outcome, Outcome::Fail { .. }) {
-                            let words = format!("It read {element} from {name:?}, whose writer failed.");
-                            self.note(&[known.operation, *by], words);
-                        }
-                    }
-                }
-                if seen.insert(element, ()).is_some() {
-                    self.note(
-                        &[*by],
-                        format!("It read {element} from {name:?} twice, and it was appended once."),
-                    );
-                }
+        versions
+    }
+
+    /// The places of a version's elements, which are marked as shown; `by`: who read it.
+    fn version(&mut self, key: usize, version: &[Value], by: u32, list: &mut List<'a>) -> Vec<u32> {
+        let mut places = Vec::with_capacity(version.len());
+        for (likely, element) in version.iter().enumerate() {
+            let name = self.keys[key];
+            let Some(at) = list.find(element, likely) else {
+                self.note(&[by], format!("It read {element} from {name:?}, which nobody appended."));
+                continue;
+            };
+            places.push(at);
+            let known = &mut list.all[at as usize];
+            if std::mem::replace(&mut known.shown, true) {
+                self.note(&[by], format!("It read {element} from {name:?} twice, and it was appended once."));
+            }
+            let writer = &self.history.operations[known.operation as usize];
+            if matches!(writer.outcome, Outcome::Fail { .. }) {
+                let words = format!("It read {element} from {name:?}, whose writer failed.");
+                self.note(&[known.operation, by], words);
             }
         }
-        longest.into_iter().map(|(list, _)| list).collect()
+        places
     }
 
     fn note(&mut self, operations: &[u32], words: String) {
@@ -484,10 +524,14 @@ impl<'a> Dependencies<'a> {
     }
 }
 
+/// Reads what a transaction did, and adds what it appended to the lists.
 fn micros<'a>(
     operation: &'a crate::history::Operation,
+    index: u32,
     keys: &mut Map<&'a str, u32>,
-) -> Result<Vec<Micro<'a>>, String> {
+    found: &mut Vec<Micro<'a>>,
+    lists: &mut Vec<List<'a>>,
+) -> Result<(), String> {
     let call = &operation.call;
     if &*call.op != "txn" {
         return Err(format!("`{}` is no operation of list-append; it has txn", call.op));
@@ -501,7 +545,7 @@ fn micros<'a>(
         return Err("a `txn` that succeeded needs its operations with reads filled in as its `value`".into());
     }
     let ops = reply.unwrap_or(asked).as_array().ok_or("the `ops` of a `txn` are an array")?;
-    let mut found = Vec::with_capacity(ops.len());
+    let first = found.len();
     for op in ops {
         let wrong = || format!("expected [\"append\", key, element] or [\"r\", key, list], found {op}");
         let [function, key, value] = op.as_array().map(Vec::as_slice).ok_or_else(wrong)? else {
@@ -509,14 +553,28 @@ fn micros<'a>(
         };
         let next = keys.len() as u32;
         let key = *keys.entry(key.as_str().ok_or_else(wrong)?).or_insert(next);
+        if key == next {
+            lists.push(List::default());
+        }
         match (function.as_str(), value) {
             (Some("append"), Value::Null) => return Err(wrong()),
-            (Some("append"), element) => found.push(Micro::Append(key, element)),
+            (Some("append"), element) => {
+                let all = &mut lists[key as usize].all;
+                for micro in &found[first..] {
+                    if let Micro::Append(other, at) = micro
+                        && *other == key
+                    {
+                        all[*at as usize].last = false;
+                    }
+                }
+                found.push(Micro::Append(key, all.len() as u32));
+                all.push(Appended { element, operation: index, last: true, shown: false });
+            }
             (Some("r"), Value::Array(list)) if reply.is_some() => found.push(Micro::Read(key, list)),
             (Some("r"), Value::Null) if reply.is_some() => found.push(Micro::Read(key, &[])),
             (Some("r"), _) if reply.is_none() => {}
             _ => return Err(wrong()),
         }
     }
-    Ok(found)
+    Ok(())
 }

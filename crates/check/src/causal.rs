@@ -11,17 +11,15 @@
 //!   CyclicHB).
 //!
 //! CCv and CM each imply CC, and neither the other. CCv takes one pass of vector clocks ([`crate::infer`]); CC
-//! is asked only if CCv fails, and then holds all clocks at once; CM is a fixed point per session and is given up
-//! above some size. Transactions count as one event, which for single operations is the papers' definition.
+//! is asked only if CCv fails, and then holds all clocks at once. CM takes such passes for each session: whatever precedes
+//! a read of its own also precedes the write that was read, until nothing new follows; most sessions need one pass, or two.
+//! Transactions count as one event, which for single operations is the papers' definition.
 
 use crate::answer::{Answer, Reason};
 use crate::graph::Graph;
 use crate::history::History;
-use crate::infer::{Inferred, Pass, Rules, Writers, pass, reason};
+use crate::infer::{Inferred, Pass, Readers, Rules, Writers, pass, reason};
 use crate::observed::{Observed, Read};
-
-/// Above so many transactions, causal memory is not decided.
-pub(crate) const MEMORY_TRANSACTIONS_MAX: usize = 3_000;
 
 /// Causal convergence.
 pub(crate) fn convergent(history: &History, observed: &Observed, bytes_max: usize) -> Answer {
@@ -32,7 +30,7 @@ pub(crate) fn convergent(history: &History, observed: &Observed, bytes_max: usiz
     let writers = Writers::of(observed);
     let known = Graph::new(count, observed.causes());
     let mut inferred = Inferred::new();
-    let rules = Rules { arbitration: true, anti_dependency: false };
+    let rules = Rules { arbitration: Readers::All, anti_dependency: false };
     match pass(observed, &writers, &known, rules, &mut inferred, bytes_max) {
         Pass::Cycle(cycle) => return Answer::No(reason(history, observed, &cycle, &Inferred::new())),
         Pass::Late(writer, reader, key) => {
@@ -156,114 +154,42 @@ pub(crate) fn consistent(history: &History, observed: &Observed, bytes_max: usiz
 }
 
 /// Causal memory: every session's reads fit one order of all that is in its past.
-pub(crate) fn memory(history: &History, observed: &Observed) -> Answer {
+pub(crate) fn memory(
+    history: &History,
+    observed: &Observed,
+    bytes_max: usize,
+    stop: &mut dyn FnMut() -> bool,
+) -> Answer {
     if let Some(found) = observed.broken() {
         return Answer::No(found.clone());
     }
-    let count = observed.transactions.len();
-    if count > MEMORY_TRANSACTIONS_MAX {
-        return Answer::Unknown(format!(
-            "causal memory is decided up to {MEMORY_TRANSACTIONS_MAX} transactions, and these are {count}"
-        ));
+    let writers = Writers::of(observed);
+    let mut reads = vec![false; observed.chains];
+    for transaction in &observed.transactions {
+        reads[transaction.chain as usize] |= !transaction.reads.is_empty();
     }
-    let Ok(order) = Graph::new(count, observed.causes()).sorted() else {
-        return consistent(history, observed, usize::MAX);
-    };
-    let mut last: Vec<Option<u32>> = vec![None; observed.chains];
-    for (index, transaction) in (0..).zip(&observed.transactions) {
-        last[transaction.chain as usize] = Some(index);
-    }
-    let mut causal = Closure::new(count);
-    for node in &order {
-        let transaction = &observed.transactions[*node as usize];
-        let sources = transaction.reads.iter().filter_map(|read| read.from);
-        transaction.previous.into_iter().chain(sources).for_each(|from| causal.inherit(from, *node));
-    }
-    for end in last.into_iter().flatten() {
-        if let Some(found) = session_memory(history, observed, &causal, end) {
-            return Answer::No(found);
+    let sessions = reads.iter().filter(|reads| **reads).count();
+    for (done, chain) in (0..).zip((0..).zip(&reads).filter(|(_, reads)| **reads).map(|(chain, _)| chain)) {
+        let rules = Rules { arbitration: Readers::Of(chain), anti_dependency: false };
+        let mut inferred = Inferred::new();
+        loop {
+            if stop() {
+                return Answer::Unknown(format!(
+                    "the caller stopped it; {done} of {sessions} sessions that read have an order of their own"
+                ));
+            }
+            let edges = observed.causes().chain(inferred.keys().copied());
+            let known = Graph::new(observed.transactions.len(), edges);
+            match pass(observed, &writers, &known, rules, &mut inferred, bytes_max) {
+                Pass::Cycle(cycle) => return Answer::No(reason(history, observed, &cycle, &inferred)),
+                Pass::Late(writer, reader, key) => {
+                    return Answer::No(initial_reason(history, observed, writer, reader, key));
+                }
+                Pass::TooLarge => return too_large(),
+                Pass::Added(0) => break,
+                Pass::Added(_) => {}
+            }
         }
     }
     Answer::yes("each session's reads fit one order of all that is in their past")
-}
-
-/// The fixed point of one session, whose last transaction is `end`: whatever precedes a read of its own also
-/// precedes the write that was read.
-fn session_memory(history: &History, observed: &Observed, causal: &Closure, end: u32) -> Option<Reason> {
-    let chain = observed.transactions[end as usize].chain;
-    let within: Vec<u32> = (0..observed.transactions.len() as u32)
-        .filter(|node| *node == end || causal.has(*node, end))
-        .collect();
-    let mut before = causal.clone();
-    let own: Vec<u32> =
-        within.iter().copied().filter(|node| observed.transactions[*node as usize].chain == chain).collect();
-    let mut inferred = Inferred::new();
-    let mut changed = true;
-    while changed {
-        changed = false;
-        for reader in &own {
-            for Read { key, from } in &observed.transactions[*reader as usize].reads {
-                let others = within.iter().copied().filter(|other| {
-                    Some(*other) != *from
-                        && other != reader
-                        && before.has(*other, *reader)
-                        && observed.transactions[*other as usize].writes.contains(key)
-                });
-                for other in others.collect::<Vec<u32>>() {
-                    let Some(from) = from else {
-                        return Some(initial_reason(history, observed, other, *reader, *key));
-                    };
-                    if !before.has(other, *from) {
-                        changed = true;
-                        let because = crate::infer::Because::Arbitration { reader: *reader, key: *key };
-                        inferred.entry((other, *from)).or_insert(because);
-                        before.add(other, *from, &within);
-                        if before.has(*from, other) {
-                            let edges = observed.causes().chain(inferred.keys().copied());
-                            let graph = Graph::new(observed.transactions.len(), edges);
-                            let cycle = graph.cycle().unwrap_or_else(|| vec![other, *from]);
-                            return Some(reason(history, observed, &cycle, &inferred));
-                        }
-                    }
-                }
-            }
-        }
-    }
-    None
-}
-
-/// Which transactions come before which, transitively, as bits: row `b` holds what comes before `b`.
-#[derive(Clone)]
-struct Closure {
-    words: usize,
-    bits: Vec<u64>,
-}
-
-impl Closure {
-    fn new(count: usize) -> Closure {
-        let words = count.div_ceil(64);
-        Closure { words, bits: vec![0; words * count] }
-    }
-
-    fn has(&self, before: u32, after: u32) -> bool {
-        self.bits[after as usize * self.words + before as usize / 64] & 1 << (before % 64) != 0
-    }
-
-    /// `after` follows `before` and all that precedes it.
-    fn inherit(&mut self, before: u32, after: u32) {
-        for word in 0..self.words {
-            self.bits[after as usize * self.words + word] |= self.bits[before as usize * self.words + word];
-        }
-        self.bits[after as usize * self.words + before as usize / 64] |= 1 << (before % 64);
-    }
-
-    /// Adds a pair, and what follows from it among `within`.
-    fn add(&mut self, before: u32, after: u32, within: &[u32]) {
-        self.inherit(before, after);
-        for later in within {
-            if self.has(after, *later) {
-                self.inherit(after, *later);
-            }
-        }
-    }
 }

@@ -120,10 +120,14 @@ impl fmt::Display for Call {
             (Some(expect), Some(value)) => write!(f, ": {expect} -> {value}"),
             (Some(expect), None) => write!(f, ": {expect}"),
             (None, Some(value)) => write!(f, " = {value}"),
-            (None, None) => match self.more.get("ops") {
-                Some(operations) => write!(f, " {operations}"),
-                None => Ok(()),
-            },
+            (None, None) => {
+                for (field, word) in [("ops", ""), ("compare", "if "), ("then", "then "), ("else", "else ")] {
+                    if let Some(operations) = self.more.get(field) {
+                        write!(f, " {word}{operations}")?;
+                    }
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -32,8 +32,16 @@ pub(crate) enum Because {
 /// Which rules apply.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
-    pub(crate) arbitration: bool,
+    pub(crate) arbitration: Readers,
     pub(crate) anti_dependency: bool,
+}
+
+/// Whose reads speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    All,
+    /// Those of this chain.
+    Of(u32),
 }
 
 pub(crate) type Inferred = HashMap<(u32, u32), Because>;
@@ -138,7 +146,8 @@ pub(crate) fn pass(
             row.iter_mut().zip(past.iter()).for_each(|(own, past)| *own = (*own).max(*past));
         }
         if (node as usize) < count {
-            if rules.arbitration
+            let chain = observed.transactions[node as usize].chain;
+            if (rules.arbitration == Readers::All || rules.arbitration == Readers::Of(chain))
                 && let Some((writer, key)) = arbitrate(observed, writers, node, &row, &clocks, inferred)
             {
                 return Pass::Late(writer, node, key);
@@ -204,10 +213,10 @@ fn arbitrate(
     None
 }
 
-type Readers = HashMap<(Option<u32>, u32), Vec<u32>>;
+type ReadersOf = HashMap<(Option<u32>, u32), Vec<u32>>;
 
-fn readers(observed: &Observed) -> Readers {
-    let mut readers = Readers::new();
+fn readers(observed: &Observed) -> ReadersOf {
+    let mut readers = ReadersOf::new();
     for (index, transaction) in (0..).zip(&observed.transactions) {
         for read in &transaction.reads {
             readers.entry((read.from, read.key)).or_default().push(index);
@@ -219,7 +228,7 @@ fn readers(observed: &Observed) -> Readers {
 fn replace(
     observed: &Observed,
     writers: &Writers,
-    readers: &Readers,
+    readers: &ReadersOf,
     node: u32,
     row: &[u32],
     inferred: &mut Inferred,
@@ -247,7 +256,8 @@ pub(crate) fn reason(history: &History, observed: &Observed, cycle: &[u32], infe
     let own: Vec<u32> =
         cycle.iter().copied().filter(|node| (*node as usize) < observed.transactions.len()).collect();
     let operation = |node: u32| observed.transactions[node as usize].operation;
-    let links = own.iter().zip(own.iter().cycle().skip(1)).map(|(from, to)| Link {
+    let pairs = own.iter().zip(own.iter().cycle().skip(1));
+    let links = pairs.map(|(from, to)| Link {
         from: operation(*from),
         to: operation(*to),
         why: why(history, observed, *from, *to, inferred),
@@ -263,6 +273,34 @@ pub(crate) fn reason(history: &History, observed: &Observed, cycle: &[u32], infe
         ),
     };
     Reason { operations, minimal: false, links, words }
+}
+
+/// What must come before what, as reads say, and sessions if they count.
+pub(crate) fn links(history: &History, observed: &Observed, sessions: bool) -> Vec<Link> {
+    let operation = |node: u32| observed.transactions[node as usize].operation;
+    let all = || (0..).zip(&observed.transactions);
+    let mut inferred = Inferred::new();
+    for (reader, transaction) in all() {
+        for Read { key, .. } in transaction.reads.iter().filter(|read| read.from.is_none()) {
+            let writers = all().filter(|(writer, other)| *writer != reader && other.writes.contains(key));
+            inferred.extend(
+                writers.map(|(writer, _)| ((reader, writer), Because::Replaced { from: None, key: *key })),
+            );
+        }
+    }
+    let read = |(from, to): &(u32, u32)| {
+        observed.transactions[*to as usize].reads.iter().any(|read| read.from == Some(*from))
+    };
+    let mut pairs: Vec<(u32, u32)> = observed.causes().filter(|pair| sessions || read(pair)).collect();
+    pairs.extend(inferred.keys());
+    pairs.sort_unstable();
+    pairs.dedup();
+    let link = |(from, to): (u32, u32)| Link {
+        from: operation(from),
+        to: operation(to),
+        why: why(history, observed, from, to, &inferred),
+    };
+    pairs.into_iter().map(link).collect()
 }
 
 fn why(history: &History, observed: &Observed, from: u32, to: u32, inferred: &Inferred) -> String {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::Error;
+use crate::ambiguous;
 use crate::answer::{Answer, Reason};
 use crate::append::{Dependencies, Isolation, Level};
 use crate::causal;
@@ -14,6 +15,7 @@ use crate::history::{History, Outcome};
 use crate::linearizable::{self, Limits, Report, Verdict};
 use crate::model::{Bank, Counter, Election, Etcd, KeyValue, Lock, Model, Sequence, Set};
 use crate::observed::Observed;
+use crate::reduce;
 use crate::sequential;
 use crate::serial::{self, Wanted};
 
@@ -87,7 +89,10 @@ impl Object {
                 |found| matches!(&found.outcome, Outcome::Ok(reply) if reply.value.as_ref().is_some_and(is)),
             )
         };
-        if has(&["txn"]) {
+        let branches = |operation: &crate::history::Operation| {
+            ["compare", "then", "else"].iter().any(|field| operation.call.more.contains_key(*field))
+        };
+        if has(&["txn"]) && !history.operations.iter().any(branches) {
             let appends = |operation: &crate::history::Operation| {
                 let ops = operation.call.more.get("ops").and_then(Value::as_array);
                 ops.into_iter().flatten().any(|op| op[0] == "append")
@@ -123,7 +128,7 @@ impl Object {
             };
         }
         let revisions = |operation: &crate::history::Operation| matches!(&operation.outcome, Outcome::Ok(reply) if reply.more.contains_key("revision"));
-        if has(&["range"]) || history.operations.iter().any(revisions) {
+        if has(&["range", "txn"]) || history.operations.iter().any(revisions) {
             return Object::Etcd;
         }
         let keyed = history.operations.iter().any(|operation| operation.call.key.is_some());
@@ -420,46 +425,28 @@ impl<'a> Judge<'a, '_> {
     }
 
     fn rw_register(&mut self, model: Consistency) -> Answer {
-        use Consistency::*;
         let (history, limits) = (self.history, self.limits);
-        let observed = match self.observed() {
-            Ok(_) => self.observed.as_ref().and_then(|observed| observed.as_ref().ok()),
-            Err(why) => return Answer::Unknown(why),
-        };
-        let Some(observed) = observed else {
-            return Answer::Unknown("who read from whom is not known".into());
-        };
+        let why = self.observed().err();
         let stop = &mut *self.stop;
-        let mut order = |observed: &Observed, real_time: bool, snapshots: bool| {
-            serial::decide(history, observed, Wanted { real_time, snapshots }, limits, stop)
-        };
-        let without_sessions = || {
-            // Cheap beside what follows, and rarely needed.
-            let mut observed = Observed::of(history)?;
-            serial::without_sessions(&mut observed);
-            Ok::<Observed, String>(observed)
-        };
-        match model {
-            CausalConvergence => causal::convergent(history, observed, limits.bytes_max),
-            CausalMemory => causal::memory(history, observed),
-            Causal => match causal::convergent(history, observed, limits.bytes_max) {
-                // The cheaper question, in memory above all; asked before if the whole ladder is.
-                Answer::Yes(_) => Answer::yes("it is causally convergent"),
-                _ => causal::consistent(history, observed, limits.bytes_max),
-            },
-            ReadYourWrites => guarantees::decide(history, observed, Guarantee::ReadYourWrites),
-            MonotonicReads => guarantees::decide(history, observed, Guarantee::MonotonicReads),
-            MonotonicWrites => guarantees::decide(history, observed, Guarantee::MonotonicWrites),
-            WritesFollowReads => guarantees::decide(history, observed, Guarantee::WritesFollowReads),
-            StrictSerializable => order(observed, true, false),
-            StrongSessionSerializable => order(observed, false, false),
-            StrongSessionSnapshotIsolation => order(observed, false, true),
-            Serializable | SnapshotIsolation | ReadCommitted => match without_sessions() {
-                Ok(free) if model == ReadCommitted => serial::read_committed(history, &free),
-                Ok(free) => order(&free, false, model == SnapshotIsolation),
-                Err(why) => Answer::Unknown(why),
-            },
-            other => Answer::Unknown(format!("{other} is not a matter of a {}", self.object.name())),
+        match (&mut self.observed, why) {
+            (Some(Ok(observed)), _) => {
+                let answer = observed_answer(history, observed, model, limits, stop);
+                let few = reduce::attempt(limits);
+                let sessions = !matches!(
+                    model,
+                    Consistency::Serializable | Consistency::SnapshotIsolation | Consistency::ReadCommitted
+                );
+                reduce::observed(history, observed, sessions, answer, &mut |part| {
+                    observed_answer(history, part, model, &few, stop)
+                })
+            }
+            (_, why) => {
+                let why = why.unwrap_or_default();
+                ambiguous::decide(history, &why, &mut |observed| {
+                    observed_answer(history, observed, model, limits, stop)
+                })
+                .unwrap_or(Answer::Unknown(why))
+            }
         }
     }
 
@@ -474,11 +461,12 @@ impl<'a> Judge<'a, '_> {
             ReadCommitted => (false, false, Isolation::ReadCommitted),
             other => return Answer::Unknown(format!("{other} is not decided for list-append")),
         };
-        let history = self.history;
-        match self.dependencies.get_or_insert_with(|| Dependencies::of(history)) {
-            Ok(dependencies) => dependencies.decide(Level { real_time, sessions, kind }),
-            Err(why) => Answer::Unknown(why.clone()),
-        }
+        let (history, level) = (self.history, Level { real_time, sessions, kind });
+        let answer = match self.dependencies.get_or_insert_with(|| Dependencies::of(history)) {
+            Ok(dependencies) => dependencies.decide(level),
+            Err(why) => return Answer::Unknown(why.clone()),
+        };
+        reduce::appends(history, answer, level)
     }
 
     fn linearizable(&mut self) -> Result<(Answer, Option<String>), Error> {
@@ -525,7 +513,13 @@ impl<'a> Judge<'a, '_> {
             return Ok(self.rw_register(Consistency::StrongSessionSerializable));
         }
         match self.object {
-            Object::Register | Object::Kv => self.search(&KeyValue::of(history)),
+            Object::Register | Object::Kv => match self.search(&KeyValue::of(history))? {
+                Answer::Unknown(why) => Ok(match self.rw_register(Consistency::Sequential) {
+                    Answer::Unknown(_) => Answer::Unknown(why),
+                    decided => decided,
+                }),
+                decided => Ok(decided),
+            },
             Object::Etcd => self.search(&Etcd::of(history)),
             Object::Set => self.search(&Set::of(history)),
             Object::Counter => self.search(&Counter::of(history)),
@@ -541,6 +535,40 @@ impl<'a> Judge<'a, '_> {
 
     fn search<M: Model>(&mut self, model: &M) -> Result<Answer, Error> {
         sequential::decide(model, self.history, self.limits, self.stop)
+    }
+}
+
+/// The answer where it is known who read from whom.
+fn observed_answer(
+    history: &History,
+    observed: &Observed,
+    model: Consistency,
+    limits: &Limits,
+    stop: &mut dyn FnMut() -> bool,
+) -> Answer {
+    use Consistency::*;
+    let mut order = |observed: &Observed, real_time: bool, snapshots: bool| {
+        serial::decide(history, observed, Wanted { real_time, snapshots }, limits, stop)
+    };
+    match model {
+        CausalConvergence => causal::convergent(history, observed, limits.bytes_max),
+        CausalMemory => causal::memory(history, observed, limits.bytes_max, stop),
+        Causal => match causal::convergent(history, observed, limits.bytes_max) {
+            // The cheaper question, in memory above all; asked before if the whole ladder is.
+            Answer::Yes(_) => Answer::yes("it is causally convergent"),
+            _ => causal::consistent(history, observed, limits.bytes_max),
+        },
+        ReadYourWrites => guarantees::decide(history, observed, Guarantee::ReadYourWrites),
+        MonotonicReads => guarantees::decide(history, observed, Guarantee::MonotonicReads),
+        MonotonicWrites => guarantees::decide(history, observed, Guarantee::MonotonicWrites),
+        WritesFollowReads => guarantees::decide(history, observed, Guarantee::WritesFollowReads),
+        StrictSerializable => order(observed, true, false),
+        Sequential | StrongSessionSerializable => order(observed, false, false),
+        StrongSessionSnapshotIsolation => order(observed, false, true),
+        ReadCommitted => serial::read_committed(history, &serial::without_sessions(observed)),
+        Serializable => order(&serial::without_sessions(observed), false, false),
+        SnapshotIsolation => order(&serial::without_sessions(observed), false, true),
+        other => Answer::Unknown(format!("{other} is not a matter of single reads and writes")),
     }
 }
 

@@ -32,7 +32,7 @@
 //! any model of yours, [`stream::Follower`] while a history still grows. `docs/checking.md` says what each
 //! model means, how it is decided and at what cost.
 //!
-//! What it leaves out: fast algorithms for stacks and counters, causal models of list-append, and threads.
+//! What it leaves out: fast algorithms for sets with removals that are read as a whole, and causal models of list-append.
 
 pub mod answer;
 pub mod history;
@@ -44,8 +44,11 @@ pub mod picture;
 pub mod report;
 pub mod stream;
 
+mod ambiguous;
 mod append;
 mod causal;
+mod counting;
+mod elements;
 mod explain;
 mod fifo;
 mod format;
@@ -53,9 +56,11 @@ mod graph;
 mod growing;
 mod guarantees;
 mod infer;
+mod lifo;
 mod minimise;
 mod observed;
 mod parts;
+mod reduce;
 mod revisions;
 mod search;
 mod sequential;

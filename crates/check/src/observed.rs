@@ -1,4 +1,5 @@
-//! Histories of reads and writes in which every value is written once, so that it is known who read from whom.
+//! Histories of reads and writes in which every value is written once, so that it is known who read from whom. (Where values
+//! repeat, that is a matter of choice: [`crate::ambiguous`].)
 //!
 //! Everything below linearizability is judged on this form: sessions of transactions, each with its reads
 //! from others and its writes. A single `get` or `put` is a transaction of one, a `cas` that succeeded one that
@@ -18,6 +19,7 @@ use crate::linearizable::OperationIndex;
 use crate::model::NEVER;
 
 /// One transaction that took effect.
+#[derive(Clone)]
 pub(crate) struct Transaction {
     pub(crate) operation: OperationIndex,
     /// Chain of transactions, each of which ended before the next began: a session, or an operation
@@ -44,6 +46,7 @@ pub(crate) struct Read {
 }
 
 /// A history in this form.
+#[derive(Clone)]
 pub(crate) struct Observed {
     /// In the order of invocation.
     pub(crate) transactions: Vec<Transaction>,
@@ -65,6 +68,7 @@ pub(crate) enum Micro<'a> {
 }
 
 /// Who wrote a value: the operation, and whether it was its last write of that key.
+#[derive(Clone, Copy)]
 struct Writer {
     operation: usize,
     last: bool,
@@ -112,18 +116,80 @@ fn micro(op: &Value, answered: bool) -> Result<Micro<'_>, String> {
     }
 }
 
+/// A read of a value that several may have written.
+pub(crate) struct Open {
+    /// Index of the operation, and place of the read in it.
+    pub(crate) read: (usize, usize),
+    /// Operations that wrote the value, in the order of invocation; `None` for the initial value.
+    pub(crate) from: Vec<Option<usize>>,
+}
+
+/// What open reads are taken to have read from; `None`: left out.
+pub(crate) type Choice = HashMap<(usize, usize), Option<Option<usize>>>;
+
 impl Observed {
     /// Finds out who read from whom. The error says why that cannot be known.
     pub(crate) fn of(history: &History) -> Result<Observed, String> {
-        let mut builder = Builder {
-            history,
-            key_ids: HashMap::new(),
-            keys: Vec::new(),
-            writers: HashMap::new(),
-            parsed: Vec::with_capacity(history.operations.len()),
+        let builder = Builder::of(history)?;
+        match &builder.repeats {
+            Some(why) => Err(why.clone()),
+            None => builder.link(&Choice::new()),
+        }
+    }
+
+    /// The same for a history in which values repeat, with a choice for each of [`Observed::open`].
+    pub(crate) fn chosen(history: &History, choice: &Choice) -> Result<Observed, String> {
+        Builder::of(history)?.link(choice)
+    }
+
+    /// The reads of which it is not known from whom they read.
+    pub(crate) fn open(history: &History) -> Result<Vec<Open>, String> {
+        let builder = Builder::of(history)?;
+        let mut open = Vec::new();
+        for (index, micros) in builder.parsed.iter().enumerate() {
+            for (place, micro) in micros.iter().enumerate() {
+                let Micro::Read(name, Some(value)) = micro else { continue };
+                let key = builder.key_ids[*name];
+                let own = |micro: &Micro<'_>| matches!(micro, Micro::Write(other, _) if other == name);
+                let from = builder.candidates(index, key, value);
+                if from.len() > 1 && !micros[..place].iter().any(own) {
+                    open.push(Open { read: (index, place), from });
+                }
+            }
+        }
+        Ok(open)
+    }
+
+    /// Some of the transactions, in their order. What the others wrote was read by nobody then, so reads of it are left out.
+    /// Every model here that a history has, such a part of it has as well: its order, or orders, without the others.
+    pub(crate) fn part(&self, kept: &[u32]) -> Observed {
+        let number: HashMap<u32, u32> = kept.iter().copied().zip(0..).collect();
+        let transactions = kept.iter().map(|index| {
+            let mut transaction = self.transactions[*index as usize].clone();
+            while let Some(previous) = transaction.previous.filter(|previous| !number.contains_key(previous))
+            {
+                transaction.previous = self.transactions[previous as usize].previous;
+            }
+            transaction.previous = transaction.previous.map(|previous| number[&previous]);
+            transaction.reads.retain(|read| read.from.is_none_or(|from| number.contains_key(&from)));
+            transaction.reads.iter_mut().for_each(|read| read.from = read.from.map(|from| number[&from]));
+            transaction
+        });
+        let mut part = Observed {
+            transactions: transactions.collect(),
+            keys: self.keys.clone(),
+            chains: 0,
+            impossible: None,
+            intermediate: None,
+            internal: None,
         };
-        builder.collect_writes()?;
-        builder.link()
+        let mut chains: HashMap<u32, u32> = HashMap::new();
+        for transaction in &mut part.transactions {
+            let next = chains.len() as u32;
+            transaction.chain = *chains.entry(transaction.chain).or_insert(next);
+        }
+        part.chains = chains.len();
+        part
     }
 
     /// What no model of transactions allows, if there is such a thing.
@@ -144,11 +210,71 @@ struct Builder<'a> {
     history: &'a History,
     key_ids: HashMap<&'a str, u32>,
     keys: Vec<String>,
+    /// Who wrote a value, in the order of invocation: one, as a rule.
     writers: HashMap<(u32, &'a Value), Writer>,
+    /// The others who wrote the same.
+    further: HashMap<(u32, &'a Value), Vec<Writer>>,
+    /// A value that was written twice, in words.
+    repeats: Option<String>,
     parsed: Vec<Vec<Micro<'a>>>,
 }
 
 impl<'a> Builder<'a> {
+    fn of(history: &'a History) -> Result<Builder<'a>, String> {
+        let mut builder = Builder {
+            history,
+            key_ids: HashMap::new(),
+            keys: Vec::new(),
+            writers: HashMap::new(),
+            further: HashMap::new(),
+            repeats: None,
+            parsed: Vec::with_capacity(history.operations.len()),
+        };
+        builder.collect_writes()?;
+        Ok(builder)
+    }
+
+    /// All whom a read may have read from.
+    fn candidates(&self, reader: usize, key: u32, value: &'a Value) -> Vec<Option<usize>> {
+        let initial = (*value == self.history.header.initial).then_some(None);
+        let may = |writer: &&Writer| {
+            let outcome = &self.history.operations[writer.operation].outcome;
+            writer.operation != reader && !matches!(outcome, Outcome::Fail { .. })
+        };
+        let writers = self.writers.get(&(key, value)).into_iter();
+        let writers = writers.chain(self.further.get(&(key, value)).into_iter().flatten()).filter(may);
+        initial.into_iter().chain(writers.map(|writer| Some(writer.operation))).collect()
+    }
+
+    /// The write that a read is taken to have read, or the initial value (`Ok(None)`); the error: it is left out.
+    fn source(
+        &self,
+        read: (usize, usize),
+        key: u32,
+        value: &'a Value,
+        choice: &Choice,
+    ) -> Result<Option<Writer>, ()> {
+        let first = self.writers.get(&(key, value)).copied();
+        let further = self.further.get(&(key, value));
+        let chosen = match choice.get(&read) {
+            Some(None) => return Err(()),
+            Some(Some(chosen)) => Some(*chosen),
+            // The only one that there can be, if there is one.
+            None if further.is_some() || *value == self.history.header.initial => {
+                self.candidates(read.0, key, value).first().copied()
+            }
+            None => None,
+        };
+        let of = |operation: usize| {
+            let mut all = first.iter().chain(further.into_iter().flatten());
+            all.find(|writer| writer.operation == operation).copied()
+        };
+        Ok(match chosen {
+            Some(chosen) => chosen.and_then(of),
+            None => first,
+        })
+    }
+
     fn key(&mut self, name: &'a str) -> u32 {
         let next = self.keys.len() as u32;
         let id = *self.key_ids.entry(name).or_insert(next);
@@ -178,13 +304,22 @@ impl<'a> Builder<'a> {
                 let Micro::Write(name, value) = micro else { continue };
                 let key = self.key(name);
                 let writer = Writer { operation: index, last: last.get(&key) == Some(&place) };
-                if self.writers.insert((key, *value), writer).is_some() {
-                    return Err(format!(
-                        "{value} is written to {name:?} twice, so nobody can tell which one was read"
-                    ));
+                let known = *self.writers.entry((key, *value)).or_insert(writer);
+                if known.operation == index {
+                    // The same transaction wrote it twice: its last write counts.
+                    self.writers.insert((key, *value), writer);
+                } else {
+                    let further = self.further.entry((key, *value)).or_default();
+                    further.retain(|known| known.operation != index);
+                    further.push(writer);
+                    self.repeats.get_or_insert_with(|| {
+                        format!("{value} is written to {name:?} twice, so nobody can tell which one was read")
+                    });
                 }
                 if **value == self.history.header.initial {
-                    return Err(format!("{value} is written to {name:?}, and is its initial value as well"));
+                    self.repeats.get_or_insert_with(|| {
+                        format!("{value} is written to {name:?}, and is its initial value as well")
+                    });
                 }
             }
             self.parsed.push(micros);
@@ -192,16 +327,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn link(mut self) -> Result<Observed, String> {
+    fn link(mut self, choice: &Choice) -> Result<Observed, String> {
         let operations = &self.history.operations;
         let parsed = std::mem::take(&mut self.parsed);
         // First what took effect: all that succeeded, and what somebody read from.
         let mut taken: Vec<bool> =
             operations.iter().map(|operation| matches!(operation.outcome, Outcome::Ok(_))).collect();
-        for micros in &parsed {
-            for micro in micros {
+        for (index, micros) in parsed.iter().enumerate() {
+            for (place, micro) in micros.iter().enumerate() {
                 let Micro::Read(key, Some(value)) = micro else { continue };
-                let Some(writer) = self.writers.get(&(self.key_ids[*key], *value)) else { continue };
+                let source = self.source((index, place), self.key_ids[*key], value, choice);
+                let Ok(Some(writer)) = source else { continue };
                 taken[writer.operation] |=
                     matches!(operations[writer.operation].outcome, Outcome::Unknown { .. });
             }
@@ -228,7 +364,7 @@ impl<'a> Builder<'a> {
             session.busy_until = operation.returned.map_or(0, |returned| returned.order);
             if taken[index] {
                 let mut transaction = session.place(operation, index, &mut observed.chains, number[index]);
-                self.observe(index, micros, &number, &mut transaction, &mut observed);
+                self.observe(index, micros, choice, &number, &mut transaction, &mut observed);
                 observed.transactions.push(transaction);
             }
         }
@@ -240,6 +376,7 @@ impl<'a> Builder<'a> {
         &self,
         index: usize,
         micros: &[Micro<'a>],
+        choice: &Choice,
         number: &[u32],
         transaction: &mut Transaction,
         observed: &mut Observed,
@@ -249,7 +386,7 @@ impl<'a> Builder<'a> {
             let operations = other.into_iter().chain([index]).map(OperationIndex).collect();
             Some(Reason { operations, minimal: true, links: Vec::new(), words })
         };
-        for micro in micros {
+        for (place, micro) in micros.iter().enumerate() {
             let (name, value) = match micro {
                 Micro::Write(name, value) => {
                     let key = self.key_ids[*name];
@@ -270,7 +407,7 @@ impl<'a> Builder<'a> {
                 }
                 continue;
             }
-            let writer = self.writers.get(&(key, value));
+            let Ok(writer) = self.source((index, place), key, value, choice) else { continue };
             let from = match writer {
                 None if *value == self.history.header.initial => None,
                 None => {

@@ -90,13 +90,15 @@ pub fn json(history: &History, judgement: &Judgement) -> Value {
     })
 }
 
-/// The judgement as a JUnit report: one test case per model that is required. Without a requirement every
-/// model is a case, and one that fails counts as skipped, since nobody asked for it.
+/// The judgement as a JUnit report: one test case per model that is required, an error if it was not decided. Without a
+/// requirement every model is a case, and one that fails counts as skipped, since nobody asked for it.
 pub fn junit(judgement: &Judgement, name: &str, required: &[crate::judge::Consistency]) -> String {
     let mut cases = String::new();
-    let (mut count, mut failures, mut skipped) = (0, 0, 0);
-    let asked = |finding: &&Finding| required.is_empty() || required.contains(&finding.model);
-    for finding in judgement.findings.iter().filter(asked) {
+    let (mut count, mut failures, mut errors, mut skipped) = (0, 0, 0, 0);
+    let all = judgement.findings.iter().map(|finding| (finding.model, finding));
+    let asked = required.iter().filter_map(|model| Some((*model, judgement.of(*model)?)));
+    let cases_of: Vec<_> = if required.is_empty() { all.collect() } else { asked.collect() };
+    for (model, finding) in cases_of {
         count += 1;
         let inside = match &finding.answer {
             Answer::Yes(_) => String::new(),
@@ -112,6 +114,10 @@ pub fn junit(judgement: &Judgement, name: &str, required: &[crate::judge::Consis
                 skipped += 1;
                 format!("<skipped message=\"does not hold: {}\"/>", escaped(&reason.words))
             }
+            Answer::Unknown(why) if !required.is_empty() => {
+                errors += 1;
+                format!("<error message=\"unknown: {}\"/>", escaped(why))
+            }
             Answer::Unknown(why) => {
                 skipped += 1;
                 format!("<skipped message=\"unknown: {}\"/>", escaped(why))
@@ -121,12 +127,12 @@ pub fn junit(judgement: &Judgement, name: &str, required: &[crate::judge::Consis
             cases,
             "  <testcase classname=\"{}\" name=\"{}\">{inside}</testcase>",
             escaped(name),
-            finding.model.name()
+            model.name()
         )
         .expect("memory");
     }
     format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{}\" tests=\"{count}\" failures=\"{failures}\" skipped=\"{skipped}\">\n{cases}</testsuite>\n",
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{}\" tests=\"{count}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\">\n{cases}</testsuite>\n",
         escaped(name)
     )
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use crate::model::{Entry, Etcd, EtcdAnswer, EtcdOp, EtcdState, Held, NEVER, Shortcut};
+use crate::model::{Effect, Entry, Etcd, EtcdAnswer, EtcdOp, EtcdState, Held, NEVER, Shortcut};
 
 /// Attempts to fill a revision, beside one for each operation.
 const ATTEMPTS_MAX: usize = 1 << 20;
@@ -46,6 +46,16 @@ fn changes(op: &EtcdOp, answer: &EtcdAnswer) -> Option<bool> {
         EtcdOp::Get(_) | EtcdOp::Range(..) => Some(false),
         EtcdOp::Put(..) => Some(true),
         EtcdOp::Delete(_) | EtcdOp::Cas(..) => answer.done,
+        EtcdOp::Txn(txn) => {
+            let branch = txn.branch(answer.done?);
+            if branch.iter().any(|op| matches!(op, EtcdOp::Put(..))) {
+                return Some(true);
+            }
+            let mut deletes = branch.iter().enumerate().filter(|(_, op)| matches!(op, EtcdOp::Delete(_)));
+            let found = |at: usize| answer.results.as_ref()?.get(at)?.done;
+            // With deletes alone it depends on whether they found their keys.
+            deletes.try_fold(false, |any, (at, _)| found(at).map(|found| any || found))
+        }
     }
 }
 
@@ -87,7 +97,8 @@ fn few(first: &EtcdState, entries: &[Entry<Etcd>]) -> Option<(Vec<u32>, String)>
                 return Some((vec![other, index], format!("Both say that they made revision {revision}.")));
             }
             made = Some((revision, index));
-            written.extend(write_of(&entry.op).map(|(key, _)| (key, index)));
+            let done = entry.answer.as_ref().and_then(|answer| answer.done);
+            written.extend(writes_of(&entry.op, done).into_iter().map(|(key, _)| (key, index)));
         } else if let Some(found) = shown_otherwise(entries, index, &written) {
             return Some(found);
         }
@@ -95,12 +106,16 @@ fn few(first: &EtcdState, entries: &[Entry<Etcd>]) -> Option<(Vec<u32>, String)>
     None
 }
 
-/// The key that an operation may change, and the value that it may give it.
-fn write_of(op: &EtcdOp) -> Option<(&str, Option<&Value>)> {
+/// A key that is written, and its value; none if it is deleted.
+type Write<'a> = (&'a str, Option<&'a Value>);
+
+/// The keys that an operation may change, and the values that it may give them. `done`: what it answered.
+fn writes_of<'a>(op: &'a EtcdOp, done: Option<bool>) -> Vec<Write<'a>> {
     match op {
-        EtcdOp::Put(key, value) | EtcdOp::Cas(key, _, value) => Some((key, Some(value))),
-        EtcdOp::Delete(key) => Some((key, None)),
-        EtcdOp::Get(_) | EtcdOp::Range(..) => None,
+        EtcdOp::Put(key, value) | EtcdOp::Cas(key, _, value) => vec![(key, Some(value))],
+        EtcdOp::Delete(key) => vec![(key, None)],
+        EtcdOp::Get(_) | EtcdOp::Range(..) => Vec::new(),
+        EtcdOp::Txn(txn) => txn.operations(done).flat_map(|op| writes_of(op, None)).collect(),
     }
 }
 
@@ -120,12 +135,16 @@ fn shown_otherwise(
         let last = written.get(key).copied();
         let (left, at) = last.map_or((None, None), |last| {
             let Entry { op, answer, .. } = &entries[last as usize];
-            (write_of(op).and_then(|(_, value)| value), answer.as_ref().and_then(|answer| answer.revision))
+            let answer = answer.as_ref();
+            let writes = writes_of(op, answer.and_then(|answer| answer.done));
+            let left = writes.into_iter().find(|(written, _)| *written == key);
+            (left.and_then(|(_, value)| value), answer.and_then(|answer| answer.revision))
         });
         let agrees =
             left == value && (value.is_none() || seen.modified.is_none_or(|modified| Some(modified) == at));
-        let explains =
-            |other: &Entry<Etcd>| other.answer.is_none() && write_of(&other.op) == Some((key, value));
+        let explains = |other: &Entry<Etcd>| {
+            other.answer.is_none() && writes_of(&other.op, None).contains(&(key, value))
+        };
         if agrees || entries.iter().any(explains) {
             return None;
         }
@@ -183,8 +202,8 @@ struct Walk<'a> {
 struct Level {
     candidates: Vec<u32>,
     next: usize,
-    /// What its key held before.
-    before: Option<(String, Option<Held>)>,
+    /// What its keys held before; none if it is not made.
+    before: Vec<(String, Option<Held>)>,
 }
 
 impl<'a> Walk<'a> {
@@ -276,7 +295,7 @@ impl<'a> Walk<'a> {
         let mut left = ATTEMPTS_MAX + self.entries.len();
         let mut levels: Vec<Level> = Vec::new();
         while self.state.revision < self.last {
-            levels.push(Level { candidates: self.candidates(), next: 0, before: None });
+            levels.push(Level { candidates: self.candidates(), next: 0, before: Vec::new() });
             while !levels.last_mut().is_none_or(|level| self.advance(level, &mut left)) {
                 levels.pop();
                 if let Some(level) = levels.last_mut() {
@@ -319,10 +338,19 @@ impl<'a> Walk<'a> {
 
     /// Whether nothing shown later says that this operation did not make the revision.
     fn is_not_contradicted(&self, op: &EtcdOp, revision: i64) -> bool {
-        let Some((key, value)) = write_of(op) else { return false };
+        let writes = writes_of(op, None);
         let hinted = self.hints.get(&revision).is_none_or(|(shown_key, shown)| {
-            shown_key.is_none_or(|shown_key| shown_key == key) && value == Some(*shown)
+            let makes = |(key, value): &Write<'_>| {
+                shown_key.is_none_or(|shown_key| shown_key == *key) && *value == Some(*shown)
+            };
+            writes.iter().any(makes)
         });
+        // Which of several keys a transaction writes depends on its comparisons.
+        let key = match writes.as_slice() {
+            [] => return false,
+            [(key, _)] if !matches!(op, EtcdOp::Txn(_)) => *key,
+            _ => return hinted,
+        };
         let shown = self.shown.get(key).map_or(&[][..], Vec::as_slice);
         let after = shown.partition_point(|shown| shown.revision < revision);
         let older =
@@ -336,15 +364,16 @@ impl<'a> Walk<'a> {
             *left -= 1;
             level.next += 1;
             let entry = &self.entries[*candidate as usize];
-            let (change, done) = self.state.effect(&entry.op);
-            let Some((key, held)) = change else { continue };
-            let fits =
-                entry.answer.as_ref().is_none_or(|answer| answer.done.is_none() || answer.done == done);
-            let key = key.to_owned();
-            let before = self.state.set(&key, held);
+            let Effect { changes, done } = self.state.effect(&entry.op);
+            if changes.is_empty() {
+                continue;
+            }
+            let fits = entry.answer.as_ref().is_none_or(|answer| self.state.fits(&entry.op, answer, done));
+            for (key, held) in changes {
+                level.before.push((key.to_owned(), self.state.set(key, held)));
+            }
             self.state.revision += 1;
             self.used[*candidate as usize] = true;
-            level.before = Some((key, before));
             if fits && self.others_fit() {
                 return true;
             }
@@ -354,19 +383,22 @@ impl<'a> Walk<'a> {
     }
 
     fn undo(&mut self, level: &mut Level) {
-        if let Some((key, held)) = level.before.take() {
-            self.state.set(&key, held);
-            self.state.revision -= 1;
-            self.used[level.candidates[level.next - 1] as usize] = false;
+        if level.before.is_empty() {
+            return;
         }
+        for (key, held) in level.before.drain(..).rev() {
+            self.state.set(&key, held);
+        }
+        self.state.revision -= 1;
+        self.used[level.candidates[level.next - 1] as usize] = false;
     }
 
     /// Whether all that was answered at this revision, and made none, fits.
     fn others_fit(&self) -> bool {
         self.others.get(&self.state.revision).into_iter().flatten().all(|index| {
             let Entry { op, answer, .. } = &self.entries[*index as usize];
-            let (change, done) = self.state.effect(op);
-            change.is_none() && answer.as_ref().is_none_or(|answer| self.state.fits(op, answer, done))
+            let Effect { changes, done } = self.state.effect(op);
+            changes.is_empty() && answer.as_ref().is_none_or(|answer| self.state.fits(op, answer, done))
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::answer::Answer;
 use crate::causal::initial_reason;
 use crate::graph::Graph;
 use crate::history::History;
-use crate::infer::{Because, Inferred, Pass, Rules, Writers, pass, reason};
+use crate::infer::{Because, Inferred, Pass, Readers, Rules, Writers, pass, reason};
 use crate::linearizable::Limits;
 use crate::model::NEVER;
 use crate::observed::Observed;
@@ -95,7 +95,7 @@ fn saturate(
     let mut inferred = Inferred::new();
     let moments = if wanted.real_time { real_time(observed) } else { (0, Vec::new()) };
     let (nodes, moments) = (count + moments.0, moments.1);
-    let rules = Rules { arbitration: true, anti_dependency: !wanted.snapshots };
+    let rules = Rules { arbitration: Readers::All, anti_dependency: !wanted.snapshots };
     for _ in 0..PASSES_MAX {
         let edges = observed.causes().chain(moments.iter().copied()).chain(inferred.keys().copied());
         let known = Graph::new(nodes, edges);
@@ -401,11 +401,13 @@ impl Search {
 }
 
 /// The same without sessions: every transaction for itself.
-pub(crate) fn without_sessions(observed: &mut Observed) {
+pub(crate) fn without_sessions(observed: &Observed) -> Observed {
+    let mut observed = observed.clone();
     observed.chains = observed.transactions.len();
     for (index, transaction) in (0..).zip(&mut observed.transactions) {
         (transaction.chain, transaction.place, transaction.previous) = (index, 0, None);
     }
+    observed
 }
 
 /// Read committed, for values written once (Biswas and Enea; AWDIT, PLDI 2025): nobody reads from what failed or was not final, and if a

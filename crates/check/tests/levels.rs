@@ -27,6 +27,17 @@ const KEYS: [&str; 3] = ["x", "y", "z"];
 /// Sessions run transactions of random reads and writes on a store that answers mostly rightly; then some reads are changed to
 /// other values that were written. `append`: writes append to lists.
 fn transactions(random: &mut Random, count: usize, append: bool, single: bool) -> (History, Vec<Txn>) {
+    repeating(random, count, append, single, u64::MAX)
+}
+
+/// The same, where the values written repeat after so many.
+fn repeating(
+    random: &mut Random,
+    count: usize,
+    append: bool,
+    single: bool,
+    values: u64,
+) -> (History, Vec<Txn>) {
     struct Open {
         handle: Handle,
         index: usize,
@@ -57,7 +68,7 @@ fn transactions(random: &mut Random, count: usize, append: bool, single: bool) -
                     let key = random.below(keys as u64) as usize;
                     if random.one_in(2) {
                         next_value += 1;
-                        ops.push(('w', key, json!(next_value)));
+                        ops.push(('w', key, json!(1 + next_value % values)));
                     } else {
                         ops.push(('r', key, Value::Null));
                     }
@@ -236,6 +247,7 @@ fn exists(txns: &[Txn], wanted: Wanted) -> bool {
 struct Tally {
     models: BTreeMap<&'static str, [u64; 2]>,
     open: u64,
+    minimal: u64,
 }
 
 impl Tally {
@@ -258,6 +270,7 @@ impl Tally {
                     "{}",
                     shown(history)
                 );
+                self.minimal += u64::from(reason.minimal);
             }
             // Appends that nobody read have no known order, which may leave snapshot isolation open.
             Answer::Unknown(why) if why.contains("not read") => return self.open += 1,
@@ -267,12 +280,76 @@ impl Tally {
     }
 
     fn check(&self, least: u64) {
-        println!("{} left open", self.open);
+        println!("{} left open, {} minimal", self.open, self.minimal);
         assert!(self.open < 20, "{} left open", self.open);
         for (model, [no, yes]) in &self.models {
             println!("{model}: {yes} yes, {no} no");
             assert!(*yes >= least && *no >= least, "{model}: both verdicts must come up");
         }
+    }
+}
+
+/// Some of the transactions, without what their reads show of the others.
+fn restricted(txns: &[Txn], kept: &[usize], append: bool) -> Vec<Txn> {
+    let wrote = |key: usize, value: &Value| {
+        kept.iter().any(|t| txns[*t].ops.iter().any(|op| op.0 == 'w' && op.1 == key && op.2 == *value))
+    };
+    let part = kept.iter().map(|t| {
+        let mut txn = txns[*t].clone();
+        if append {
+            for (function, key, value) in &mut txn.ops {
+                if let Some(list) = value.as_array_mut().filter(|_| *function == 'r') {
+                    list.retain(|element| wrote(*key, element));
+                }
+            }
+        } else {
+            txn.ops
+                .retain(|(function, key, value)| *function == 'w' || value.is_null() || wrote(*key, value));
+        }
+        txn
+    });
+    part.collect()
+}
+
+/// Whether what was named of a history without this order has none either, and has one without any one of it.
+fn assert_minimal(history: &History, txns: &[Txn], model: Consistency, wanted: Wanted) -> bool {
+    let judgement = judge(history, None, Some(model), &Limits::default(), &mut || false).expect("known");
+    let Answer::No(reason) = &judgement.findings[0].answer else { return false };
+    // What a single read shows by itself is not an order.
+    if !["Each of", "It would", "The last", "No order"].iter().any(|words| reason.words.starts_with(words)) {
+        return false;
+    }
+    let kept: Vec<usize> = reason.operations.iter().map(|index| index.0).collect();
+    let text = || format!("{model}: {}\n{}", shown(history), judgement.findings[0].explanation);
+    assert!(reason.minimal && !reason.links.is_empty(), "{}", text());
+    assert!(!exists(&restricted(txns, &kept, wanted.append), wanted), "{}", text());
+    for left_out in &kept {
+        let fewer: Vec<usize> = kept.iter().copied().filter(|t| t != left_out).collect();
+        assert!(exists(&restricted(txns, &fewer, wanted.append), wanted), "{left_out}: {}", text());
+    }
+    true
+}
+
+#[test]
+fn contradictions_of_transactions_are_minimal() {
+    for append in [false, true] {
+        let mut shown = 0;
+        for seed in 0..3_000 {
+            let random = &mut Random(seed + 150_000);
+            let count = 3 + random.below(4) as usize;
+            let (history, txns) = transactions(random, count, append, false);
+            for (model, sessions, real_time, snapshots) in [
+                (Consistency::StrictSerializable, true, true, false),
+                (Consistency::StrongSessionSerializable, true, false, false),
+                (Consistency::Serializable, false, false, false),
+                (Consistency::StrongSessionSnapshotIsolation, true, false, true),
+            ] {
+                let wanted = Wanted { sessions, real_time, snapshots, append };
+                shown += u64::from(assert_minimal(&history, &txns, model, wanted));
+            }
+        }
+        println!("{shown} contradictions of transactions, append: {append}");
+        assert!(shown > 300, "contradictions must come up, and there were {shown}");
     }
 }
 
@@ -338,15 +415,23 @@ type Bits = u32;
 
 /// The causal order of single reads and writes: for each, what precedes it. `None`: it has a cycle.
 fn causal_pasts(txns: &[Txn]) -> Option<Vec<Bits>> {
+    let mut sources = Vec::new();
+    for txn in txns {
+        let (function, key, value) = &txn.ops[0];
+        let wrote = |other: &Txn| other.ops[0].0 == 'w' && other.ops[0].1 == *key && other.ops[0].2 == *value;
+        let reads = *function == 'r' && !value.is_null();
+        sources.push(if reads { Some(txns.iter().position(wrote)?) } else { None });
+    }
+    closed_pasts(txns, &sources)
+}
+
+/// The same, where it is given from whom each has read.
+fn closed_pasts(txns: &[Txn], sources: &[Option<usize>]) -> Option<Vec<Bits>> {
     let mut past: Vec<Bits> = vec![0; txns.len()];
     for (t, txn) in txns.iter().enumerate() {
         let before = (0..t).filter(|p| txns[*p].session == txn.session && txns[*p].known);
         before.for_each(|p| past[t] |= 1 << p);
-        let (function, key, value) = &txn.ops[0];
-        let wrote = |other: &Txn| other.ops[0].0 == 'w' && other.ops[0].1 == *key && other.ops[0].2 == *value;
-        if *function == 'r' && !value.is_null() {
-            past[t] |= 1 << txns.iter().position(wrote)?;
-        }
+        past[t] |= sources[t].map_or(0, |from| 1 << from);
     }
     for _ in 0..txns.len() {
         for t in 0..txns.len() {
@@ -429,6 +514,74 @@ fn sequential_and_causal_models_are_those_of_brute_force() {
         tally.compare(&history, Consistency::CausalConvergence, convergent);
     }
     tally.check(50);
+}
+
+/// Who wrote what each read returned, in all ways; `None` for the initial value.
+fn all_sources(txns: &[Txn]) -> Vec<Vec<Option<usize>>> {
+    let mut all = vec![Vec::new()];
+    for txn in txns {
+        let (function, key, value) = &txn.ops[0];
+        let wrote = |other: &usize| txns[*other].ops[0] == ('w', *key, value.clone());
+        let from: Vec<Option<usize>> = match *function == 'r' && txn.known && !value.is_null() {
+            true => (0..txns.len()).filter(wrote).map(Some).collect(),
+            false => vec![None],
+        };
+        let longer = all.iter().flat_map(|sources| {
+            let longer = |from: &Option<usize>| [sources.as_slice(), &[*from]].concat();
+            from.iter().map(longer).collect::<Vec<_>>()
+        });
+        all = longer.collect();
+    }
+    all
+}
+
+#[test]
+fn models_where_values_repeat_are_those_of_brute_force() {
+    let mut tally = Tally::default();
+    for seed in 0..4_000 {
+        let random = &mut Random(seed + 90_000);
+        let count = 4 + random.below(4) as usize;
+        let (mut history, txns) = repeating(random, count, false, true, 3);
+        history.header.object = "kv".into();
+        let wanted = Wanted { sessions: true, real_time: false, snapshots: false, append: false };
+        tally.compare(&history, Consistency::Sequential, exists(&txns, wanted));
+        let mut found = [false; 3];
+        for sources in all_sources(&txns) {
+            let kept: Vec<usize> =
+                (0..txns.len()).filter(|t| txns[*t].known || sources.contains(&Some(*t))).collect();
+            let sources: Vec<Option<usize>> = kept
+                .iter()
+                .map(|t| sources[*t].and_then(|from| kept.iter().position(|known| *known == from)))
+                .collect();
+            let kept: Vec<Txn> = kept.iter().map(|t| txns[*t].clone()).collect();
+            let Some(past) = closed_pasts(&kept, &sources) else { continue };
+            let all = |each: &dyn Fn(usize) -> bool| (0..kept.len()).all(each);
+            found[0] |= all(&|t| explains(&kept, &past, past[t] | 1 << t, 1 << t, 0, &Store::new()));
+            found[1] |= all(&|t| {
+                let own = (0..kept.len())
+                    .filter(|o| kept[*o].session == kept[t].session && (past[t] | 1 << t) & 1 << o != 0);
+                let own = own.filter(|o| kept[*o].known).fold(0, |bits: Bits, o| bits | 1 << o);
+                explains(&kept, &past, past[t] | 1 << t, own, 0, &Store::new())
+            });
+            found[2] |= converges(&kept, &past, &mut Vec::new());
+        }
+        tally.compare(&history, Consistency::Causal, found[0]);
+        tally.compare(&history, Consistency::CausalMemory, found[1]);
+        tally.compare(&history, Consistency::CausalConvergence, found[2]);
+    }
+    tally.check(50);
+    let mut tally = Tally::default();
+    for seed in 0..2_000 {
+        let random = &mut Random(seed + 120_000);
+        let count = 2 + random.below(4) as usize;
+        let (history, txns) = repeating(random, count, false, false, 3);
+        let wanted =
+            |sessions, real_time, snapshots| Wanted { sessions, real_time, snapshots, append: false };
+        tally.compare(&history, Consistency::StrictSerializable, exists(&txns, wanted(true, true, false)));
+        tally.compare(&history, Consistency::Serializable, exists(&txns, wanted(false, false, false)));
+        tally.compare(&history, Consistency::SnapshotIsolation, exists(&txns, wanted(false, false, true)));
+    }
+    tally.check(100);
 }
 
 #[test]

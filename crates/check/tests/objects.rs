@@ -2,11 +2,12 @@
 
 mod common;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use common::{Random, brute_force, entries, shown, simulated};
 use serde_json::{Value, json};
 use synod_check::history::{Call, Header, History, Outcome, Reply};
+use synod_check::judge::Object;
 use synod_check::linearizable::{Limits, Verdict, check, verify};
 use synod_check::model::*;
 
@@ -63,6 +64,22 @@ fn corrupt(random: &mut Random, history: &mut History, made_up: &dyn Fn(&mut Ran
         && let Some(revision) = reply.more.get("revision").and_then(Value::as_i64)
     {
         reply.more.insert("revision".into(), (revision + 1 - 2 * random.below(2) as i64).into());
+        return;
+    }
+    if let Outcome::Ok(reply) = &mut history.operations[place].outcome
+        && let Some(Value::Array(results)) = reply.more.get_mut("results")
+    {
+        let at = random.below(results.len() as u64 + 1) as usize;
+        match results.get_mut(at) {
+            Some(Value::Bool(done)) => *done = !*done,
+            Some(Value::Array(items)) => drop(items.pop()),
+            Some(Value::Object(fields)) => drop(fields.insert("value".into(), random.below(7).into())),
+            _ => {
+                // Whether its comparisons held, and so which branch was taken.
+                reply.more.remove("results");
+                reply.value = reply.value.as_ref().and_then(Value::as_bool).map(|held| Value::Bool(!held));
+            }
+        }
         return;
     }
     let value = if random.one_in(2) {
@@ -180,10 +197,25 @@ fn stacks() {
     Campaign {
         model: Sequence::Stack,
         header: Header::new("stack"),
-        seeds: 0..3_000,
+        seeds: 0..16_000,
         call: &|random, number| if random.one_in(2) { Call::new("pop") } else { call("push", number) },
         answer: &|state, call| take(state, state.back(), call),
         made_up: &|random| random.below(8).into(),
+        shortcuts: true,
+        strands: true,
+    }
+    .run();
+}
+
+#[test]
+fn stacks_with_values_that_repeat() {
+    Campaign {
+        model: Sequence::Stack,
+        header: Header::new("stack"),
+        seeds: 0..2_000,
+        call: &|random, _| if random.one_in(2) { Call::new("pop") } else { call("push", random.below(3)) },
+        answer: &|state, call| take(state, state.back(), call),
+        made_up: &|random| random.below(4).into(),
         shortcuts: false,
         strands: true,
     }
@@ -248,22 +280,50 @@ fn sets_with_every_operation() {
     .run();
 }
 
-#[test]
-fn counters() {
+/// Adds what `amount` says; `says` whether an addition's answer is the new sum.
+fn counters(
+    about: &str,
+    seeds: std::ops::Range<u64>,
+    shortcuts: bool,
+    amount: &dyn Fn(&mut Random, usize) -> i64,
+    says: &dyn Fn(&Call) -> bool,
+) {
     let mut campaign = Campaign {
         model: Counter::default(),
         header: Header::new("counter"),
-        seeds: 0..3_000,
-        call: &|random, _| {
-            if random.one_in(2) { Call::new("read") } else { call("add", random.below(3) as i64 - 1) }
+        seeds,
+        call: &|random, number| {
+            if random.one_in(2) { Call::new("read") } else { call("add", amount(random, number)) }
         },
-        answer: &|state, call| if &*call.op == "read" { Reply::value(*state) } else { Reply::none() },
-        made_up: &|random| random.below(4).into(),
-        shortcuts: false,
+        answer: &|state, call| match &call.value {
+            None => Reply::value(*state),
+            Some(added) if says(call) => Reply::value(state + added.as_i64().expect("a number")),
+            Some(_) => Reply::none(),
+        },
+        made_up: &|random| random.below(5).into(),
+        shortcuts,
         strands: false,
     };
-    campaign.header.about = Some("adds and reads".into());
+    campaign.header.about = Some(about.into());
     campaign.run();
+}
+
+#[test]
+fn counters_of_any_steps() {
+    counters("any steps", 0..3_000, false, &|random, _| random.below(3) as i64 - 1, &|_| false);
+}
+
+#[test]
+fn counters_of_equal_steps() {
+    counters("steps of one", 0..10_000, true, &|_, _| 1, &|_| false);
+    counters("steps of minus two", 0..4_000, true, &|_, _| -2, &|_| false);
+    counters("steps of one, with sums", 0..10_000, true, &|_, _| 1, &|_| true);
+}
+
+#[test]
+fn counters_whose_answers_are_all_different() {
+    let powers = |random: &mut Random, number: usize| [1, -1][random.below(2) as usize] * (1 << number);
+    counters("distinct sums", 0..10_000, true, &powers, &|_| true);
 }
 
 #[test]
@@ -326,6 +386,142 @@ fn etcd_with_revisions() {
         strands: false,
     }
     .run();
+}
+
+/// What an operation of a transaction answers, and what it leaves; `all` is what the store holds by then.
+fn txn_result(all: &mut BTreeMap<String, Value>, op: &Value) -> Value {
+    let key = op[1].as_str().expect("a key").to_owned();
+    match op[0].as_str() {
+        Some("put") => {
+            all.insert(key, op[2].clone());
+            Value::Null
+        }
+        Some("delete") => all.remove(&key).is_some().into(),
+        Some("range") => {
+            let items = all.range(key..).map(|(key, value)| json!({"key": key, "value": value}));
+            items.collect()
+        }
+        _ => all.get(&key).map_or(Value::Null, |value| json!({"value": value})),
+    }
+}
+
+#[test]
+fn etcd_with_transactions() {
+    let ops = |random: &mut Random, number: usize| -> Value {
+        match random.below(6) {
+            0 => json!([["put", "x", number], ["get", "x"]]),
+            1 => json!([["get", "y"], ["put", "y", number], ["delete", "x"]]),
+            2 => json!([["delete", "y"]]),
+            3 => json!([["get", "x"], ["range", "x", "z"]]),
+            4 => json!([["put", "x", number], ["put", "y", number], ["range", "x", "z"]]),
+            _ => json!([]),
+        }
+    };
+    Campaign {
+        model: Etcd::of(&synod_check::history::Recorder::new(Header::new("etcd")).finish()),
+        header: Header::new("etcd"),
+        seeds: 0..16_000,
+        call: &|random, number| {
+            let key = ["x", "y"][random.below(2) as usize];
+            match random.below(5) {
+                0 => Call::get(key),
+                1 => Call::put(key, number),
+                _ => {
+                    let compare = match random.below(4) {
+                        0 => json!([[key, "value", "=", random.below(6)]]),
+                        1 => json!([["x", "version", "<", random.below(3)], ["y", "create", "=", 0]]),
+                        2 => json!([[key, "mod", ">", 1 + random.below(4)]]),
+                        _ => json!([[key, "value", "!=", number]]),
+                    };
+                    let (then, otherwise) = (ops(random, number), ops(random, number));
+                    let more = [("compare", compare), ("then", then), ("else", otherwise)];
+                    let more = more.into_iter().map(|(name, value)| (name.to_owned(), value));
+                    Call { more: more.collect(), ..Call::new("txn") }
+                }
+            }
+        },
+        answer: &|state, call| {
+            let mut all: BTreeMap<String, Value> =
+                state.keys.iter().map(|(key, held)| (key.clone(), held.value.clone())).collect();
+            let (mut reply, changed) = match &*call.op {
+                "get" => (
+                    Reply::value(all.get(call.key.as_deref().expect("a key")).cloned().unwrap_or_default()),
+                    false,
+                ),
+                "put" => (Reply::value("done"), true),
+                _ => {
+                    let holds = |comparison: &Value| {
+                        let held = state.keys.get(comparison[0].as_str().expect("a key"));
+                        let of = |number: fn(&Held) -> i64| held.map_or(0, number);
+                        let operand = comparison[3].as_i64().expect("a number");
+                        match comparison[1].as_str() {
+                            Some("version") => of(|held| held.version) < operand,
+                            Some("create") => of(|held| held.create) == operand,
+                            Some("mod") => of(|held| held.modified) > operand,
+                            _ => held
+                                .is_some_and(|held| (held.value == comparison[3]) == (comparison[2] == "=")),
+                        }
+                    };
+                    let held = call.more["compare"].as_array().expect("an array").iter().all(holds);
+                    let branch = call.more[if held { "then" } else { "else" }].as_array().expect("an array");
+                    let before = all.clone();
+                    let results: Value = branch.iter().map(|op| txn_result(&mut all, op)).collect();
+                    let puts = branch.iter().any(|op| op[0] == "put");
+                    let mut reply = Reply::value(held);
+                    reply.more.insert("results".into(), results);
+                    (reply, puts || before != all)
+                }
+            };
+            reply.more.insert("revision".into(), (state.revision + i64::from(changed)).into());
+            reply
+        },
+        made_up: &|random| if random.one_in(3) { random.one_in(2).into() } else { random.below(7).into() },
+        shortcuts: true,
+        strands: false,
+    }
+    .run();
+}
+
+#[test]
+fn what_a_transaction_wrote_is_shown_by_all_of_its_keys() {
+    let texts = |results: &str, seen: &str| {
+        let txn = r#""op":"txn","compare":[["x","version","=",0]],"then":[["put","x","1"],["put","y","2"],["get","x"]]"#;
+        format!(
+            r#"{{"synod-history":1,"object":""}}
+{{"event":"invoke","id":0,"client":"a",{txn}}}
+{{"event":"ok","id":0,"value":true,"revision":2{results}}}
+{{"event":"invoke","id":1,"client":"a","op":"get","key":"y"}}
+{{"event":"ok","id":1,"revision":2,{seen}}}
+"#
+        )
+    };
+    let results = |read: &str| format!(r#","results":[null,null,{{"value":{read}}}]"#);
+    for (results, seen, holds) in [
+        (results("\"1\""), r#""value":"2","mod":2,"version":1"#, true),
+        (String::new(), r#""value":"2","create":2"#, true),
+        (results("\"0\""), r#""value":"2","mod":2,"version":1"#, false),
+        (String::new(), r#""value":"1""#, false),
+        (String::new(), r#""value":"2","version":2"#, false),
+    ] {
+        let text = texts(&results, seen);
+        let history = History::read(text.as_bytes(), synod_check::ReadLimits::default()).expect("a history");
+        assert_eq!(Object::of(&history), Object::Etcd);
+        let report = check(&Etcd::of(&history), &history, &Limits::default(), &mut || false);
+        assert_eq!(report.expect("etcd").verdict.is_yes(), holds, "{text}");
+    }
+    for (bad, words) in [
+        (r#""then":[["put","x","1"],["delete","x"]]"#, "is written twice"),
+        (r#""compare":[["x","valu","=",1]]"#, "expected [key, "),
+        (r#""then":[["increment","x"]]"#, "expected [\"get\", key]"),
+        (r#""compare":[["x","value","<",1]]"#, "only texts are less"),
+    ] {
+        let text = format!(
+            "{{\"synod-history\":1,\"object\":\"etcd\"}}\n{{\"event\":\"invoke\",\"id\":0,\"client\":\"a\",\"op\":\"txn\",{bad}}}\n"
+        );
+        let history = History::read(text.as_bytes(), synod_check::ReadLimits::default()).expect("a history");
+        let error = check(&Etcd::of(&history), &history, &Limits::default(), &mut || false).expect_err(&text);
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }
 
 #[test]

@@ -10,14 +10,24 @@ use synod_mutants::raft as bugs;
 use synod_protocols::log::ReplicatedLog;
 use synod_sim::{Failure, Fault, NoTrace, Span, Swarm, run_with, swarm};
 
-/// Runs seeds until one breaks a promise of safety.
-fn find<P: ReplicatedLog>(name: &str, nodes: u8, only: Option<Fault>, seeds_max: u64) {
+/// Which kind of promise a mistake breaks.
+enum Broken {
+    Safety,
+    Progress,
+}
+
+/// Runs seeds until one breaks a promise of that kind.
+fn find<P: ReplicatedLog>(name: &str, broken: Broken, nodes: u8, only: Option<Fault>, seeds_max: u64) {
     let common = Swarm { nodes, only, until: Span::secs(4), ..Swarm::default() };
     let began = Instant::now();
     for seed in 0..seeds_max {
         let outcome = run_with::<P>(&swarm(seed, &common), &mut NoTrace);
-        if !outcome.verdict.safe {
-            let failure = Failure::of(&common, &outcome).expect("it is not safe");
+        let is_found = match broken {
+            Broken::Safety => !outcome.verdict.safe,
+            Broken::Progress => outcome.verdict.safe && outcome.verdict.live == Some(false),
+        };
+        if is_found {
+            let failure = Failure::of(&common, &outcome).expect("a promise is broken");
             let seconds = began.elapsed().as_secs_f64();
             return println!("{name}: found after {} seeds, {seconds:.2} s: {failure}", seed + 1);
         }
@@ -29,7 +39,7 @@ macro_rules! planted {
     ($($test:ident: $bug:ident, $nodes:literal, $only:expr, $seeds_max:literal;)*) => {
         $(#[test]
         fn $test() {
-            find::<bugs::$bug::Raft>(stringify!($bug), $nodes, $only, $seeds_max);
+            find::<bugs::$bug::Raft>(stringify!($bug), Broken::Safety, $nodes, $only, $seeds_max);
         })*
     };
 }
@@ -44,4 +54,15 @@ planted! {
     a_leader_that_does_not_wait_for_its_own_disk_is_found: own_disk_not_awaited, 5, None, 400;
     a_log_truncated_by_a_stale_append_is_found: stale_append_truncates, 5, None, 1500;
     a_voter_that_does_not_compare_logs_is_found: short_log_elected, 5, None, 400;
+}
+
+#[test]
+fn a_voter_that_does_not_offer_its_longer_log_stalls_a_constrained_election() {
+    find::<bugs::longer_log_not_offered::Raft>(
+        "longer_log_not_offered",
+        Broken::Progress,
+        5,
+        Some(Fault::Constrained),
+        40,
+    );
 }

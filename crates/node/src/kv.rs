@@ -82,6 +82,8 @@ pub struct KvMachine<M> {
     own: Bytes,
     /// The last key that was staged.
     staged: Option<Bytes>,
+    /// Where the metadata stands in the map: every commit writes there.
+    metadata_key: Bytes,
 }
 
 impl<M: OrderedMap> KvMachine<M> {
@@ -90,7 +92,8 @@ impl<M: OrderedMap> KvMachine<M> {
     /// # Errors
     /// The map's, and where the map holds something else.
     pub fn open(map: M) -> Result<Self, Error<M::Error>> {
-        Ok(KvMachine { store: Store::open(map)?, own: Bytes::new(), staged: None })
+        let metadata_key = Store::<M>::node_map_key(METADATA_KEY);
+        Ok(KvMachine { store: Store::open(map)?, own: Bytes::new(), staged: None, metadata_key })
     }
 
     /// The store, as applied.
@@ -158,7 +161,7 @@ where
     }
 
     fn commit(&mut self, stored: Stored) -> Result<(), Self::Error> {
-        self.store.node_put(METADATA_KEY, stored.replicated);
+        self.store.node_put_at(self.metadata_key.clone(), stored.replicated);
         if self.own != stored.own {
             self.store.node_put(OWN_KEY, stored.own.clone());
             self.own = stored.own;
@@ -222,7 +225,7 @@ where
         self.staged = None;
         self.own = stored.own.clone();
         let mut writes = WriteBatch::default();
-        writes.put(Store::<M>::node_map_key(METADATA_KEY), stored.replicated);
+        writes.put(self.metadata_key.clone(), stored.replicated);
         writes.put(Store::<M>::node_map_key(OWN_KEY), stored.own);
         self.store.replace(|map| map.install(writes))
     }

@@ -5,7 +5,6 @@
 //! snapshot. The member's *own* says where its log begins, which is nobody else's business.
 
 use crate::disk::SegmentId;
-use crate::machine::Stored;
 use crate::sessions::Sessions;
 use bytes::Bytes;
 use synod_protocols::log::{Epoch, Index, SnapshotPoint};
@@ -34,13 +33,28 @@ impl Metadata {
         SnapshotPoint { index: self.applied, epoch: self.epoch, membership: self.membership.clone() }
     }
 
+    /// Becomes a copy of `other`, and keeps its memory.
+    pub(crate) fn copy(&mut self, other: &Metadata) {
+        (self.applied, self.epoch) = (other.applied, other.epoch);
+        self.membership.clone_from(&other.membership);
+        self.sessions.copy(&other.sessions);
+    }
+
     /// The encoding, which `docs/formats.md` documents.
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(32 + self.membership.len() + self.sessions.encoded_len_max());
-        out.push(METADATA_VERSION);
-        encode_point(&self.point(), &mut out);
-        self.sessions.encode(&mut out);
+        let mut out = Vec::new();
+        self.encode_to(&mut out);
         out.into()
+    }
+
+    /// Appends the encoding.
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
+        out.reserve(32 + self.membership.len() + self.sessions.encoded_len_max());
+        out.push(METADATA_VERSION);
+        put_varint(out, self.applied.0);
+        put_varint(out, self.epoch.0);
+        put_bytes(out, &self.membership);
+        self.sessions.encode(out);
     }
 
     /// Reads it back.
@@ -101,11 +115,6 @@ impl LogStart {
         check_end(&reader)?;
         Ok(LogStart { base, first })
     }
-}
-
-/// Both parts as a state machine stores them.
-pub(crate) fn stored(metadata: &Metadata, start: &LogStart) -> Stored {
-    Stored { replicated: metadata.encode(), own: start.encode() }
 }
 
 pub(crate) fn encode_point(point: &SnapshotPoint, out: &mut Vec<u8>) {

@@ -87,8 +87,9 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     process: P,
     machine: S,
     metadata: Metadata,
-    /// Where the log begins.
+    /// Where the log begins, and that encoded, because it is stored with every commit and hardly ever changes.
     start: LogStart,
+    start_encoded: Bytes,
     /// What the machine's last commit covers.
     stored: Index,
     /// The metadata of that commit: what a view of the machine covers.
@@ -107,6 +108,7 @@ pub struct Node<P: ReplicatedLog, S: StateMachine> {
     asks: Asks,
     /// Reused from step to step.
     effects: Effects<P>,
+    scratch: Vec<u8>,
 
     incarnation: Incarnation,
     /// The frame that says that this life began.
@@ -183,6 +185,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             committed: metadata.clone(),
             delivered: metadata.applied,
             metadata,
+            start_encoded: start.encode(),
             start,
             compaction: None,
             serving: Serving::new(),
@@ -193,6 +196,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             returns: VecDeque::new(),
             asks: Asks::default(),
             effects,
+            scratch: Vec::new(),
             incarnation,
             outgoing: Outgoing::new(config.id, incarnation),
             reads: Reads::new(),
@@ -291,13 +295,24 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         let reads = if self.reads.has_queued() { self.read_at } else { None };
         let resend = if self.outgoing.is_outstanding() { self.resend_at } else { None };
         let fetch = self.fetch.as_ref().map(|fetch| fetch.retry_at);
-        let clients = [self.outgoing.deadline(), self.reads.deadline(), sends, reads, resend];
-        let own = [self.process.deadline(), self.mark_at, self.full_until];
-        let others = [self.changes.deadline(), self.serving.deadline(), fetch];
+        // One after the other, because hosts ask after every input.
         let never = Time(u64::MAX);
-        let earlier = |one: Time, other: &Option<Time>| one.min(other.unwrap_or(never));
-        let earliest =
-            [&clients[..], &own, &others].iter().fold(never, |at, times| times.iter().fold(at, earlier));
+        let mut earliest = self.process.deadline().unwrap_or(never);
+        let mut at_the_latest = |other: Option<Time>| {
+            if let Some(other) = other {
+                earliest = earliest.min(other);
+            }
+        };
+        at_the_latest(self.outgoing.deadline());
+        at_the_latest(self.reads.deadline());
+        at_the_latest(sends);
+        at_the_latest(reads);
+        at_the_latest(resend);
+        at_the_latest(self.mark_at);
+        at_the_latest(self.full_until);
+        at_the_latest(self.changes.deadline());
+        at_the_latest(self.serving.deadline());
+        at_the_latest(fetch);
         (earliest < never).then_some(earliest)
     }
 
@@ -359,12 +374,11 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         if self.effects.is_empty() {
             return;
         }
-        let mut effects = std::mem::take(&mut self.effects);
-        if !effects.records.is_empty() {
-            self.writer.push_records::<P>(&mut effects.records);
+        if !self.effects.records.is_empty() {
+            self.writer.push_records::<P>(&mut self.effects.records);
         }
         let (emitted, durable) = (self.writer.last_sequence(), self.writer.durable());
-        for send in effects.sends.drain(..) {
+        for send in self.effects.sends.drain(..) {
             if send.to == self.id {
                 if let Some(message) = self.held.give_back(send.message, emitted, durable) {
                     self.returns.push_back(Step::Message { from: self.id, message });
@@ -376,7 +390,13 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                 out.sends.push(PeerSend { to: send.to, message, early: emitted > durable });
             }
         }
-        for emit in effects.events.drain(..) {
+        if self.effects.events.is_empty() && self.effects.asks.is_empty() {
+            return;
+        }
+        // Taken out, because what they cause may be steps of their own.
+        let mut events = std::mem::take(&mut self.effects.events);
+        let mut asks = std::mem::take(&mut self.effects.asks);
+        for emit in events.drain(..) {
             if let LogEvent::Committed { entries } = &emit.event {
                 self.delivered = entries.last().map_or(self.delivered, |last| last.index.max(self.delivered));
             }
@@ -384,13 +404,14 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
                 self.on_event(now, event, out);
             }
         }
-        for ask in effects.asks.drain(..) {
+        for ask in asks.drain(..) {
             match ask {
                 LogAsk::Entries { from, to, bytes_max } => self.begin_ask(Ask { from, to, bytes_max }, out),
                 LogAsk::Snapshot { from, index } => self.begin_fetch(now, from, index, out),
             }
         }
-        self.effects = effects;
+        self.effects.events = events;
+        self.effects.asks = asks;
     }
 
     fn on_event(&mut self, now: Time, event: LogEvent, out: &mut Outbox<P, S>) {
@@ -411,7 +432,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
 
     fn on_committed(&mut self, now: Time, mut entries: Vec<CommittedEntry>, out: &mut Outbox<P, S>) {
         // What waited for the disk while a snapshot that holds it was installed.
-        entries.drain(..entries.partition_point(|entry| entry.index <= self.metadata.applied));
+        if entries.first().is_some_and(|first| first.index <= self.metadata.applied) {
+            entries.drain(..entries.partition_point(|entry| entry.index <= self.metadata.applied));
+        }
         if entries.is_empty() {
             return;
         }

@@ -40,7 +40,7 @@ pub fn seal(sender: Sender, command: &[u8]) -> Bytes {
 /// # Errors
 /// Bytes that [`seal`] did not write.
 pub fn open(envelope: Bytes) -> Result<(Sender, Bytes), DecodeError> {
-    let mut reader = Reader::new(envelope.clone());
+    let mut reader = Reader::new(envelope);
     match reader.byte("an envelope's version")? {
         ENVELOPE_VERSION => {}
         other => {
@@ -50,8 +50,7 @@ pub fn open(envelope: Bytes) -> Result<(Sender, Bytes), DecodeError> {
     let member = NodeId(reader.varint("an envelope's member")?);
     let incarnation = Incarnation(reader.varint("an envelope's incarnation")?);
     let sequence = reader.varint("an envelope's sequence number")?;
-    let command = envelope.slice(envelope.len() - reader.remaining()..);
-    Ok((Sender { member, incarnation, sequence }, command))
+    Ok((Sender { member, incarnation, sequence }, reader.into_rest()))
 }
 
 /// What becomes of a committed command.
@@ -104,6 +103,11 @@ impl Sessions {
         *incarnation = sender.incarnation;
         *last = sender.sequence;
         Verdict::Apply
+    }
+
+    /// Becomes a copy of `other`, and keeps its memory.
+    pub(crate) fn copy(&mut self, other: &Sessions) {
+        self.lines.clone_from(&other.lines);
     }
 
     /// More bytes than [`Sessions::encode`] writes.

@@ -20,6 +20,8 @@ use synod_protocols::log::{Index, ReplicatedLog, SnapshotPoint, Ticket};
 
 /// A frame that has grown to this many bytes takes no further steps. One step may make a larger one.
 const FRAME_BYTES_TARGET: usize = 64 << 10;
+/// What a batch has room for before it grows.
+const BATCH_BYTES_USUAL: usize = 1024;
 
 /// A frame that waits to be written. Its body stands in its batch.
 #[derive(Debug)]
@@ -42,10 +44,12 @@ struct Batch {
 }
 
 impl Batch {
-    fn new() -> Batch {
-        let mut bytes = Vec::with_capacity(1024);
+    /// An empty batch in the memory of an earlier one's frames.
+    fn new(mut frames: Vec<Waiting>) -> Batch {
+        frames.clear();
+        let mut bytes = Vec::with_capacity(BATCH_BYTES_USUAL);
         bytes.resize(SEGMENT_HEADER_BYTES, 0);
-        Batch { bytes, frames: Vec::new(), open: false }
+        Batch { bytes, frames, open: false }
     }
 }
 
@@ -78,6 +82,8 @@ pub(crate) struct Writer {
     /// The segment being written: its number, first free offset and length in bytes.
     open: Option<(SegmentId, u64, u64)>,
     batches: VecDeque<Batch>,
+    /// Memory for the frames of the next batch.
+    spare: Vec<Waiting>,
     in_flight: Option<InFlight>,
     next_sequence: u64,
     durable: u64,
@@ -109,6 +115,7 @@ impl Writer {
             batch_bytes_max,
             open: end.open,
             batches: VecDeque::new(),
+            spare: Vec::new(),
             in_flight: None,
             next_sequence: end.next_sequence,
             durable: end.next_sequence - 1,
@@ -163,7 +170,7 @@ impl Writer {
             batch.frames.pop();
             self.next_sequence -= 1;
         }
-        self.batches.push_back(Batch::new());
+        self.batches.push_back(Batch::new(Vec::new()));
         self.batch_with_open_frame().bytes.extend_from_slice(&tail);
     }
 
@@ -206,7 +213,7 @@ impl Writer {
     fn batch_with_open_frame(&mut self) -> &mut Batch {
         let is_full = |batch: &Batch| batch.bytes.len() >= self.batch_bytes_max;
         if self.batches.back().is_none_or(is_full) {
-            self.batches.push_back(Batch::new());
+            self.batches.push_back(Batch::new(std::mem::take(&mut self.spare)));
         }
         let batch = self.batches.back_mut().expect("just made sure");
         let is_full =
@@ -268,6 +275,7 @@ impl Writer {
             self.segments.add(&at, frame.kind == FrameKind::Restated);
             self.positions.add(at);
         }
+        self.spare = frames;
         self.waiting_first =
             self.batches.iter().flat_map(|batch| &batch.frames).filter_map(|frame| Some(frame.span?.0)).min();
         self.open = Some((segment, offset + frames_len, len));

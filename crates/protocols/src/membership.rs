@@ -28,6 +28,10 @@ enum Half {
     New,
 }
 
+/// Voters whose values are put in order to find what a quorum has reached; with more than that, which nobody
+/// should have, every one is compared with every other.
+const VOTERS_SORTED_MAX: usize = 16;
+
 impl Configuration {
     /// The founding members.
     pub fn founding(members: &[NodeId]) -> Configuration {
@@ -61,6 +65,11 @@ impl Configuration {
 
     /// What it does there, if it is a member.
     pub fn part(&self, id: NodeId) -> Option<MemberPart> {
+        // Members are mostly numbered from 1 without a gap: then the number says where it stands.
+        let usual = usize::try_from(id.0.wrapping_sub(1)).ok().and_then(|at| self.members.get(at));
+        if let Some(member) = usual.filter(|member| member.id == id) {
+            return Some(member.part);
+        }
         let found = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
         Some(self.members[found].part)
     }
@@ -97,17 +106,39 @@ impl Configuration {
     }
 
     /// The largest value that a quorum has reached; nothing for a member counts as less than any
-    /// value. Quadratic in the few voters there are, and free of memory.
+    /// value. Free of memory.
     pub fn reached<T: Ord + Copy>(&self, value: impl Fn(NodeId) -> Option<T>) -> Option<T> {
-        let reached = |half| {
-            let voters = self.half(half);
-            let majority = voters.clone().count() / 2 + 1;
-            let at_least = |least: &Option<T>| voters.clone().filter(|id| value(*id) >= *least).count();
-            let values = voters.clone().map(&value);
-            values.filter(|least| at_least(least) >= majority).max().flatten()
-        };
-        let new = reached(Half::New)?;
-        if self.is_joint() { reached(Half::Old).map(|old| old.min(new)) } else { Some(new) }
+        let new = self.reached_in(Half::New, &value)?;
+        if self.is_joint() { self.reached_in(Half::Old, &value).map(|old| old.min(new)) } else { Some(new) }
+    }
+
+    /// In descending order it is the value at which a majority is complete.
+    fn reached_in<T: Ord + Copy>(&self, half: Half, value: &impl Fn(NodeId) -> Option<T>) -> Option<T> {
+        let mut values = [None; VOTERS_SORTED_MAX];
+        let mut count = 0;
+        for id in self.half(half) {
+            if count == VOTERS_SORTED_MAX {
+                return self.reached_by_many(half, value);
+            }
+            let own = value(id);
+            let mut place = count;
+            while place > 0 && values[place - 1] < own {
+                values[place] = values[place - 1];
+                place -= 1;
+            }
+            values[place] = own;
+            count += 1;
+        }
+        values[count / 2]
+    }
+
+    /// The same by comparing every voter's value with every other's.
+    fn reached_by_many<T: Ord + Copy>(&self, half: Half, value: &impl Fn(NodeId) -> Option<T>) -> Option<T> {
+        let voters = self.half(half);
+        let majority = voters.clone().count() / 2 + 1;
+        let at_least = |least: &Option<T>| voters.clone().filter(|id| value(*id) >= *least).count();
+        let values = voters.clone().map(value);
+        values.filter(|least| at_least(least) >= majority).max().flatten()
     }
 
     /// Whether the members for which it holds are a quorum.
@@ -394,6 +425,19 @@ mod tests {
         assert_eq!(four.reached(values(&[1, 2, 3, 4])), Some(2));
         let one = Configuration::founding(&ids(&[1]));
         assert_eq!(one.reached(values(&[8])), Some(8));
+    }
+
+    #[test]
+    fn both_ways_to_find_what_a_quorum_reached_agree() {
+        let mut rng = crate::rng::Rng::new(7);
+        for round in 0..2000 {
+            let count = 1 + rng.below(VOTERS_SORTED_MAX as u64 + 3);
+            let config = Configuration::founding(&(1..=count).map(NodeId).collect::<Vec<_>>());
+            let values: Vec<_> = (0..count).map(|_| (!rng.chance(1, 4)).then(|| rng.below(6))).collect();
+            let value = |id: NodeId| values[id.0 as usize - 1];
+            let slow = config.reached_by_many(Half::New, &value);
+            assert_eq!(config.reached(value), slow, "round {round}: {values:?}");
+        }
     }
 
     #[test]

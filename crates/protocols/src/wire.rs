@@ -8,7 +8,7 @@
 use crate::types::NodeId;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use core::fmt;
 
 /// Why bytes are not what they were expected to be.
@@ -93,12 +93,16 @@ impl Reader {
         self.input.len()
     }
 
+    /// What was not read.
+    pub fn into_rest(self) -> Bytes {
+        self.input
+    }
+
     /// One byte.
     pub fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
-        if self.input.is_empty() {
-            return Err(DecodeError::Short { what });
-        }
-        Ok(self.input.split_to(1)[0])
+        let byte = *self.input.first().ok_or(DecodeError::Short { what })?;
+        self.input.advance(1);
+        Ok(byte)
     }
 
     /// A varint; encodings longer than ten bytes or beyond 64 bits are refused.
@@ -111,7 +115,8 @@ impl Reader {
             }
             value |= bits << (7 * i);
             if byte & 0x80 == 0 {
-                self.input = self.input.slice(i + 1..);
+                // In place: a slice would count one more owner of the memory, and one less.
+                self.input.advance(i + 1);
                 return Ok(value);
             }
         }
@@ -156,6 +161,7 @@ impl Reader {
 }
 
 /// Appends a varint.
+#[inline]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

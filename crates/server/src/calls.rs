@@ -1,20 +1,23 @@
 //! Calls that wait for the node's answer, and how answers become responses.
 
 use crate::config::Config;
+use crate::engine::FileMap;
 use crate::grpc::{self, Responder};
-use crate::member::Machine;
-use crate::members::change_refusal;
+use crate::members::{MemberInfo, change_refusal};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use synod_node::kv::Answer;
-use synod_node::{ClientError, ClusterId, NodeStatus, Outcome, Reply};
+use synod_node::{ClientError, ClusterId, KvMachine, NodeStatus, Outcome, Reply};
 use synod_protocols::log::{Member, Ticket};
 use synod_protocols::{NodeId, Time};
 use synod_store::proto::etcdserverpb::{
-    Member as MemberInfo, MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
+    Member as EtcdMember, MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
     MoveLeaderResponse, ResponseHeader,
 };
 use synod_store::{Code, Refusal, Revision};
+
+/// The store, on files.
+pub(crate) type Machine = KvMachine<FileMap>;
 
 /// Calls under way, by the ticket that the node returns with its answer.
 pub(crate) struct Calls {
@@ -155,7 +158,8 @@ impl Calls {
             Outcome::Changed { added, members } => {
                 let mut its_header = ResponseHeader { revision: revision.0, ..ResponseHeader::default() };
                 header(&mut its_header);
-                return answer_changed(call, Some(its_header), added, infos(&members));
+                let members = infos(&members).into_iter().map(Into::into).collect();
+                return answer_changed(call, Some(its_header), added, members);
             }
             Outcome::Applied { response: Err(refusal), .. }
             | Outcome::Answered { answer: Err(refusal), .. } => {
@@ -182,7 +186,7 @@ impl Calls {
     }
 }
 
-fn answer_changed(call: Call, header: Option<ResponseHeader>, added: NodeId, members: Vec<MemberInfo>) {
+fn answer_changed(call: Call, header: Option<ResponseHeader>, added: NodeId, members: Vec<EtcdMember>) {
     match call.asked {
         Asked::Data | Asked::MemberList => call.responder.answer(&MemberListResponse { header, members }),
         Asked::MemberAdd => {

@@ -4,8 +4,8 @@
 //! message has the same name `m` in its sender's `send` and its receiver's `recv`. Without a watcher nothing is
 //! composed; a watcher that does not keep up is let go.
 
-use crate::member::Machine;
 use crate::peers::{Link, LinkFault};
+use crate::service::Service;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -13,7 +13,6 @@ use std::time::Duration;
 use synod_node::{Node, PeerSend, sessions};
 use synod_protocols::log::{CommittedEntry, LogStatus, Payload, ReplicatedLog, Role};
 use synod_protocols::{Describe, NodeId, Time};
-use synod_store::Command;
 use tokio::sync::mpsc;
 
 /// Watchers at most.
@@ -27,8 +26,6 @@ const SHOWN_EVERY: Duration = Duration::from_millis(50);
 const STATE_EVERY: Duration = Duration::from_millis(50);
 /// Entries at the log's end that a state shows.
 const ENTRIES_SHOWN: u64 = 12;
-/// Characters of a key that an entry's label shows.
-const KEY_CHARS_SHOWN: usize = 24;
 
 /// The watchers of one member, and what they have seen.
 pub(crate) struct Events {
@@ -173,7 +170,7 @@ impl Events {
     }
 
     /// Shows the state if it is time to.
-    pub(crate) fn state<P: ReplicatedLog>(&mut self, now: Time, node: &Node<P, Machine>) {
+    pub(crate) fn state<P: ReplicatedLog, S: Service>(&mut self, now: Time, node: &Node<P, S::Machine>) {
         if !self.watched() {
             return;
         }
@@ -196,17 +193,22 @@ impl Events {
         if let Some((from, to)) = self.committed.take() {
             self.emit(now, json!({"k": "commit", "n": self.me.to_string(), "from": from, "to": to}));
         }
-        let state = self.describe(now, node, &status);
+        let state = self.describe::<P, S>(now, node, &status);
         self.emit(now, json!({"k": "state", "n": self.me.to_string(), "s": state}));
     }
 
-    fn describe<P: ReplicatedLog>(&self, now: Time, node: &Node<P, Machine>, status: &LogStatus) -> Value {
+    fn describe<P: ReplicatedLog, S: Service>(
+        &self,
+        now: Time,
+        node: &Node<P, S::Machine>,
+        status: &LogStatus,
+    ) -> Value {
         let name = |id: Option<NodeId>| id.map(|id| id.to_string());
         let first = status.last.0.saturating_sub(ENTRIES_SHOWN - 1).max(1);
         let entries: Vec<Value> = (first..=status.last.0)
             .filter_map(|index| {
                 let (epoch, payload) = node.process().entry(synod_protocols::log::Index(index))?;
-                Some(json!([index, epoch.0, label(payload)]))
+                Some(json!([index, epoch.0, label::<S>(payload)]))
             })
             .collect();
         let members: Vec<Value> = node
@@ -253,29 +255,12 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 }
 
 /// What an entry holds, in a few words.
-fn label(payload: &Payload) -> String {
+fn label<S: Service>(payload: &Payload) -> String {
     let envelope = match payload {
         Payload::Noop => return "noop".to_owned(),
         Payload::Membership(_) => return "members".to_owned(),
         Payload::Command(envelope) => envelope,
     };
-    let command =
-        sessions::open(envelope.clone()).ok().and_then(|(_, command)| Command::decode(command).ok());
-    match command {
-        Some(Command::Put(put)) => format!("put {}", shorten(&put.key)),
-        Some(Command::DeleteRange(delete)) => format!("del {}", shorten(&delete.key)),
-        Some(Command::Txn(txn)) => format!("txn of {}", txn.success.len().max(txn.failure.len())),
-        Some(Command::Compact(compaction)) => format!("compact {}", compaction.revision),
-        None => format!("{} bytes", envelope.len()),
-    }
-}
-
-fn shorten(key: &[u8]) -> String {
-    let text = String::from_utf8_lossy(key);
-    let mut short: String =
-        text.chars().take(KEY_CHARS_SHOWN).map(|c| if c.is_control() { '\u{b7}' } else { c }).collect();
-    if text.chars().count() > KEY_CHARS_SHOWN {
-        short.push('\u{2026}');
-    }
-    short
+    let command = sessions::open(envelope.clone()).ok();
+    command.and_then(|(_, command)| S::label(command)).unwrap_or_else(|| format!("{} bytes", envelope.len()))
 }

@@ -31,21 +31,30 @@ mod clock;
 mod config;
 mod directory;
 mod disk;
+mod embed;
 mod engine;
 mod error;
 mod events;
 mod frame;
 mod grpc;
 mod http1;
+mod life;
 mod member;
 mod members;
 mod peers;
 mod recorder;
 mod server;
+mod service;
 
 pub use config::{
     CLUSTER_NAME_BYTES_MAX, Config, MEMBERS_MAX, MemberAddress, PROTOCOLS, REQUEST_BYTES_MAX_MAX, Start,
     parse_duration, parse_size,
 };
+pub use embed::{
+    Builder, Handle, Pending, Replica, RequestError, SNAPSHOT_BYTES_MAX, Standing, StateMachine, Watch,
+};
 pub use error::Error;
+pub use members::MemberInfo;
 pub use server::{Server, Stop};
+pub use synod_protocols::NodeId;
+pub use synod_protocols::log::{Epoch, Index, MemberPart, Role};

@@ -10,25 +10,25 @@ use crate::calls::Calls;
 use crate::clock;
 use crate::config::Config;
 use crate::disk::DiskThread;
-use crate::engine::FileMap;
 use crate::error::Error;
 use crate::events::Events;
 use crate::frame::{Hello, Kind};
 use crate::members::Members;
 use crate::peers::{Connection, FaultChange, Link};
 use crate::recorder::Recorder;
+use crate::service::Service;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use synod_node::kv::Query;
-use synod_node::{DiskReply, Input, KvMachine, Node, NodeStatus, Notice, Outbox, PeerMessage, Request};
+use synod_node::{DiskReply, Input, Node, NodeStatus, Notice, Outbox, PeerMessage, Request, StateMachine};
 use synod_protocols::log::{ReplicatedLog, Role, Ticket};
 use synod_protocols::{Incarnation, LinkSession, NodeId, Time, Wire};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-pub(crate) type Machine = KvMachine<FileMap>;
+/// What clients of a service ask.
+pub(crate) type QueryOf<S> = <<S as Service>::Machine as StateMachine>::Query;
 
 /// How long the same line about the same peer stays unsaid.
 const LOG_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ const LOG_AGAIN_AFTER: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// What the tasks leave for the next turn.
-pub(crate) enum Event<P: ReplicatedLog> {
+pub(crate) enum Event<P: ReplicatedLog, S: Service = Calls> {
     /// A message from a peer.
     Peer {
         peer: NodeId,
@@ -55,7 +55,7 @@ pub(crate) enum Event<P: ReplicatedLog> {
     /// The kernel takes more for a peer.
     Writable { peer: NodeId, connection: u64 },
     /// A client asks something.
-    Client { ticket: Ticket, request: Request<Query> },
+    Client { ticket: Ticket, request: Request<QueryOf<S>> },
     /// The state is durable as far as was asked for, or cannot be made so.
     Persisted { ticket: Ticket, result: Result<(), String> },
     /// What is done to a link on purpose.
@@ -88,14 +88,15 @@ fn raise(most: &Cell<u64>, value: u64) {
     most.set(most.get().max(value));
 }
 
-/// A member and all that its tasks share.
-pub(crate) struct Member<P: ReplicatedLog> {
+/// A member and all that its tasks share. What it serves is the etcd store unless something else is said.
+pub(crate) struct Member<P: ReplicatedLog, S: Service = Calls> {
     pub(crate) config: Config,
     pub(crate) id: NodeId,
-    inbox: RefCell<Vec<Event<P>>>,
+    inbox: RefCell<Vec<Event<P, S>>>,
     wake: Notify,
-    pub(crate) core: RefCell<Core<P>>,
-    pub(crate) calls: RefCell<Calls>,
+    pub(crate) core: RefCell<Core<P, S>>,
+    /// Who waits for an answer.
+    pub(crate) calls: RefCell<S>,
     pub(crate) counters: Counters,
     connections: Cell<u64>,
     incarnation: Incarnation,
@@ -105,22 +106,23 @@ pub(crate) struct Member<P: ReplicatedLog> {
 }
 
 /// What only a turn changes.
-pub(crate) struct Core<P: ReplicatedLog> {
-    pub(crate) node: Node<P, Machine>,
+pub(crate) struct Core<P: ReplicatedLog, S: Service = Calls> {
+    pub(crate) node: Node<P, S::Machine>,
     pub(crate) links: BTreeMap<NodeId, Link>,
     pub(crate) members: Members,
     pub(crate) events: Events,
-    outbox: Outbox<P, Machine>,
+    outbox: Outbox<P, S::Machine>,
     disk: DiskThread,
     recorder: Option<Recorder>,
     sessions: u64,
 }
 
-impl<P: ReplicatedLog + 'static> Member<P> {
+impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
     pub(crate) fn new(
         config: Config,
-        node: Node<P, Machine>,
-        outbox: Outbox<P, Machine>,
+        calls: S,
+        node: Node<P, S::Machine>,
+        outbox: Outbox<P, S::Machine>,
         disk: DiskThread,
         recorder: Option<Recorder>,
         log: Box<dyn Fn(&str)>,
@@ -132,7 +134,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         let core =
             Core { node, links: BTreeMap::new(), members, events, outbox, disk, recorder, sessions: 0 };
         Rc::new(Member {
-            calls: RefCell::new(Calls::new(&config)),
+            calls: RefCell::new(calls),
             config,
             id,
             inbox: RefCell::default(),
@@ -148,7 +150,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     }
 
     /// Leaves something for the next turn.
-    pub(crate) fn tell(&self, event: Event<P>) {
+    pub(crate) fn tell(&self, event: Event<P, S>) {
         let mut inbox = self.inbox.borrow_mut();
         if inbox.is_empty() {
             self.wake.notify_one();
@@ -195,7 +197,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             connection: 0,
             protocol: P::NAME.to_owned(),
             members: self.config.ids(),
-            clients: self.config.client_address().to_owned(),
+            clients: S::clients_at(&self.config).unwrap_or_default(),
         }
     }
 
@@ -212,7 +214,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             ));
         }
         link.incarnation = theirs.incarnation;
-        link.clients = Some(theirs.clients.clone());
+        link.clients = Some(theirs.clients.clone()).filter(|address| !address.is_empty());
         Ok(())
     }
 
@@ -348,7 +350,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         Ok(())
     }
 
-    fn take(self: &Rc<Self>, core: &mut Core<P>, now: Time, event: Event<P>) {
+    fn take(self: &Rc<Self>, core: &mut Core<P, S>, now: Time, event: Event<P, S>) {
         match event {
             Event::Client { ticket, request } => {
                 core.node.step(now, Input::Client { ticket, request }, &mut core.outbox);
@@ -409,7 +411,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         }
     }
 
-    pub(crate) fn disconnect(&self, core: &mut Core<P>, now: Time, peer: NodeId, why: Option<String>) {
+    pub(crate) fn disconnect(&self, core: &mut Core<P, S>, now: Time, peer: NodeId, why: Option<String>) {
         let Some(link) = core.links.get_mut(&peer) else { return };
         if link.connection.is_none() {
             return;
@@ -423,7 +425,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     }
 
     /// Does what the node wants, in the order of the outbox's fields.
-    fn carry_out(self: &Rc<Self>, core: &mut Core<P>, now: Time) -> Result<(), Error> {
+    fn carry_out(self: &Rc<Self>, core: &mut Core<P, S>, now: Time) -> Result<(), Error> {
         for command in core.outbox.disk.drain(..) {
             core.disk.submit(command);
         }
@@ -441,13 +443,8 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             }
         }
         if !core.outbox.replies.is_empty() {
-            let status = core.node.status();
-            let revision = core.node.machine().store().revision();
             let replies = std::mem::take(&mut core.outbox.replies);
-            let mut calls = self.calls.borrow_mut();
-            for reply in replies {
-                calls.answer(reply, &status, revision, |members| self.member_infos(core, members));
-            }
+            S::answer(self, core, replies);
         }
         let notices = std::mem::take(&mut core.outbox.notices);
         for notice in notices {
@@ -459,7 +456,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
             self.log(&line);
         }
         core.outbox.tape.clear();
-        core.events.state(now, &core.node);
+        core.events.state::<P, S>(now, &core.node);
         for (peer, why) in lost {
             // Told as an event, so that the node's step comes in the next turn, in its order.
             let number = core.links.get(&peer).and_then(|link| link.connection.as_ref()).map(|c| c.number);
@@ -470,9 +467,10 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         Ok(())
     }
 
-    fn notice(self: &Rc<Self>, core: &mut Core<P>, now: Time, notice: Notice) -> Result<(), Error> {
+    fn notice(self: &Rc<Self>, core: &mut Core<P, S>, now: Time, notice: Notice) -> Result<(), Error> {
         match notice {
             Notice::Role { role, epoch, leader } => {
+                self.calls.borrow_mut().standing(role, epoch, leader);
                 match role {
                     Role::Leader => {
                         add(&self.counters.leader_changes, 1);

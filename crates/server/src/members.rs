@@ -4,17 +4,32 @@
 use crate::config::{Config, MemberAddress, parse_name};
 use crate::member::{Core, Member};
 use crate::peers::Link;
+use crate::service::Service;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use synod_node::Change;
 use synod_protocols::log::{ChangeRefusal, Member as LogMember, MemberPart, MembershipChange, ReplicatedLog};
 use synod_protocols::{NodeId, Time};
-use synod_store::proto::etcdserverpb::{Member as MemberInfo, MemberAddRequest};
+use synod_store::proto::etcdserverpb::{Member as EtcdMember, MemberAddRequest};
 use synod_store::{Code, Refusal};
 
 /// How long a member that has left stays connected: it has to hear that it has.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A member, as the others know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberInfo {
+    /// Its number: its identity for ever. Its name is `n` and this number, as `Display` writes it.
+    pub id: NodeId,
+    /// Whether it votes, or only receives the log, or is on its way between the two.
+    pub part: MemberPart,
+    /// Where its peers reach it, `host:port`.
+    pub peers: Option<String>,
+    /// Where its clients reach it, `host:port`: as configured, or as it said when it was met.
+    pub clients: Option<String>,
+}
 
 /// Who the members are, as the log has it now.
 #[derive(Debug)]
@@ -73,22 +88,27 @@ impl Members {
         self.now = members;
     }
 
-    /// What clients are told of a member.
-    fn info(&self, member: &LogMember, link: Option<&Link>, own_clients: &str) -> MemberInfo {
+    /// What is known of a member.
+    fn info(&self, member: &LogMember, link: Option<&Link>, own_clients: Option<String>) -> MemberInfo {
         let (peers, configured) = self.addresses.get(&member.id).cloned().unwrap_or_default();
         let said = match link {
             Some(link) => link.clients.clone(),
-            None if member.id == self.me => Some(own_clients.to_owned()),
-            None => None,
+            None => own_clients.filter(|_| member.id == self.me),
         };
-        let clients = configured.or(said);
+        let peers = Some(peers).filter(|peers| !peers.is_empty());
+        MemberInfo { id: member.id, part: member.part, peers, clients: configured.or(said) }
+    }
+}
+
+impl From<MemberInfo> for EtcdMember {
+    fn from(member: MemberInfo) -> EtcdMember {
         let url = |address: String| format!("http://{address}");
-        MemberInfo {
+        EtcdMember {
             id: member.id.0,
             // One that nobody has met has not started.
-            name: if clients.is_some() { member.id.to_string() } else { String::new() },
-            peer_urls: Some(peers).filter(|peers| !peers.is_empty()).map(url).into_iter().collect(),
-            client_urls: clients.map(url).into_iter().collect(),
+            name: if member.clients.is_some() { member.id.to_string() } else { String::new() },
+            peer_urls: member.peers.into_iter().map(url).collect(),
+            client_urls: member.clients.into_iter().map(url).collect(),
             is_learner: matches!(member.part, MemberPart::Learner { .. }),
         }
     }
@@ -101,9 +121,9 @@ fn read_context(context: &[u8]) -> Option<(String, Option<String>)> {
     Some((peers, clients))
 }
 
-impl<P: ReplicatedLog + 'static> Member<P> {
+impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
     /// The members have changed, or are known for the first time.
-    pub(crate) fn on_members(self: &Rc<Self>, core: &mut Core<P>, now: Time, members: Vec<LogMember>) {
+    pub(crate) fn on_members(self: &Rc<Self>, core: &mut Core<P, S>, now: Time, members: Vec<LogMember>) {
         let named = |members: &[LogMember]| members.iter().map(name_of).collect::<Vec<_>>().join(", ");
         let (before, after) = (named(&core.members.now), named(&members));
         if before != after {
@@ -125,7 +145,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     }
 
     /// Makes sure that there is a link to a peer, and that somebody dials.
-    pub(crate) fn keep_link(self: &Rc<Self>, core: &mut Core<P>, peer: NodeId) {
+    pub(crate) fn keep_link(self: &Rc<Self>, core: &mut Core<P, S>, peer: NodeId) {
         if core.links.contains_key(&peer) {
             return;
         }
@@ -138,7 +158,7 @@ impl<P: ReplicatedLog + 'static> Member<P> {
     }
 
     /// Gives up the links to those who left a while ago.
-    pub(crate) fn end_leaving(&self, core: &mut Core<P>, now: Time) {
+    pub(crate) fn end_leaving(&self, core: &mut Core<P, S>, now: Time) {
         let over = |at: &Time| *at <= now;
         let gone: Vec<NodeId> =
             core.members.leaving.iter().filter(|(_, at)| over(at)).map(|(peer, _)| *peer).collect();
@@ -149,10 +169,12 @@ impl<P: ReplicatedLog + 'static> Member<P> {
         }
     }
 
-    /// What clients are told of these members.
-    pub(crate) fn member_infos(&self, core: &Core<P>, members: &[LogMember]) -> Vec<MemberInfo> {
-        let own = self.config.client_address();
-        members.iter().map(|member| core.members.info(member, core.links.get(&member.id), own)).collect()
+    /// What is known of these members.
+    pub(crate) fn member_infos(&self, core: &Core<P, S>, members: &[LogMember]) -> Vec<MemberInfo> {
+        let info = |member: &LogMember| {
+            core.members.info(member, core.links.get(&member.id), S::clients_at(&self.config))
+        };
+        members.iter().map(info).collect()
     }
 }
 
@@ -175,18 +197,14 @@ pub(crate) fn addition(request: &MemberAddRequest, present: &[MemberInfo]) -> Re
         ));
     };
     let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-    let is_address = |address: &str| {
-        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    let mut parts = address.split(',');
-    if !parts.all(is_address) || address.split(',').count() > 2 {
+    if !is_pair_of_addresses(address) {
         let text = format!(
             "etcdserver: given member URLs are invalid: {url:?} is not http://HOST:PORT (no TLS in this version)"
         );
         return Err(Refusal::new(Code::InvalidArgument, text));
     }
-    let peers = format!("http://{}", address.split(',').next().unwrap_or_default());
-    if present.iter().any(|member| member.peer_urls.contains(&peers)) {
+    let peers = address.split(',').next();
+    if present.iter().any(|member| member.peers.as_deref() == peers) {
         return Err(Refusal::new(Code::FailedPrecondition, "etcdserver: Peer URLs already exists"));
     }
     Ok(Change::Members(MembershipChange::Add {
@@ -195,6 +213,14 @@ pub(crate) fn addition(request: &MemberAddRequest, present: &[MemberInfo]) -> Re
         context: address.to_owned().into(),
         promote: !request.is_learner,
     }))
+}
+
+/// Whether this is an address for peers, and perhaps one for clients behind a comma.
+pub(crate) fn is_pair_of_addresses(text: &str) -> bool {
+    let is_address = |address: &str| {
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    text.split(',').count() <= 2 && text.split(',').all(is_address)
 }
 
 /// Why a change was refused, in etcd's words where it has some.
@@ -263,7 +289,8 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_or_are_taken_are_refused() {
-        let present = [MemberInfo { peer_urls: vec!["http://a:1".to_owned()], ..MemberInfo::default() }];
+        let (id, peers) = (NodeId(1), Some("a:1".to_owned()));
+        let present = [MemberInfo { id, part: MemberPart::Voter, peers, clients: None }];
         for (urls, expected) in [
             (&[][..], "exactly one"),
             (&["a:1", "b:1"], "exactly one"),

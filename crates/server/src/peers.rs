@@ -10,6 +10,7 @@
 
 use crate::frame::{FrameBuffer, FrameError, Hello, Kind, MAGIC, put_frame};
 use crate::member::{Event, Member};
+use crate::service::Service;
 use rustix::net::sockopt;
 use std::collections::VecDeque;
 use std::io;
@@ -156,10 +157,10 @@ impl Link {
     }
 
     /// Writes as much as the kernel takes. An error means that the connection is of no more use.
-    pub(crate) fn flush<P: ReplicatedLog + 'static>(
+    pub(crate) fn flush<P: ReplicatedLog + 'static, S: Service>(
         &mut self,
         now: Time,
-        member: &Rc<Member<P>>,
+        member: &Rc<Member<P, S>>,
     ) -> io::Result<()> {
         while self.due().is_some_and(|due| due <= now) {
             let Some((_, frame)) = self.delayed.pop_front() else { break };
@@ -203,7 +204,7 @@ impl Link {
     }
 }
 
-impl<P: ReplicatedLog + 'static> Member<P> {
+impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
     /// Starts reading from a connection that has just been taken into use.
     pub(crate) fn start_reading(self: &Rc<Self>, peer: NodeId, connection: &mut Connection) {
         let Some((read, buffer)) = connection.read.take() else { return };

@@ -14,9 +14,10 @@
 //!
 //! A quorum is a majority of the voters; while members change, a majority of those before and one of those after the
 //! change. Who they are is what the member says that found the entry committed, or its leader, who may know of a change that
-//! the member has yet to hear of. An entry before the last change may also be judged by who counted before that: it may have
-//! been found committed just before the change was made, and a quorum of the old meets every quorum of the joint
-//! configuration.
+//! the member has yet to hear of. What was on the disks of a quorum when a member heard of a change stays committed by
+//! that quorum: it may have been found so just before. That loses nothing, since whoever holds the change holds what is
+//! before it, and whoever does not is still elected by a quorum which meets that one. What reaches the disks later is
+//! judged by who counts after the change.
 
 use crate::member::ALPHA;
 use crate::outcome::Violation;
@@ -51,6 +52,8 @@ pub(crate) struct Checkers {
     pub(crate) violations: Vec<Violation>,
     /// Leaders that came into office.
     pub(crate) elections: u64,
+    /// Memory for the entries that are new in a log: index, epoch and digest.
+    fresh: Vec<(u64, u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +94,14 @@ struct Shadow {
     durable: u64,
     /// The last entry on its disk, as its disk said.
     promised: u64,
-    /// The members and their parts, as its log has it, and as it had it before; none while it does not know.
+    /// The members and their parts, as its log has it; none while it does not know.
     members: Vec<(u8, MemberPart)>,
+    /// Where each position is agreed on by itself, a change of members governs from so many positions after its own on: the
+    /// first that the last change governs, and who counts before it.
+    governs_from: u64,
     members_before: Vec<(u8, MemberPart)>,
-    /// The last change of members that was seen in its log.
-    changed_at: u64,
+    /// The last entry that a quorum had on disk when it heard of the last change of members, of those before the change.
+    settled: u64,
     /// Where records end that are being written: a crash may keep them although they were not synced, and
     /// they may replace a longer log.
     writing: Option<u64>,
@@ -115,6 +121,7 @@ impl Checkers {
             states: Vec::new(),
             violations: Vec::new(),
             elections: 0,
+            fresh: Vec::new(),
         }
     }
 
@@ -159,9 +166,38 @@ impl Checkers {
 
     /// A member's log says who the members are.
     pub(crate) fn on_members(&mut self, member: u8, members: &[Member]) {
-        let parts = members.iter().map(|member| ((member.id.0 - 1) as u8, member.part)).collect();
+        let settled = self.settled(member);
         let shadow = &mut self.members[usize::from(member)];
+        let parts = members.iter().map(|member| ((member.id.0 - 1) as u8, member.part)).collect();
         shadow.members_before = std::mem::replace(&mut shadow.members, parts);
+        shadow.settled = settled;
+    }
+
+    /// The last entry of a member's log which, as all before it, is on the disks of a quorum of the members that it knows of.
+    fn settled(&self, member: u8) -> u64 {
+        let log = &self.members[usize::from(member)].log;
+        let is_held = |index: &u64| {
+            let epoch = log[*index as usize - 1];
+            is_quorum(self.voting(member), |member| self.holds(member, *index, epoch))
+        };
+        (self.committed() + 1..=log.len() as u64).take_while(is_held).last().unwrap_or(self.committed())
+    }
+
+    /// Who counts, as a member has it.
+    fn voting(&self, member: u8) -> &[(u8, MemberPart)] {
+        match self.members[usize::from(member)].members.as_slice() {
+            [] => &self.founding,
+            known => known,
+        }
+    }
+
+    /// Whether a member's disk holds the entry of that epoch at the index, or one that says the same.
+    fn holds(&self, member: u8, index: u64, epoch: u64) -> bool {
+        let shadow = &self.members[usize::from(member)];
+        let same = |found: &u64| {
+            *found == epoch || *found == UNSEEN || self.is_proposed_again(index as usize, *found)
+        };
+        shadow.durable >= index && shadow.log.get(index as usize - 1).is_some_and(same)
     }
 
     /// A member's state is now, durably, one that was fetched from another and covers this entry.
@@ -251,8 +287,7 @@ impl Checkers {
         // Back from the end to where the log is as it was. Where each position is agreed on by itself, any that is not
         // known to be committed may have changed.
         let settled = if self.by_position { self.members[at].committed } else { last };
-        let mut fresh = Vec::new();
-        let mut changed_at = 0;
+        let mut fresh = std::mem::take(&mut self.fresh);
         let mut index = last;
         while index > 0 {
             let old = self.members[at].log.get(index as usize - 1).copied();
@@ -260,8 +295,9 @@ impl Checkers {
                 Some((epoch, _)) if old == Some(epoch.0) && index <= settled => break,
                 Some((epoch, _)) if old == Some(epoch.0) => {}
                 Some((epoch, payload)) => {
-                    if matches!(payload, Payload::Membership(_)) {
-                        changed_at = changed_at.max(index);
+                    if self.by_position && matches!(payload, Payload::Membership(_)) {
+                        let governs = &mut self.members[at].governs_from;
+                        *governs = (*governs).max(index + ALPHA as u64);
                     }
                     fresh.push((index, epoch.0, payload_digest(payload)));
                 }
@@ -272,10 +308,10 @@ impl Checkers {
             }
             index -= 1;
         }
-        if changed_at > 0 {
-            self.members[at].changed_at = changed_at;
-        }
-        for (index, epoch, digest) in fresh.into_iter().rev() {
+        // What was settled of the log that it had says nothing of what replaces it.
+        let kept = fresh.last().map_or(last, |(index, ..)| index - 1);
+        self.members[at].settled = self.members[at].settled.min(kept);
+        for (index, epoch, digest) in fresh.drain(..).rev() {
             let log = &mut self.members[at].log;
             let previous = if index > 1 && P::LOG_MATCHING { log[index as usize - 2] } else { 0 };
             match log.get_mut(index as usize - 1) {
@@ -286,6 +322,7 @@ impl Checkers {
                 self.learn(t, n, index, Seen { epoch, digest, previous });
             }
         }
+        self.fresh = fresh;
     }
 
     /// Log matching, by induction on the index.
@@ -385,19 +422,12 @@ impl Checkers {
     fn check_quorum(&mut self, t: u64, member: u8, led_in: u64) {
         let index = self.chosen.len();
         let epoch = self.chosen[index - 1].epoch;
-        let holds = |member: u8| {
-            let shadow = &self.members[usize::from(member)];
-            shadow.durable >= index as u64
-                && shadow.log.get(index - 1).is_some_and(|found| {
-                    *found == epoch || *found == UNSEEN || self.is_proposed_again(index, *found)
-                })
-        };
+        let holds = |member: u8| self.holds(member, index as u64, epoch);
         let counts = |member: u8| {
-            let Shadow { members, members_before, changed_at, .. } = &self.members[usize::from(member)];
-            let now = if members.is_empty() { &self.founding } else { members };
-            // Where each position is agreed on by itself, a change governs from so many positions after its own on.
-            let governed_from = if self.by_position { changed_at + ALPHA as u64 } else { *changed_at };
-            is_quorum(now, holds) || ((index as u64) < governed_from && is_quorum(members_before, holds))
+            let shadow = &self.members[usize::from(member)];
+            is_quorum(self.voting(member), holds)
+                || index as u64 <= shadow.settled
+                || ((index as u64) < shadow.governs_from && is_quorum(&shadow.members_before, holds))
         };
         let leader = self.leaders.get(&led_in).copied().unwrap_or(member);
         if !counts(member) && !counts(leader) {
@@ -414,7 +444,7 @@ impl Checkers {
     /// Whether the entry of that epoch repeats what was chosen at the index in an earlier one. Where each position is
     /// agreed on by itself, whoever accepted the later one holds what was chosen.
     fn is_proposed_again(&self, index: usize, epoch: u64) -> bool {
-        let chosen = self.chosen[index - 1];
+        let Some(chosen) = self.chosen.get(index - 1) else { return false };
         let known =
             self.known.get(index - 1).into_iter().flat_map(|known| known.first.iter().chain(&known.more));
         self.by_position
@@ -563,6 +593,44 @@ mod tests {
         assert_eq!(with(Checkers::new::<Raft>(3, 3), same), ["durability"]);
     }
 
+    /// Five members; the first three found the cluster and hold two entries, which are on the disks of those named when
+    /// the first hears that it, the fourth and the fifth are the members from now on. Later they are on the second's disk.
+    fn commit_across_a_change(on_disk: &[u8]) -> Vec<&'static str> {
+        let mut checkers = Checkers::new::<Raft>(3, 5);
+        for member in 0..3 {
+            checkers.members[usize::from(member)].log = vec![1, 1];
+            checkers.on_synced(member, 2, on_disk.contains(&member));
+        }
+        let members = [1, 4, 5].map(|id| Member {
+            id: synod_protocols::NodeId(id),
+            context: bytes::Bytes::new(),
+            part: MemberPart::Voter,
+        });
+        checkers.on_members(0, &members);
+        checkers.on_synced(1, 2, true);
+        checkers.on_committed(1, 0, &[entry(1, 1, "a"), entry(2, 1, "b")], &status(Role::Leader, 1));
+        promises(&checkers)
+    }
+
+    #[test]
+    fn what_a_quorum_held_before_the_members_changed_stays_committed() {
+        assert_eq!(commit_across_a_change(&[0, 1]), [""; 0]);
+    }
+
+    #[test]
+    fn what_reaches_the_disks_after_a_change_is_judged_by_who_counts_then() {
+        assert_eq!(commit_across_a_change(&[0]), ["durability"]);
+    }
+
+    #[test]
+    fn what_was_settled_of_a_log_says_nothing_of_what_replaces_it() {
+        let mut checkers = checkers();
+        (checkers.members[0].settled, checkers.members[0].last) = (2, 2);
+        let taken_back = LogStatus { last: Index(0), ..status(Role::Follower, 2) };
+        checkers.observe(1, 0, &founder(), &taken_back);
+        assert_eq!(checkers.members[0].settled, 0);
+    }
+
     #[test]
     fn while_members_change_a_quorum_is_two_majorities() {
         let parts = [
@@ -607,18 +675,23 @@ mod tests {
 
     #[test]
     fn a_member_may_come_back_shorter_only_by_what_was_being_written() {
-        use synod_protocols::log::{LogConfig, LogLimits, Timing};
-        use synod_protocols::{Effects, NodeId, Process, Recovery, Time};
-        let (timing, limits) = (Timing::default(), LogLimits::default());
-        let common = LogConfig { timing, limits, ..LogConfig::new(NodeId(1), vec![NodeId(1)], 1) };
-        let base = Default::default();
-        let raft = Raft::recover(Raft::config(common), Recovery::First, base, Time(0), &mut Effects::new());
+        let raft = founder();
         let mut checkers = checkers();
         checkers.on_writing(0, 0);
         checkers.on_start(1, 0, &raft, &raft.status(), Index(0));
         assert_eq!(promises(&checkers), [""; 0]);
         checkers.on_start(1, 1, &raft, &raft.status(), Index(0));
         assert_eq!(promises(&checkers), ["durability"]);
+    }
+
+    /// A member that has just begun, with an empty log.
+    fn founder() -> Raft {
+        use synod_protocols::log::{LogConfig, LogLimits, Timing};
+        use synod_protocols::{Effects, NodeId, Process, Recovery, Time};
+        let (timing, limits) = (Timing::default(), LogLimits::default());
+        let common = LogConfig { timing, limits, ..LogConfig::new(NodeId(1), vec![NodeId(1)], 1) };
+        let base = Default::default();
+        Raft::recover(Raft::config(common), Recovery::First, base, Time(0), &mut Effects::new())
     }
 
     #[test]

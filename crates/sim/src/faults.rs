@@ -234,25 +234,27 @@ impl<P: ReplicatedLog> World<'_, P> {
     fn shape(&mut self, action: &Action, topology: Topology) {
         match topology {
             Topology::QuorumLoss(Member(hub)) => self.rewire(|a, b| a + 1 != hub && b + 1 != hub),
-            Topology::Constrained(Member(hub)) => {
-                let leader = self.leader();
-                self.rewire(|a, b| {
-                    let alone = Some(a) == leader || Some(b) == leader;
-                    alone || (a + 1 != hub && b + 1 != hub)
-                });
+            Topology::Constrained(hub) => {
+                let (leader, hub) = self.leader_and_hub(hub);
+                self.rewire(|a, b| Some(a) == leader || Some(b) == leader || (a != hub && b != hub));
             }
-            Topology::Bridge(Member(hub)) => {
-                let leader = self.leader();
-                let bridge = match leader {
-                    Some(leader) if leader + 1 == hub => hub % self.script.nodes,
-                    _ => hub - 1,
-                };
-                self.rewire(|a, b| (Some(a) == leader && b != bridge) || (Some(b) == leader && a != bridge));
+            Topology::Bridge(hub) => {
+                let (leader, hub) = self.leader_and_hub(hub);
+                self.rewire(|a, b| (Some(a) == leader && b != hub) || (Some(b) == leader && a != hub));
             }
             Topology::Chained => self.rewire(|a, b| a.abs_diff(b) != 1),
         }
         self.fault("topology", None, None, action);
         self.mark("partition", || action.to_string());
+    }
+
+    /// Who leads, and who is the hub of a topology that is about those two: the member that is meant or, where
+    /// that one leads, the next.
+    fn leader_and_hub(&self, Member(meant): Member) -> (Option<u8>, u8) {
+        match self.leader() {
+            Some(leader) if leader + 1 == meant => (Some(leader), meant % self.script.nodes),
+            leader => (leader, meant - 1),
+        }
     }
 
     fn ask_by_hand(&mut self, on: Option<Member>, operation: &HandOperation) {

@@ -22,7 +22,8 @@
 //!
 //! The promises of a replicated log are checked after every step, the clients' history is judged for
 //! linearizability at the end, and what a script expects of progress is asked for after its last
-//! fault. [`swarm`] makes scripts of random faults from seeds, and [`Campaign`] runs many of them.
+//! fault. [`swarm`] makes scripts of random faults from seeds, and [`Campaign`] runs many of them. [`costs`] and
+//! [`failover`] measure the protocols on the same world.
 //!
 //! What it leaves out: faults of memory and processors, and malicious members.
 
@@ -31,9 +32,11 @@ mod campaign;
 mod checkers;
 mod clients;
 mod clock;
+pub mod costs;
 mod dice;
 mod disk;
 mod event;
+pub mod failover;
 mod faults;
 pub mod flp;
 mod machine;

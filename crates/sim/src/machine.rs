@@ -19,9 +19,6 @@ use synod_store::{MemoryMap, OrderedMap, WriteBatch};
 /// Commits of one life that a crash undoes at most, unless it undoes all that need not have been kept.
 const UNDO_MAX: u64 = 8;
 
-/// Keys and what they held before.
-type Replaced = Vec<(Bytes, Option<Bytes>)>;
-
 /// A handle on the storage of one machine, which outlives the state machine above it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimMap(Rc<RefCell<Storage>>);
@@ -35,8 +32,10 @@ struct Storage {
     commits: u64,
     durable: u64,
     before: u64,
-    /// What the commits since the durable ones replaced, and the digest before each.
-    undo: VecDeque<(u64, Replaced)>,
+    /// The commits since the durable ones: the digest before each, and how many pairs it replaced.
+    undo: VecDeque<(u64, u32)>,
+    /// What these pairs held before, in the same order.
+    replaced: VecDeque<(Bytes, Option<Bytes>)>,
     /// The commits that are being made durable.
     persisting: Option<(Ticket, u64)>,
     /// Pairs of another member's state.
@@ -78,8 +77,8 @@ impl SimMap {
 impl Storage {
     fn undo(&mut self, commits: u64) {
         for _ in 0..commits {
-            let (digest, pairs) = self.undo.pop_back().expect("all since the durable ones are kept");
-            for (key, old) in pairs {
+            let (digest, count) = self.undo.pop_back().expect("all since the durable ones are kept");
+            for (key, old) in self.replaced.drain(self.replaced.len() - count as usize..) {
                 self.map.replace(key, old);
             }
             self.digest = digest;
@@ -96,24 +95,26 @@ impl Storage {
 
     fn commit(&mut self, writes: WriteBatch) {
         let before = self.digest;
-        let mut pairs = Vec::with_capacity(writes.len());
+        let count = writes.len() as u32;
         for (key, value) in writes {
             if let Some(value) = &value {
                 self.digest = self.digest.wrapping_add(pair_digest(&key, value));
             }
-            let old = self.map.replace(key.clone(), value);
+            let (key, old) = self.map.replace(key, value);
             if let Some(old) = &old {
                 self.digest = self.digest.wrapping_sub(pair_digest(&key, old));
             }
-            pairs.push((key, old));
+            self.replaced.push_back((key, old));
         }
         self.commits += 1;
-        self.undo.push_back((before, pairs));
+        self.undo.push_back((before, count));
     }
 
     /// All commits up to this one are durable.
     fn keep(&mut self, commits: u64) {
-        self.undo.drain(..(commits - self.durable) as usize);
+        let kept = self.undo.drain(..(commits - self.durable) as usize);
+        let pairs: usize = kept.map(|(_, count)| count as usize).sum();
+        self.replaced.drain(..pairs);
         self.durable = commits;
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Member<P: ReplicatedLog> {
     pub(crate) life: u32,
     /// The virtual time of the timer in the queue.
     pub(crate) timer_at: u64,
+    /// What its node wants to wait for, as of its last step.
+    pub(crate) due: Option<Time>,
     /// How often its timer ran out at the same virtual time, and when that was.
     pub(crate) spins: (u64, u32),
     /// Commands of the disk under way.
@@ -112,6 +114,7 @@ impl<P: ReplicatedLog> Member<P> {
             inbox: VecDeque::new(),
             life: 0,
             timer_at: NEVER,
+            due: None,
             spins: (0, 0),
             io: Vec::new(),
             io_count: 0,

@@ -90,9 +90,9 @@ pub(crate) enum Fate {
 }
 
 /// What came of an arrival.
-pub(crate) enum Arrival<M> {
-    /// The message arrives.
-    Message(Flying<M>),
+pub(crate) enum Arrival {
+    /// The message arrives: whoever asked takes it out of its slot.
+    Message { number: u64, from: u8, to: u8 },
     /// It does not.
     Lost { number: u64, why: &'static str },
     /// It was dealt with already.
@@ -218,42 +218,43 @@ impl<M: Clone> Network<M> {
         (number, Fate::Arrives(arrives), copy)
     }
 
+    // Inlined, so that the message is moved once and not from call to call.
+    #[inline(always)]
     fn launch(&mut self, flying: Flying<M>, queue: &mut Queue) {
-        let arrives = flying.arrives;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.flying[slot as usize] = Some(flying);
-                slot
-            }
-            None => {
-                self.flying.push(Some(flying));
-                (self.flying.len() - 1) as u32
-            }
-        };
-        queue.push(arrives, Due::Arrival { slot });
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.flying.push(None);
+            (self.flying.len() - 1) as u32
+        });
+        queue.push(flying.arrives, Due::Arrival { slot });
+        self.flying[slot as usize] = Some(flying);
     }
 
     /// The message in a slot reaches its receiver's machine.
-    pub(crate) fn arrive(&mut self, now: u64, slot: u32, queue: &mut Queue) -> Arrival<M> {
-        let entry = &mut self.flying[slot as usize];
-        if let Some(later) = entry.as_ref().map(|flying| flying.arrives).filter(|at| *at > now) {
-            queue.push(later, Due::Arrival { slot });
+    pub(crate) fn arrive(&mut self, now: u64, slot: u32, queue: &mut Queue) -> Arrival {
+        let flying = self.flying[slot as usize].as_ref().expect("an arrival has its message");
+        let Flying { number, from, to, session, sent, arrives, lost, .. } = *flying;
+        if arrives > now {
+            queue.push(arrives, Due::Arrival { slot });
             return Arrival::Nothing;
         }
-        let flying = entry.take().expect("an arrival has its message");
+        let link = &self.links[self.at(from, to)];
+        let arrival = if lost {
+            Arrival::Nothing
+        } else if link.cut || link.cut_at.is_some_and(|cut| cut >= sent) {
+            Arrival::Lost { number, why: "link cut" }
+        } else if self.transport == Transport::Streams && session != link.alive {
+            Arrival::Lost { number, why: "connection lost" }
+        } else {
+            return Arrival::Message { number, from, to };
+        };
+        self.take(slot);
+        arrival
+    }
+
+    /// Takes a message that has arrived out of its slot.
+    pub(crate) fn take(&mut self, slot: u32) -> M {
         self.free.push(slot);
-        let link = &self.links[self.at(flying.from, flying.to)];
-        let number = flying.number;
-        if flying.lost {
-            return Arrival::Nothing;
-        }
-        if link.cut || link.cut_at.is_some_and(|cut| cut >= flying.sent) {
-            return Arrival::Lost { number, why: "link cut" };
-        }
-        if self.transport == Transport::Streams && flying.session != link.alive {
-            return Arrival::Lost { number, why: "connection lost" };
-        }
-        Arrival::Message(flying)
+        self.flying[slot as usize].take().expect("an arrival has its message").message
     }
 
     /// Changes whether a direction is cut; `false` if it was so already.
@@ -426,7 +427,7 @@ mod tests {
         while let Some((now, due)) = queue.pop(u64::MAX) {
             match due {
                 Due::Arrival { slot } => match network.arrive(now, slot, queue) {
-                    Arrival::Message(flying) => arrived.push(flying.message),
+                    Arrival::Message { .. } => arrived.push(network.take(slot)),
                     Arrival::Lost { why, .. } => lost.push(why),
                     Arrival::Nothing => {}
                 },

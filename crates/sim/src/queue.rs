@@ -1,7 +1,7 @@
 //! What is to happen, in order of virtual time; at the same time, in the order of being asked for.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// One thing to happen. Small and without memory of its own: what it concerns lies elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +30,25 @@ pub(crate) enum Due {
     Probe,
 }
 
-/// The heap of events.
+/// All that is to happen.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     heap: BinaryHeap<Reverse<Item>>,
+    /// What was asked for in the order in which it is due, and so needs no heap.
+    lane: VecDeque<Item>,
     sequence: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Item {
-    at: u64,
-    sequence: u64,
+    /// The time above the number in the order of being asked for: one comparison orders both.
+    key: u128,
     due: Due,
 }
 
 impl Ord for Item {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+        self.key.cmp(&other.key)
     }
 }
 
@@ -58,7 +60,7 @@ impl PartialOrd for Item {
 
 impl PartialEq for Item {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+        self.key == other.key
     }
 }
 
@@ -66,16 +68,43 @@ impl Eq for Item {}
 
 impl Queue {
     pub(crate) fn push(&mut self, at: u64, due: Due) {
+        let item = self.item(at, due);
+        self.heap.push(Reverse(item));
+    }
+
+    /// As [`Queue::push`]; cheaper for what is always asked for the same time ahead, because many such things wait, and
+    /// none of them overtakes another.
+    pub(crate) fn push_in_line(&mut self, at: u64, due: Due) {
+        let item = self.item(at, due);
+        if self.lane.back().is_none_or(|last| *last < item) {
+            self.lane.push_back(item);
+        } else {
+            self.heap.push(Reverse(item));
+        }
+    }
+
+    fn item(&mut self, at: u64, due: Due) -> Item {
         self.sequence += 1;
-        self.heap.push(Reverse(Item { at, sequence: self.sequence, due }));
+        Item { key: u128::from(at) << 64 | u128::from(self.sequence), due }
     }
 
     /// The next thing to happen at or before `until`.
     pub(crate) fn pop(&mut self, until: u64) -> Option<(u64, Due)> {
-        if self.heap.peek()?.0.at > until {
+        let (Item { key, due }, in_line) = match (self.heap.peek(), self.lane.front()) {
+            (Some(Reverse(next)), Some(waiting)) if waiting < next => (*waiting, true),
+            (Some(Reverse(next)), _) => (*next, false),
+            (None, waiting) => (*waiting?, true),
+        };
+        let at = (key >> 64) as u64;
+        if at > until {
             return None;
         }
-        self.heap.pop().map(|Reverse(item)| (item.at, item.due))
+        if in_line {
+            self.lane.pop_front();
+        } else {
+            self.heap.pop();
+        }
+        Some((at, due))
     }
 }
 
@@ -94,6 +123,30 @@ mod tests {
             .collect();
         let expected: Vec<u32> = (0..50).map(|i| 2 * i).chain((0..50).map(|i| 2 * i + 1)).collect();
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_line_beside_the_heap_changes_no_order() {
+        let mut rng = synod_protocols::Rng::new(3);
+        for _ in 0..200 {
+            let (mut plain, mut mixed) = (Queue::default(), Queue::default());
+            for line in 0..50 {
+                let (at, due) = (rng.below(20), Due::Script { line });
+                plain.push(at, due);
+                if rng.chance(1, 2) {
+                    mixed.push_in_line(at, due)
+                } else {
+                    mixed.push(at, due)
+                }
+                if rng.chance(1, 3) {
+                    assert_eq!(mixed.pop(15), plain.pop(15));
+                }
+            }
+            while let Some(next) = plain.pop(u64::MAX) {
+                assert_eq!(mixed.pop(u64::MAX), Some(next));
+            }
+            assert_eq!(mixed.pop(u64::MAX), None);
+        }
     }
 
     #[test]

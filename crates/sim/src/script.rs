@@ -179,8 +179,8 @@ impl Mix {
 }
 
 /// After the last fault or repair in the script, a write succeeds within so many election timeouts;
-/// and at the end of the run all members that are up have applied what was committed by then, unless links are
-/// still cut.
+/// and at the end of the run all members that are up, learners included, have applied what was committed by then, but
+/// for those that are cut off from the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// How many.
@@ -273,9 +273,10 @@ pub enum OneWay {
 pub enum Topology {
     /// Members reach this one and nobody else: it alone can reach a quorum.
     QuorumLoss(Member),
-    /// The leader is cut off from everybody, and of the others each reaches only this one.
+    /// The leader is cut off from everybody, and of the others each reaches only this one; if this one leads, the
+    /// next takes its place, for without it nobody would reach a quorum.
     Constrained(Member),
-    /// The leader reaches only this one, which reaches all others.
+    /// The leader reaches only this one, which reaches all others; if this one leads, the next takes its place.
     Bridge(Member),
     /// Each member reaches only the ones numbered before and after it.
     Chained,

@@ -42,6 +42,8 @@ impl Default for Swarm {
 const PROGRESS_ELECTIONS: u32 = 20;
 /// Election timeouts between the end of the faults and the end of the run.
 const SETTLE_ELECTIONS: u64 = 25;
+/// Election timeouts for which the only member that will reach a quorum is cut off before, to fall behind.
+const BEHIND_ELECTIONS: u64 = 4;
 
 /// The script of a seed.
 pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
@@ -74,11 +76,6 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         set_leases(&mut script, &mut rng, fault);
     }
     let end = swarm.until.0.saturating_sub(SETTLE_ELECTIONS * election.0).max(swarm.until.0 / 4);
-    // Where every entry goes alone, a backlog takes longer than any bound worth checking.
-    let slow = script.limits.message_bytes < 100 || script.limits.window < 3;
-    if slow || swarm.until.0 - end < u64::from(PROGRESS_ELECTIONS) * election.0 {
-        script.progress = None;
-    }
     let mut faults = Faults::new(rng, &script, end, only == Some(Fault::Replaced));
     match only {
         Some(fault) if fault.is_story() => faults.repeat(fault),
@@ -88,13 +85,18 @@ pub fn swarm(seed: u64, swarm: &Swarm) -> Script {
         }
         None => faults.draw(),
     }
-    let lasting = only.and_then(|fault| faults.lasting(fault));
+    let lasting = only.map_or(Vec::new(), |fault| faults.lasting(fault));
     let mut actions = faults.actions;
     actions.push(Timed { at: Span(end), action: Action::Recover });
     // What lasts to the end comes after all is well, so that a state to do harm to is there.
-    actions.extend(lasting.into_iter().flatten().map(|action| Timed { at: Span(end + 1), action }));
+    actions.extend(lasting);
     actions.sort_by_key(|timed| timed.at);
     script.actions = actions;
+    // Where every entry goes alone, a backlog takes longer than any bound worth checking.
+    let slow = script.limits.message_bytes < 100 || script.limits.window < 3;
+    if slow || script.progress_window().is_some_and(|(_, due)| due > script.until) {
+        script.progress = None;
+    }
     script
 }
 
@@ -426,17 +428,26 @@ impl Faults {
     }
 
     /// What is to hold from the end of all other faults to the end of the run.
-    fn lasting(&mut self, fault: Fault) -> Option<Vec<Action>> {
-        let majority: Vec<Target> =
-            self.cast().into_iter().take(usize::from(self.nodes / 2 + 1)).map(Target::Node).collect();
-        Some(match fault {
-            Fault::QuorumLoss | Fault::Constrained | Fault::Chained | Fault::Bridge => {
-                vec![Action::Topology(self.topology(fault))]
+    fn lasting(&mut self, fault: Fault) -> Vec<Timed> {
+        let begin = Span(self.end + 1);
+        let at_once = |action| Timed { at: begin, action };
+        let majority = self.cast().into_iter().take(usize::from(self.nodes / 2 + 1)).map(Target::Node);
+        match fault {
+            Fault::Constrained => {
+                let hub = self.member();
+                let behind = Span(begin.0 + BEHIND_ELECTIONS * self.election);
+                vec![
+                    at_once(Action::Isolate(Target::Node(hub))),
+                    Timed { at: behind, action: Action::Topology(Topology::Constrained(hub)) },
+                ]
             }
-            Fault::MajorityDown => majority.into_iter().map(Action::Crash).collect(),
-            Fault::MajorityCutOff => majority.into_iter().map(Action::Isolate).collect(),
-            _ => return None,
-        })
+            Fault::QuorumLoss | Fault::Chained | Fault::Bridge => {
+                vec![at_once(Action::Topology(self.topology(fault)))]
+            }
+            Fault::MajorityDown => majority.map(Action::Crash).map(at_once).collect(),
+            Fault::MajorityCutOff => majority.map(Action::Isolate).map(at_once).collect(),
+            _ => Vec::new(),
+        }
     }
 
     fn harm_disk(&mut self, at: u64, kind: Fault, target: Target) {

@@ -20,7 +20,7 @@ use crate::show;
 use asking::Progress;
 use operator::Operator;
 use synod_node::{Input, Notice, Outbox, PeerMessage};
-use synod_protocols::log::{ReplicatedLog, Role, Ticket};
+use synod_protocols::log::{LogStatus, ReplicatedLog, Role, Ticket};
 use synod_protocols::{Fingerprint, LinkSession, NodeId};
 
 /// Marks that an outcome keeps at most.
@@ -268,30 +268,67 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
     /// Carries out what a member wants, looks at what it has become, and sets its timer.
     fn after(&mut self, index: u8) {
         let at = usize::from(index);
-        let mut outbox = std::mem::take(&mut self.outbox);
-        for command in outbox.disk.drain(..) {
-            self.issue(index, command);
+        // Most steps leave most of the outbox empty, and this is done after each of them.
+        if !self.outbox.disk.is_empty() {
+            let mut disk = std::mem::take(&mut self.outbox.disk);
+            disk.drain(..).for_each(|command| self.issue(index, command));
+            self.outbox.disk = disk;
         }
-        for ticket in outbox.persists.drain(..) {
-            self.persist(index, ticket);
+        if !self.outbox.persists.is_empty() {
+            let mut persists = std::mem::take(&mut self.outbox.persists);
+            persists.drain(..).for_each(|ticket| self.persist(index, ticket));
+            self.outbox.persists = persists;
         }
-        for sent in outbox.sends.drain(..) {
-            self.send(index, sent);
+        if !self.outbox.sends.is_empty() {
+            let mut sends = std::mem::take(&mut self.outbox.sends);
+            sends.drain(..).for_each(|sent| self.send(index, sent));
+            self.outbox.sends = sends;
         }
         let node = self.members[at].node.as_ref().expect("it has just made a step");
         let status = node.status();
         self.checkers.observe(self.now, index, node.process(), &status.log);
+        let mut fatal = None;
+        if !self.outbox.notices.is_empty() {
+            let mut notices = std::mem::take(&mut self.outbox.notices);
+            fatal = self.heed(index, &mut notices, &status.log);
+            self.outbox.notices = notices;
+        }
+        let node = self.members[at].node.as_ref().expect("it has just made a step");
+        let digest = node.machine().store().map().digest();
+        self.checkers.on_state(self.now, index, status.applied.0, digest);
+        if !self.outbox.replies.is_empty() {
+            let mut replies = std::mem::take(&mut self.outbox.replies);
+            replies.drain(..).for_each(|reply| self.on_reply(index, reply));
+            self.outbox.replies = replies;
+        }
+        self.look_for_leader(index, status.log.role, status.log.epoch.0);
+        self.report_violations();
+        if let Some(why) = fatal {
+            let text = format!("n{} stops: {why}", index + 1);
+            self.mark("crash", || format!("n{} stops", index + 1));
+            self.show(&Event::Note { text });
+            self.crash(index);
+            return;
+        }
+        self.set_timer(index);
+        if self.shows {
+            self.show_state(index);
+        }
+    }
+
+    /// Takes note of what a member says about itself; why it cannot go on, if it says so.
+    fn heed(&mut self, index: u8, notices: &mut Vec<Notice>, status: &LogStatus) -> Option<String> {
         // What is committed is judged by who counts by now.
-        for notice in &outbox.notices {
+        for notice in &*notices {
             if let Notice::Members(members) = notice {
                 self.checkers.on_members(index, members);
             }
         }
         let mut fatal = None;
-        for notice in outbox.notices.drain(..) {
+        for notice in notices.drain(..) {
             match notice {
                 Notice::Committed(entries) => {
-                    self.checkers.on_committed(self.now, index, &entries, &status.log);
+                    self.checkers.on_committed(self.now, index, &entries, status);
                     self.counts.applied += entries.len() as u64;
                     let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
                     self.note_digest(6, index.into(), last.index.0);
@@ -315,26 +352,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
                 Notice::Role { .. } | Notice::DiskCleared | Notice::Members(_) => {}
             }
         }
-        let node = self.members[at].node.as_ref().expect("it has just made a step");
-        let digest = node.machine().store().map().digest();
-        self.checkers.on_state(self.now, index, status.applied.0, digest);
-        for reply in outbox.replies.drain(..) {
-            self.on_reply(index, reply);
-        }
-        self.outbox = outbox;
-        self.look_for_leader(index, status.log.role, status.log.epoch.0);
-        self.report_violations();
-        if let Some(why) = fatal {
-            let text = format!("n{} stops: {why}", index + 1);
-            self.mark("crash", || format!("n{} stops", index + 1));
-            self.show(&Event::Note { text });
-            self.crash(index);
-            return;
-        }
-        self.set_timer(index);
-        if self.shows {
-            self.show_state(index);
-        }
+        fatal
     }
 
     fn look_for_leader(&mut self, index: u8, role: Role, epoch: u64) {
@@ -348,7 +366,8 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
     pub(crate) fn set_timer(&mut self, index: u8) {
         let member = &mut self.members[usize::from(index)];
         let Some(node) = &member.node else { return };
-        let Some(deadline) = node.deadline() else { return };
+        member.due = node.deadline();
+        let Some(deadline) = member.due else { return };
         let at = member.clock.when(deadline).max(self.now);
         // A timer that comes too early looks again when it comes: members move their deadlines far
         // more often than they let them pass.
@@ -364,21 +383,19 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             return;
         }
         member.timer_at = NEVER;
-        if member.paused {
+        if member.paused || !member.is_up() {
             return;
         }
-        let due = member
-            .node
-            .as_ref()
-            .and_then(|node| node.deadline())
-            .is_some_and(|at| at <= member.clock.at(self.now));
-        if due {
+        let Some(deadline) = member.due else { return };
+        if deadline <= member.clock.at(self.now) {
             self.note_digest(7, index.into(), 0);
             self.note_spin(index);
             self.show(&Event::Timeout { n: script::Member(index + 1) });
             self.feed(index, Input::Timeout);
         } else {
-            self.set_timer(index);
+            let at = member.clock.when(deadline).max(self.now);
+            member.timer_at = at;
+            self.queue.push(at, Due::Timer { member: index });
         }
     }
 
@@ -425,8 +442,10 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
         }
     }
 
+    #[inline]
     fn report_violations(&mut self) {
-        while let Some(violation) = self.checkers.violations.get(self.reported).cloned() {
+        while self.reported < self.checkers.violations.len() {
+            let violation = self.checkers.violations[self.reported].clone();
             self.reported += 1;
             self.mark("violation", || format!("{} is broken", violation.promise));
             self.show(&Event::Violation { promise: violation.promise, detail: &violation.detail });

@@ -108,12 +108,12 @@ pub(crate) fn node_key(key: &[u8]) -> Bytes {
 }
 
 fn prefixed(table: u8, parts: &[&[u8]]) -> Bytes {
-    let mut out = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
-    out.put_u8(table);
+    let mut out = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    out.push(table);
     for part in parts {
-        out.put_slice(part);
+        out.extend_from_slice(part);
     }
-    out.freeze()
+    out.into()
 }
 
 /// What all versions of `key` begin with, and nothing else does.
@@ -192,22 +192,13 @@ impl Version {
     /// Copies the value, once: what is stored must lie in one piece, and must not keep the
     /// network's buffer, with everything else in it, alive.
     pub(crate) fn encode(&self) -> Bytes {
-        let numbers = [
-            self.created as u64,
-            self.modified.main as u64,
-            u64::from(self.modified.sub),
-            self.version as u64,
-            self.lease as u64,
-        ];
-        // To the byte, so that freezing the buffer allocates nothing more.
-        let length = 1 + numbers.iter().map(|number| varint_len(*number)).sum::<usize>() + self.value.len();
-        let mut out = BytesMut::with_capacity(length);
-        out.put_u8(LIVE);
-        for number in numbers {
-            put_varint(&mut out, number);
-        }
-        out.put_slice(&self.value);
-        out.freeze()
+        let mut head = Head::new(LIVE);
+        head.varint(self.created as u64);
+        head.varint(self.modified.main as u64);
+        head.varint(u64::from(self.modified.sub));
+        head.varint(self.version as u64);
+        head.varint(self.lease as u64);
+        head.followed_by(&self.value)
     }
 
     /// The value shares the memory of `record`.
@@ -290,16 +281,13 @@ impl Meta {
     pub(crate) const NEW: Self = Self { revision: 1, compacted: -1, key_count: 0, sweep: None };
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(64);
-        out.put_u8(META_FORMAT);
-        put_varint(&mut out, self.revision as u64);
-        put_varint(&mut out, (self.compacted + 1) as u64);
-        put_varint(&mut out, self.key_count);
-        if let Some(sweep) = &self.sweep {
-            put_varint(&mut out, sweep.target as u64);
-            out.put_slice(&sweep.cursor);
-        }
-        out.freeze()
+        let mut head = Head::new(META_FORMAT);
+        head.varint(self.revision as u64);
+        head.varint((self.compacted + 1) as u64);
+        head.varint(self.key_count);
+        let Some(sweep) = &self.sweep else { return head.followed_by(&[]) };
+        head.varint(sweep.target as u64);
+        head.followed_by(&sweep.cursor)
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, Damage> {
@@ -324,17 +312,39 @@ impl Meta {
 }
 
 const VARINT_BYTES_MAX: usize = 10;
+/// Numbers in a [`Head`] at the most.
+const HEAD_NUMBERS_MAX: usize = 5;
 
-fn varint_len(number: u64) -> usize {
-    number.max(1).ilog2() as usize / 7 + 1
+/// The kind of a record and its numbers. They are put together aside, so that the record is one piece of memory of
+/// exactly its length: a longer one would need a second, which says how long it is.
+struct Head {
+    bytes: [u8; 1 + HEAD_NUMBERS_MAX * VARINT_BYTES_MAX],
+    len: usize,
 }
 
-fn put_varint(out: &mut BytesMut, mut number: u64) {
-    while number >= 0x80 {
-        out.put_u8(number as u8 | 0x80);
-        number >>= 7;
+impl Head {
+    fn new(kind: u8) -> Self {
+        let mut bytes = [0; 1 + HEAD_NUMBERS_MAX * VARINT_BYTES_MAX];
+        bytes[0] = kind;
+        Self { bytes, len: 1 }
     }
-    out.put_u8(number as u8);
+
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes[self.len] = number as u8 | 0x80;
+            self.len += 1;
+            number >>= 7;
+        }
+        self.bytes[self.len] = number as u8;
+        self.len += 1;
+    }
+
+    fn followed_by(&self, rest: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(self.len + rest.len());
+        out.extend_from_slice(&self.bytes[..self.len]);
+        out.extend_from_slice(rest);
+        out.into()
+    }
 }
 
 fn take_varint(rest: &mut &[u8]) -> Result<u64, Damage> {
@@ -434,9 +444,9 @@ mod tests {
     fn numbers_of_every_length_come_back_and_have_the_length_foretold() {
         for shift in 0..64 {
             for number in [0, (1_u64 << shift) - 1, 1 << shift, u64::MAX >> shift] {
-                let mut out = BytesMut::new();
-                put_varint(&mut out, number);
-                assert_eq!(out.len(), varint_len(number));
+                let mut head = Head::new(LIVE);
+                head.varint(number);
+                let out = head.followed_by(&[]).slice(1..);
                 assert_eq!(take_varint(&mut &out[..]), Ok(number));
             }
         }

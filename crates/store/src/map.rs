@@ -1,6 +1,8 @@
 //! The one thing that the store needs from below: an ordered map of bytes.
 
 use alloc::collections::{BTreeMap, btree_map};
+use core::borrow::Borrow;
+use core::cmp::Ordering;
 use core::convert::Infallible;
 use core::fmt;
 use core::ops::{Bound, ControlFlow};
@@ -98,7 +100,62 @@ impl IntoIterator for WriteBatch {
 /// An ordered map in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryMap {
-    pairs: BTreeMap<Bytes, Bytes>,
+    pairs: BTreeMap<Key, Bytes>,
+}
+
+/// A key whose first bytes are also a number, zeros behind a shorter one: most keys differ in it, and a search in the
+/// map then compares numbers and not memory elsewhere.
+#[derive(Clone, Debug)]
+struct Key {
+    head: u128,
+    bytes: Bytes,
+}
+
+impl Key {
+    fn new(bytes: Bytes) -> Self {
+        let head = bytes.first_chunk().copied().unwrap_or_else(|| {
+            let mut head = [0; size_of::<u128>()];
+            head[..bytes.len()].copy_from_slice(&bytes);
+            head
+        });
+        Self { head: u128::from_be_bytes(head), bytes }
+    }
+}
+
+impl Ord for Key {
+    /// The order of the bytes. Where the heads are equal and one key ends within them, the rest of the other's head is
+    /// zeros, so that the shorter one comes first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head.cmp(&other.head).then_with(|| {
+            let within = |key: &Self| key.bytes.len() <= size_of::<u128>();
+            if within(self) || within(other) {
+                self.bytes.len().cmp(&other.bytes.len())
+            } else {
+                self.bytes.cmp(&other.bytes)
+            }
+        })
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
+
+/// Keys are in the order of their bytes.
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl MemoryMap {
@@ -119,14 +176,22 @@ impl MemoryMap {
 
     /// The pairs in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.pairs.iter()
+        self.pairs.iter().map(|(key, value)| (&key.bytes, value))
     }
 
-    /// Writes one pair, or removes it; gives the value that was there.
-    pub fn replace(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Bytes> {
-        match value {
-            Some(value) => self.pairs.insert(key, value),
-            None => self.pairs.remove(&key),
+    /// Writes one pair, or removes it; gives the key, in memory that the map shares, and the value that was there.
+    pub fn replace(&mut self, key: Bytes, value: Option<Bytes>) -> (Bytes, Option<Bytes>) {
+        let Some(value) = value else {
+            let removed = self.pairs.remove_entry(&key[..]);
+            return removed.map_or((key, None), |(key, old)| (key.bytes, Some(old)));
+        };
+        match self.pairs.entry(Key::new(key)) {
+            btree_map::Entry::Occupied(mut pair) => (pair.key().bytes.clone(), Some(pair.insert(value))),
+            btree_map::Entry::Vacant(place) => {
+                let key = place.key().bytes.clone();
+                place.insert(value);
+                (key, None)
+            }
         }
     }
 }
@@ -145,7 +210,7 @@ impl OrderedMap for MemoryMap {
         visit: &mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
     ) -> Result<(), Infallible> {
         for (key, value) in self.pairs.range::<[u8], _>(bounds(from, to)) {
-            if visit(key, value).is_break() {
+            if visit(&key.bytes, value).is_break() {
                 break;
             }
         }
@@ -154,7 +219,10 @@ impl OrderedMap for MemoryMap {
 
     fn commit(&mut self, writes: WriteBatch) -> Result<(), Infallible> {
         for (key, value) in writes {
-            self.replace(key, value);
+            match value {
+                Some(value) => self.pairs.insert(Key::new(key), value),
+                None => self.pairs.remove(&key[..]),
+            };
         }
         Ok(())
     }
@@ -168,4 +236,33 @@ fn bounds<'a>(from: &'a [u8], to: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&
         None => Bound::Unbounded,
     };
     (Bound::Included(from), end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    #[test]
+    fn keys_are_in_the_order_of_their_bytes() {
+        let mut keys: Vec<Vec<u8>> = vec![Vec::new()];
+        for len in [1, 2, 15, 16, 17, 18, 40] {
+            for fill in [0, 1, 0xff] {
+                let mut key = vec![fill; len];
+                keys.push(key.clone());
+                for last in [0, 1, 0xff] {
+                    *key.last_mut().expect("it is not empty") = last;
+                    keys.push(key.clone());
+                }
+            }
+        }
+        let key = |bytes: &Vec<u8>| Key::new(Bytes::copy_from_slice(bytes));
+        for one in &keys {
+            for other in &keys {
+                assert_eq!(key(one).cmp(&key(other)), one.cmp(other), "{one:?} {other:?}");
+                assert_eq!(key(one) == key(other), one == other);
+            }
+        }
+    }
 }

@@ -260,7 +260,16 @@ impl<M: OrderedMap> Store<M> {
     /// Writes a pair of the node's own, kept apart from the clients' keys, committed with them.
     /// Keys up to [`MAP_KEY_BYTES_MAX`](crate::MAP_KEY_BYTES_MAX) - 1 bytes.
     pub fn node_put(&mut self, key: &[u8], value: Bytes) {
-        self.map.put(node_key(key), value);
+        self.node_put_at(node_key(key), value);
+    }
+
+    /// As [`Store::node_put`], under a key that [`Store::node_map_key`] has made: for pairs that are written often.
+    ///
+    /// # Panics
+    /// If the key is one of the clients'.
+    pub fn node_put_at(&mut self, map_key: Bytes, value: Bytes) {
+        assert_eq!(map_key.first(), Some(&NODE), "a key of the node's own");
+        self.map.put(map_key, value);
     }
 
     /// Removes a pair of the node's own.

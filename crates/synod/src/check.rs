@@ -2,7 +2,7 @@
 
 use crate::cli;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ pub fn judge_and_tell(history: &History, asked: &Asked, judging: &cli::Judging) 
     };
     let took = started.elapsed();
     let code = code(&extra, &judgement, bar);
-    write_files(judging, history, &judgement, shown, required.or(*model))?;
+    write_files(judging, history, &judgement, extra.as_ref(), shown, bar)?;
     if judging.json {
         let mut json = report::json(history, &judgement);
         json["file"] = shown.as_str().into();
@@ -97,15 +97,21 @@ pub fn judge_and_tell(history: &History, asked: &Asked, judging: &cli::Judging) 
         json["millis"] = (took.as_secs_f64() * 1e3).into();
         json["required"] = bar.map(|bar| bar.name()).into();
         json["exit"] = code.into();
-        println!("{json}");
+        say(&format!("{json}\n"));
     } else {
-        print!("{shown}: {}", report::text(&judgement));
+        say(&format!("{shown}: {}", report::text(&judgement)));
         if let Some(bar) = bar {
             let verdict = ["valid", "invalid", "unknown"][usize::from(code)];
-            println!("{verdict}: {bar} was required ({:.1} ms after reading)", took.as_secs_f64() * 1e3);
+            let millis = took.as_secs_f64() * 1e3;
+            say(&format!("{verdict}: {bar} was required ({millis:.1} ms after reading)\n"));
         }
     }
     Ok(code)
+}
+
+/// Prints. Whoever reads it may have seen enough (`| head`), which changes no verdict.
+fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 fn code(extra: &Option<Judgement>, judgement: &Judgement, bar: Option<Consistency>) -> u8 {
@@ -133,6 +139,7 @@ fn write_files(
     options: &cli::Judging,
     history: &History,
     judgement: &Judgement,
+    extra: Option<&Judgement>,
     shown: &str,
     required: Option<Consistency>,
 ) -> Result<(), String> {
@@ -144,7 +151,8 @@ fn write_files(
     }
     if let Some(path) = &options.junit {
         let required: Vec<Consistency> = required.into_iter().collect();
-        write(path, report::junit(judgement, shown, &required))?;
+        // It fails where the exit code does.
+        write(path, report::junit(extra.unwrap_or(judgement), shown, &required))?;
     }
     Ok(())
 }
@@ -186,15 +194,15 @@ fn follow(options: &cli::Check) -> Result<u8, String> {
     let operations = follower.operations();
     Ok(match follower.standing() {
         Standing::Yes => {
-            println!("{shown}: {operations} operations, linearizable");
+            say(&format!("{shown}: {operations} operations, linearizable\n"));
             VALID
         }
         Standing::No { line, words } => {
-            println!("{shown}: line {line}: not linearizable: {words}");
+            say(&format!("{shown}: line {line}: not linearizable: {words}\n"));
             INVALID
         }
         Standing::Unknown { line, words } => {
-            println!("{shown}: line {line}: unknown: {words}; linearizable until there");
+            say(&format!("{shown}: line {line}: unknown: {words}; linearizable until there\n"));
             UNKNOWN
         }
     })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 use synod_sim::bank::{Faults, PARTICIPANTS_MAX, Protocol};
+use synod_sim::costs::COMMANDS_MAX;
 use synod_sim::{Fault, Shard};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
@@ -162,6 +163,16 @@ Examples:
   synod sim matrix                                             all faults, 100 seeds each
   synod sim matrix --seeds 1000 --out matrix.md                more of them, as a table for a document
   synod sim matrix --faults crash-leader,majority-down --json  two rows, for a program";
+
+const COSTS_EXAMPLE: &str = "\
+Examples:
+  synod sim costs                                              the tables of docs/measurements.md
+  synod sim costs --protocols raft,zab --nodes 7 --json        for a program";
+
+const FAILOVER_EXAMPLE: &str = "\
+Examples:
+  synod sim failover                                           the table of docs/measurements.md
+  synod sim failover --protocols raft --nodes 3 --seeds 100    one protocol, fewer runs";
 
 const SHRINK_EXAMPLE: &str = "\
 Examples:
@@ -454,6 +465,52 @@ pub enum SimCommand {
     /// Transfers between banks, by every way to commit atomically and two ways not to
     #[command(after_help = "Example:\n  synod sim bank --protocol 2pc --participants 3 --seed 7")]
     Bank(Bank),
+    /// What a command costs each protocol when nothing goes wrong: messages, bytes, delays, syncs
+    #[command(after_help = COSTS_EXAMPLE)]
+    Costs(Costs),
+    /// How long each protocol is without a leader when it loses the one that it has, over many seeds
+    #[command(after_help = FAILOVER_EXAMPLE)]
+    Failover(Elections),
+}
+
+/// Options of `synod sim costs`.
+#[derive(Args, Debug)]
+pub struct Costs {
+    /// The protocols [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub protocols: Vec<String>,
+    /// How many nodes, 1 to 15, one table for each number
+    #[arg(long, value_delimiter = ',', default_value = "3,5", value_parser = clap::value_parser!(u8).range(1..=15))]
+    pub nodes: Vec<u8>,
+    /// How many commands are measured, 1 to 5000
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=i64::from(COMMANDS_MAX)))]
+    pub commands: u32,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `synod sim failover`.
+#[derive(Args, Debug)]
+pub struct Elections {
+    /// The protocols [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub protocols: Vec<String>,
+    /// How many nodes, 3 to 15
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..=15))]
+    pub nodes: u64,
+    /// How many seeds, from --seed on
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Threads [default: one a core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What the bank does.

@@ -1,21 +1,16 @@
 //! `synod sim matrix`: every protocol under every fault.
 
 use crate::cli;
-use crate::sim::{known, save};
+use crate::sim::{known_or_all, save};
 use crate::{Done, Failure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
-use synod_sim::{Cell, Fault, Matrix, PROTOCOLS, Span};
+use synod_sim::{Cell, Fault, Matrix, Span};
 
 pub fn run(options: &cli::Matrix) -> Done {
-    options.protocols.iter().try_for_each(|protocol| known(protocol))?;
-    let or_all = |given: &[String]| match given {
-        [] => PROTOCOLS.iter().map(|name| name.to_string()).collect(),
-        some => some.to_vec(),
-    };
     let matrix = Matrix {
-        protocols: or_all(&options.protocols),
+        protocols: known_or_all(&options.protocols)?,
         faults: if options.faults.is_empty() { Fault::ALL.to_vec() } else { options.faults.clone() },
         nodes: u8::try_from(options.nodes).expect("the command line allows no more than the simulator does"),
         seeds: options.seeds,

@@ -30,6 +30,8 @@ pub fn run(options: &Sim) -> Done {
     match &options.command {
         Some(SimCommand::Matrix(matrix)) => return crate::matrix::run(matrix),
         Some(SimCommand::Bank(bank)) => return crate::bank::run(bank),
+        Some(SimCommand::Costs(costs)) => return crate::costs::run(costs),
+        Some(SimCommand::Failover(elections)) => return crate::elections::run(elections),
         None => {}
     }
     known(&options.run.protocol)?;
@@ -37,6 +39,15 @@ pub fn run(options: &Sim) -> Done {
         Some(count) => campaign(options, count),
         None => one(options),
     }
+}
+
+/// The protocols that are named, or all.
+pub fn known_or_all(named: &[String]) -> Result<Vec<String>, Failure> {
+    named.iter().try_for_each(|protocol| known(protocol))?;
+    Ok(match named {
+        [] => PROTOCOLS.iter().map(|name| name.to_string()).collect(),
+        some => some.to_vec(),
+    })
 }
 
 /// Refuses a protocol that there is not.
@@ -201,7 +212,7 @@ pub fn address(outcome: &Outcome) -> String {
 }
 
 /// The address that opens a run on the page; `crates/lab/web/script.js` reads it.
-fn page_address(script: &str, hash: &str) -> String {
+pub fn page_address(script: &str, hash: &str) -> String {
     let mut packed = String::new();
     for byte in script.trim().bytes() {
         match byte {

@@ -172,7 +172,29 @@ fn junit_has_a_failed_case_for_a_model_that_was_required_and_fails() {
     assert_eq!(check(&[&stale, "--require", "sequential", "--junit", &path]).0, 0);
     let passed = folder.read("out.xml");
     assert!(passed.contains("sequential") && !passed.contains("<failure"), "{passed}");
+    // Without a requirement it fails as the exit code does.
+    assert_eq!(check(&[&stale, "--junit", &path]).0, 1);
+    assert!(folder.read("out.xml").contains("<failure"));
+    // A model that follows from another one is a case as well.
+    let queue = "{\"synod-history\":1,\"object\":\"queue\"}\n";
+    assert_eq!(check(&[&folder.holding("q", queue), "--require", "causal", "--junit", &path]).0, 0);
+    assert!(folder.read("out.xml").contains("tests=\"1\" failures=\"0\""), "{}", folder.read("out.xml"));
     assert_eq!(check(&[&stale, "--junit", "/nowhere/at/all.xml"]).0, 3);
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_changes_no_verdict() {
+    let folder = Folder::new("pipe");
+    let stale = folder.holding("h", &history("null"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_synod"))
+        .args(["check", &stale])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("synod runs");
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().expect("synod ends");
+    assert_eq!((status.code(), String::from_utf8_lossy(&stderr).as_ref()), (Some(1), ""));
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn every_workload_finds_an_etcd_correct() {
     let (code, judgement) =
         probe(&etcd.endpoint, &["--workload", "kv", "--exclusive", "--for", "700ms", "--out", &out]);
     assert_eq!((code, judgement["object"].as_str()), (0, Some("etcd")), "{judgement}");
-    assert!(count(&lines(&out), "op", "range") > 0);
+    assert!(count(&lines(&out), "op", "range") > 0 && count(&lines(&out), "op", "txn") > 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Counters: `add` (or `increment`, `decrement`) and `read`.
 
-use super::{Model, integer, unknown};
+use super::{Entry, Model, Shortcut, integer, unknown};
+use crate::counting;
 use crate::history::{Call, History, Reply};
 
 /// A sum of whole numbers of 64 bits; a sum beyond that is impossible.
@@ -74,6 +75,10 @@ impl Model for Counter {
             CounterOp::Read(_) => *state,
         };
         answer.copied().flatten().is_none_or(|seen| seen == after).then_some(after)
+    }
+
+    fn shortcut(&self, entries: &[Entry<Counter>]) -> Shortcut {
+        counting::decide(self, entries)
     }
 
     fn is_read_only(&self, op: &CounterOp, _answer: Option<&Option<i64>>) -> bool {

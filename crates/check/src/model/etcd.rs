@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::etcd_txn::EtcdTxn;
 use super::{Entry, Model, Shortcut, argument, integer, unknown};
 use crate::history::{Call, History, Reply};
 use crate::revisions;
@@ -29,6 +30,8 @@ pub enum EtcdOp {
     Delete(String),
     /// Set a key to the second value if it has the first (null: if it does not exist).
     Cas(String, Value, Value),
+    /// Compare, and do one of two things at one revision.
+    Txn(Box<EtcdTxn>),
 }
 
 /// A key's value and how it came to be.
@@ -64,7 +67,7 @@ pub struct Seen {
 }
 
 /// What [`Etcd`] answers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EtcdAnswer {
     /// The revision at which the answer was given.
     pub revision: Option<i64>,
@@ -72,6 +75,16 @@ pub struct EtcdAnswer {
     pub seen: Vec<Seen>,
     /// Whether a delete found its key, or a comparison held.
     pub done: Option<bool>,
+    /// What the operations of a transaction answered, if it says so.
+    pub results: Option<Vec<EtcdAnswer>>,
+}
+
+/// What an operation does to a store.
+pub(crate) struct Effect<'a> {
+    /// The keys that it changes, each with what it then holds. If there are any, they make the next revision.
+    pub(crate) changes: Vec<(&'a str, Option<Held>)>,
+    /// Whether it found what it asked for.
+    pub(crate) done: Option<bool>,
 }
 
 impl Etcd {
@@ -82,13 +95,27 @@ impl Etcd {
     }
 }
 
-fn optional(fields: &Map<String, Value>, name: &str) -> Result<Option<i64>, String> {
+pub(super) fn optional(fields: &Map<String, Value>, name: &str) -> Result<Option<i64>, String> {
     fields.get(name).filter(|value| !value.is_null()).map(|value| integer(name, value)).transpose()
 }
 
-fn seen(key: Option<String>, value: Value, fields: &Map<String, Value>) -> Result<Seen, String> {
+pub(super) fn seen(key: Option<String>, value: Value, fields: &Map<String, Value>) -> Result<Seen, String> {
     let (create, modified) = (optional(fields, "create")?, optional(fields, "mod")?);
     Ok(Seen { key, value, create, modified, version: optional(fields, "version")? })
+}
+
+/// What a range read: an array of keys.
+pub(super) fn key_items(items: Option<&Value>) -> Result<Vec<Seen>, String> {
+    let Some(Value::Array(items)) = items else {
+        return Err("what `range` reads is an array of objects".into());
+    };
+    let item = |item: &Value| {
+        let fields = item.as_object().ok_or("what `range` reads is an array of objects")?;
+        let name = fields.get("key").and_then(Value::as_str).ok_or("an item needs a `key`")?;
+        let value = fields.get("value").cloned().ok_or("an item needs a `value`")?;
+        seen(Some(name.to_owned()), value, fields)
+    };
+    items.iter().map(item).collect()
 }
 
 impl Seen {
@@ -104,21 +131,26 @@ impl Seen {
 }
 
 impl EtcdState {
-    /// What an operation does: the key that it changes with what it then holds, and whether it found what it
-    /// asked for. A change makes the next revision.
-    pub(crate) fn effect<'a>(&self, op: &'a EtcdOp) -> (Option<(&'a str, Option<Held>)>, Option<bool>) {
-        match op {
-            EtcdOp::Get(_) | EtcdOp::Range(..) => (None, None),
-            EtcdOp::Put(key, value) => (Some((key, Some(self.held(key, value)))), None),
+    pub(crate) fn effect<'a>(&self, op: &'a EtcdOp) -> Effect<'a> {
+        let put = |key: &'a str, value: &Value| (key, Some(self.held(key, value)));
+        let (changes, done) = match op {
+            EtcdOp::Get(_) | EtcdOp::Range(..) => (Vec::new(), None),
+            EtcdOp::Put(key, value) => (vec![put(key, value)], None),
             EtcdOp::Delete(key) => match self.keys.contains_key(key) {
-                true => (Some((key, None)), Some(true)),
-                false => (None, Some(false)),
+                true => (vec![(key.as_str(), None)], Some(true)),
+                false => (Vec::new(), Some(false)),
             },
             EtcdOp::Cas(key, expect, value) => match self.value(key) == expect {
-                true => (Some((key, Some(self.held(key, value)))), Some(true)),
-                false => (None, Some(false)),
+                true => (vec![put(key, value)], Some(true)),
+                false => (Vec::new(), Some(false)),
             },
-        }
+            EtcdOp::Txn(txn) => {
+                let held = txn.holds(self);
+                let changes = txn.branch(held).iter().flat_map(|op| self.effect(op).changes);
+                (changes.collect(), Some(held))
+            }
+        };
+        Effect { changes, done }
     }
 
     /// What a key will hold when it is set to a value next.
@@ -150,7 +182,11 @@ impl EtcdState {
                     && held.zip(&answer.seen).all(|((key, held), seen)| seen.shows(key, Some(held)))
             }
             EtcdOp::Range(..) => answer.seen.is_empty(),
-            _ => true,
+            EtcdOp::Txn(txn) => match (&answer.results, done) {
+                (Some(results), Some(held)) => txn.fits(self, held, results),
+                _ => true,
+            },
+            EtcdOp::Put(..) | EtcdOp::Delete(_) | EtcdOp::Cas(..) => true,
         }
     }
 
@@ -179,25 +215,22 @@ impl Model for Etcd {
                 let expect = call.expect.clone().ok_or("`cas` needs `expect`, null for a missing key")?;
                 EtcdOp::Cas(key()?, expect, argument(call)?)
             }
-            _ => return Err(unknown(call, "store with revisions", "get, range, put, delete and cas")),
+            "txn" => EtcdOp::Txn(Box::new(EtcdTxn::of(call)?)),
+            _ => return Err(unknown(call, "store with revisions", "get, range, put, delete, cas and txn")),
         };
         let Some(reply) = reply else { return Ok((op, None)) };
-        let mut answer =
-            EtcdAnswer { revision: optional(&reply.more, "revision")?, seen: Vec::new(), done: None };
+        let revision = optional(&reply.more, "revision")?;
+        let mut answer = EtcdAnswer { revision, ..EtcdAnswer::default() };
         match (&op, &reply.value) {
             (EtcdOp::Get(_), Some(value)) => answer.seen.push(seen(None, value.clone(), &reply.more)?),
             (EtcdOp::Get(_), None) => {
                 return Err("a `get` that succeeded needs a `value`, null for none".into());
             }
-            (EtcdOp::Range(..), Some(Value::Array(items))) => {
-                for item in items {
-                    let fields = item.as_object().ok_or("what `range` reads is an array of objects")?;
-                    let name = fields.get("key").and_then(Value::as_str).ok_or("an item needs a `key`")?;
-                    let value = fields.get("value").cloned().ok_or("an item needs a `value`")?;
-                    answer.seen.push(seen(Some(name.to_owned()), value, fields)?);
-                }
+            (EtcdOp::Range(..), items) => answer.seen = key_items(items.as_ref())?,
+            (EtcdOp::Txn(txn), _) => {
+                let (held, results) = txn.answer(reply)?;
+                (answer.done, answer.results) = (Some(held), results);
             }
-            (EtcdOp::Range(..), _) => return Err("what `range` reads is an array of objects".into()),
             (EtcdOp::Cas(..), Some(Value::Bool(done))) => answer.done = Some(*done),
             (EtcdOp::Cas(..), _) => return Err("the answer to `cas` is true or false".into()),
             (EtcdOp::Delete(_), Some(Value::Bool(done))) => answer.done = Some(*done),
@@ -215,11 +248,11 @@ impl Model for Etcd {
     }
 
     fn step(&self, state: &EtcdState, op: &EtcdOp, answer: Option<&EtcdAnswer>) -> Option<EtcdState> {
-        let (change, done) = state.effect(op);
+        let Effect { changes, done } = state.effect(op);
         let mut after = state.clone();
-        if let Some((key, held)) = change {
+        after.revision += i64::from(!changes.is_empty());
+        for (key, held) in changes {
             after.set(key, held);
-            after.revision += 1;
         }
         let fits = |answer: &EtcdAnswer| {
             answer.revision.is_none_or(|revision| revision == after.revision) && state.fits(op, answer, done)
@@ -232,8 +265,13 @@ impl Model for Etcd {
     }
 
     fn is_read_only(&self, op: &EtcdOp, answer: Option<&EtcdAnswer>) -> bool {
-        let unchanged = answer.is_some_and(|answer| answer.done == Some(false));
-        matches!(op, EtcdOp::Get(_) | EtcdOp::Range(..)) || unchanged
+        let done = answer.and_then(|answer| answer.done);
+        match op {
+            EtcdOp::Get(_) | EtcdOp::Range(..) => true,
+            EtcdOp::Put(..) => false,
+            EtcdOp::Delete(_) | EtcdOp::Cas(..) => done == Some(false),
+            EtcdOp::Txn(txn) => txn.operations(done).all(|op| self.is_read_only(op, None)),
+        }
     }
 
     fn state_bytes(&self, state: &EtcdState) -> usize {

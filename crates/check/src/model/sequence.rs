@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Entry, Model, Shortcut, argument, unknown};
 use crate::fifo;
 use crate::history::{Call, Reply};
+use crate::lifo;
 
 /// A queue (what came first goes first) or a stack (what came last goes first), unbounded, at first empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ impl Model for Sequence {
     fn shortcut(&self, entries: &[Entry<Sequence>]) -> Shortcut {
         match self {
             Sequence::Queue => fifo::decide(entries),
-            Sequence::Stack => Shortcut::None,
+            Sequence::Stack => lifo::decide(entries),
         }
     }
 

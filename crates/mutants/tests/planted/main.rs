@@ -108,6 +108,7 @@ planted! { raft::Raft {
     learner_counted: Seeds(6000),
     lease_from_the_answer: Script("raft-lease-begins-when-it-was-asked"),
     lease_survives_the_transfer: Script("raft-lease-is-void-after-a-transfer"),
+    longer_log_not_offered: Script("raft-constrained-topology"),
     old_term_counted: Script("raft-figure-8"),
     own_disk_not_awaited: Seeds(3000),
     pre_vote_clears_vote: Seeds(3000),

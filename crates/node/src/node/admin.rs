@@ -42,8 +42,15 @@ impl Changes {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
+        if self.is_empty() {
+            return None;
+        }
         let asked = self.asked.values().map(|asked| asked.deadline);
         asked.chain(self.passed_on.values().map(|(_, deadline)| *deadline)).min()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.passed_on.is_empty()
     }
 }
 
@@ -176,6 +183,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
 
     /// Whoever waits too long, or for somebody who can no longer answer, is told that the outcome is unknown.
     pub(super) fn expire_changes(&mut self, now: Time, lost: Option<NodeId>, out: &mut Outbox<P, S>) {
+        if self.changes.is_empty() {
+            return;
+        }
         let passed_on = &mut self.changes.passed_on;
         passed_on.retain(|ticket, (to, deadline)| {
             let over = *deadline <= now || Some(*to) == lost;

@@ -11,8 +11,8 @@
 use super::{Node, Step};
 use crate::disk::{DiskCommand, DiskFault, SegmentId};
 use crate::interface::*;
-use crate::machine::StateMachine;
-use crate::metadata;
+use crate::machine::{StateMachine, Stored};
+use bytes::Bytes;
 use synod_protocols::Time;
 use synod_protocols::log::{Index, LogRequest, ReplicatedLog, SnapshotPoint, Ticket};
 
@@ -37,8 +37,12 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
         if let Some(Compaction { point, first, .. }) = &cut {
             self.start.base = Some(point.clone());
             self.start.first = *first;
+            self.start_encoded = self.start.encode();
         }
-        let stored = metadata::stored(&self.metadata, &self.start);
+        self.scratch.clear();
+        self.metadata.encode_to(&mut self.scratch);
+        let stored =
+            Stored { replicated: Bytes::copy_from_slice(&self.scratch), own: self.start_encoded.clone() };
         let persist = |cut: &Compaction, machine: &mut S| machine.persist(cut.ticket);
         let result = self
             .machine
@@ -52,7 +56,7 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             self.compaction = Some(cut);
         }
         self.stored = index;
-        self.committed = self.metadata.clone();
+        self.committed.copy(&self.metadata);
         self.drive(now, Step::Request(LogRequest::Applied { index }), out);
     }
 

@@ -100,6 +100,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
     }
 
     pub(super) fn refuse_inbox(&mut self, leader: Option<NodeId>, out: &mut Outbox<P, S>) {
+        if self.inbox.is_empty() {
+            return;
+        }
         let why = Refusal::NotLeader { leader };
         for Forwarded { from, incarnation, first, .. } in self.inbox.drain(..) {
             out.send(from, PeerMessage::ForwardRefused { incarnation, first, why });
@@ -205,6 +208,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
 
     /// Proposes what other members sent and what clients asked, in as few proposals as fit.
     pub(super) fn propose(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        if self.inbox.is_empty() && !self.outgoing.has_more() {
+            return;
+        }
         let mut proposal = Proposal::default();
         let mut commands = Vec::new();
         let mut bytes = 0;
@@ -252,6 +258,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
 
     /// Sends what clients asked to the leader.
     pub(super) fn forward(&mut self, now: Time, leader: Option<NodeId>, out: &mut Outbox<P, S>) {
+        if !self.outgoing.has_more() {
+            return;
+        }
         let Some(leader) = leader.filter(|leader| *leader != self.id && self.links.contains(leader)) else {
             return;
         };
@@ -336,6 +345,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
 
     /// Tells what was read under leases that hold still, and asks again for the rest.
     pub(super) fn end_leased(&mut self, now: Time, out: &mut Outbox<P, S>) {
+        if self.leased.is_empty() {
+            return;
+        }
         for Leased { read, valid_until, index, answer } in self.leased.drain(..) {
             if now < valid_until {
                 self.leased_reads += 1;

@@ -7,8 +7,8 @@
 
 use super::{Node, Step, fail};
 use crate::interface::*;
-use crate::machine::{Part, StateMachine};
-use crate::metadata::{self, Metadata};
+use crate::machine::{Part, StateMachine, Stored};
+use crate::metadata::Metadata;
 use crate::peer::{Manifest, PeerMessage, SnapshotId, SnapshotPart, SnapshotRequest};
 use bytes::Bytes;
 use std::time::Duration;
@@ -298,7 +298,9 @@ impl<P: ReplicatedLog, S: StateMachine> Node<P, S> {
             return;
         }
         self.start.base = Some(point.clone());
-        if let Err(error) = self.machine.install(metadata::stored(&metadata, &self.start)) {
+        self.start_encoded = self.start.encode();
+        let stored = Stored { replicated: metadata.encode(), own: self.start_encoded.clone() };
+        if let Err(error) = self.machine.install(stored) {
             return self.stop(format!("a snapshot cannot be installed: {error}"), out);
         }
         // What was being made durable is gone. The segments that were to go then go the next time.

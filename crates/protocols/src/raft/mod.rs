@@ -313,22 +313,27 @@ impl Process for Raft {
     }
 
     fn deadline(&self) -> Option<Time> {
-        let election = self.config.timing.election;
-        let part = match self.part {
-            Part::Leader => {
-                let disk = self.to_self.front().map(|(sent, _)| *sent + election);
-                let own = self.heartbeat_deadline.min(self.quorum_deadline);
-                Some(disk.map_or(own, |disk| own.min(disk)))
-            }
-            _ if self.may_campaign() => Some(self.election_deadline),
+        let mut earliest = match self.part {
+            Part::Leader => self.heartbeat_deadline.min(self.quorum_deadline),
+            _ if self.may_campaign() => self.election_deadline,
+            _ => Time(u64::MAX),
+        };
+        let disk = match self.part {
+            Part::Leader => self.to_self.front().map(|(sent, _)| *sent + self.config.timing.election),
             _ => None,
         };
-        let transfer = self.transfer.map(|transfer| transfer.deadline);
-        let forwarding = self.forwarding.deadline(&self.config.timing);
-        [part, transfer, forwarding, self.redelivery.retry(), self.catch_up.retry()]
-            .into_iter()
-            .flatten()
-            .min()
+        // One after the other, because hosts ask after every step.
+        let mut at_the_latest = |other: Option<Time>| {
+            if let Some(other) = other {
+                earliest = earliest.min(other);
+            }
+        };
+        at_the_latest(disk);
+        at_the_latest(self.transfer.map(|transfer| transfer.deadline));
+        at_the_latest(self.forwarding.deadline(&self.config.timing));
+        at_the_latest(self.redelivery.retry());
+        at_the_latest(self.catch_up.retry());
+        (earliest < Time(u64::MAX)).then_some(earliest)
     }
 
     fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {

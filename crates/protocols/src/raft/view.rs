@@ -27,6 +27,8 @@ impl ReplicatedLog for Raft {
         }
     }
 
+    // Hosts ask after every step, mostly for a part of it.
+    #[inline]
     fn status(&self) -> LogStatus {
         LogStatus {
             role: self.role(),

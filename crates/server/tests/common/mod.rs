@@ -81,15 +81,18 @@ impl Cluster {
 
     /// A cluster that runs this protocol.
     pub fn of(protocol: &str, count: usize) -> Cluster {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut configs = configs(directory.path(), count);
-        configs.iter_mut().for_each(|config| config.protocol = protocol.to_owned());
-        let servers = configs.iter().map(|_| None).collect();
-        let mut cluster = Cluster { directory, configs, servers, lines: Arc::default() };
-        for i in 0..count {
-            cluster.up(i);
-        }
+        let mut cluster = Cluster::stopped(count);
+        cluster.configs.iter_mut().for_each(|config| config.protocol = protocol.to_owned());
+        (0..count).for_each(|i| cluster.up(i));
         cluster
+    }
+
+    /// A cluster of which no member runs yet.
+    pub fn stopped(count: usize) -> Cluster {
+        let directory = tempfile::tempdir().expect("a directory");
+        let configs = configs(directory.path(), count);
+        let servers = configs.iter().map(|_| None).collect();
+        Cluster { directory, configs, servers, lines: Arc::default() }
     }
 
     pub fn up(&mut self, i: usize) {

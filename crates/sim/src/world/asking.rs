@@ -38,7 +38,7 @@ impl<P: ReplicatedLog> World<'_, P> {
         let asked = self.next_after(wanted, |member| member.is_up());
         let operation = self.clients.begin(self.now, client, what, key, asked.unwrap_or(wanted));
         let timeout = self.now + CLIENT_ELECTIONS * self.script.election.0;
-        self.queue.push(timeout, Due::ClientTimeout { client, operation });
+        self.queue.push_in_line(timeout, Due::ClientTimeout { client, operation });
         self.ask(operation, asked.is_some());
     }
 

@@ -49,13 +49,17 @@ impl<P: ReplicatedLog> World<'_, P> {
         match self.network.arrive(self.now, slot, &mut self.queue) {
             Arrival::Nothing => {}
             Arrival::Lost { number, why } => self.on_lost(number, why),
-            Arrival::Message(flying) if self.members[usize::from(flying.to)].is_up() => {
-                self.note_digest(8, flying.number, 0);
-                self.show(&Event::Recv { m: flying.number });
-                let from = NodeId(u64::from(flying.from) + 1);
-                self.feed(flying.to, Input::Peer { from, message: flying.message });
+            Arrival::Message { number, from, to } if self.members[usize::from(to)].is_up() => {
+                self.note_digest(8, number, 0);
+                self.show(&Event::Recv { m: number });
+                let from = NodeId(u64::from(from) + 1);
+                let message = self.network.take(slot);
+                self.feed(to, Input::Peer { from, message });
             }
-            Arrival::Message(flying) => self.on_lost(flying.number, "receiver down"),
+            Arrival::Message { number, .. } => {
+                self.network.take(slot);
+                self.on_lost(number, "receiver down");
+            }
         }
     }
 

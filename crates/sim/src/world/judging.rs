@@ -74,17 +74,23 @@ impl<P: ReplicatedLog> World<'_, P> {
             self.report_violations();
             return Some(false);
         };
-        if self.network.cuts().next().is_some() {
-            return Some(true);
-        }
-        let voters = self.voters();
-        let behind = self.members.iter().enumerate().find_map(|(i, member)| {
+        let cuts: Vec<(u8, u8)> = self.network.cuts().collect();
+        let leader = self.leader();
+        // Whom the leader does not reach, or who does not reach it, cannot be asked to catch up.
+        let reached = |index: u8| {
+            cuts.is_empty()
+                || leader.is_some_and(|leader| {
+                    !cuts.iter().any(|cut| [(index, leader), (leader, index)].contains(cut))
+                })
+        };
+        let known = self.known_members();
+        let behind = self.members.iter().zip(0..).find_map(|(member, index)| {
             let status = member.node.as_ref().filter(|_| !member.paused)?.status();
             let applied = status.applied.0;
             // Who knows that its disk has lost a promise takes no part any more, nor does who was removed.
-            let takes_part = status.log.role != Role::Abstaining && voters.contains(&(i as u8));
-            (takes_part && applied < shown).then(|| {
-                format!("n{} has applied up to {applied}, and {shown} was committed at {from}", i + 1)
+            let takes_part = status.log.role != Role::Abstaining && known.contains(&index);
+            (takes_part && reached(index) && applied < shown).then(|| {
+                format!("n{} has applied up to {applied}, and {shown} was committed at {from}", index + 1)
             })
         });
         match behind {

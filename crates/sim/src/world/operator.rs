@@ -12,7 +12,7 @@ use crate::script::{Member, OperatorChange};
 use std::collections::VecDeque;
 use synod_node::{Change, ClientError, Input, Outcome, Request};
 use synod_protocols::NodeId;
-use synod_protocols::log::{ChangeRefusal, MemberPart, MembershipChange, ReplicatedLog, Ticket};
+use synod_protocols::log::{ChangeRefusal, MembershipChange, ReplicatedLog, Ticket};
 
 /// Election timeouts that the operator waits for an answer: a little longer than a member keeps a request.
 const ANSWER_ELECTIONS: u64 = 12;
@@ -134,15 +134,15 @@ impl<P: ReplicatedLog> World<'_, P> {
         self.queue.push(self.now, Due::Operator { attempt });
     }
 
-    /// Who votes, as whoever leads has it, or, if nobody does, whoever has applied most.
-    pub(super) fn voters(&self) -> Vec<u8> {
+    /// All members, learners and those that are about to leave included, as whoever leads has them, or, if nobody does,
+    /// whoever has applied most.
+    pub(super) fn known_members(&self) -> Vec<u8> {
         let applied =
             |index: &u8| self.members[usize::from(*index)].node.as_ref().map(|node| node.status().applied);
         let best = self.leader().or_else(|| self.all().max_by_key(applied));
         let node = best.and_then(|index| self.members[usize::from(index)].node.as_ref());
         let members = node.map(|node| node.process().members()).unwrap_or_default();
-        let voters = members.iter().filter(|member| member.part == MemberPart::Voter);
-        voters.map(|member| (member.id.0 - 1) as u8).collect()
+        members.iter().map(|member| (member.id.0 - 1) as u8).collect()
     }
 }
 

@@ -237,6 +237,7 @@ impl Client {
         let deletes = self.shared.workload == Workload::Kv;
         match self.rng.below(100) {
             0..10 if deletes && self.shared.exclusive => self.range().await,
+            10..20 if deletes && self.shared.exclusive => self.pair(name).await,
             0..45 => self.read(name).await,
             45..75 => self.write(name).await,
             75..80 if deletes => self.delete(name).await,
@@ -291,6 +292,50 @@ impl Client {
             let mut reply = Reply::value(items.collect::<Vec<Value>>());
             reply.more.insert("revision".into(), answer.header.unwrap_or_default().revision.into());
             Ok(reply)
+        });
+        reply.await.is_some()
+    }
+
+    /// A transaction on two keys: if the first is as it was last seen, both are written, or else both are read. A history may only
+    /// record it where revisions order it.
+    async fn pair(&mut self, first: &str) -> bool {
+        let second = format!("k{}", self.rng.below(KEYS));
+        if second == first {
+            return self.read(first).await;
+        }
+        let values = [self.shared.fresh(), self.shared.fresh()];
+        let names = [first, second.as_str()];
+        let expect = self.seen.get(first).cloned().unwrap_or(Value::Null);
+        let (is, compared) = match expect.is_null() {
+            true => (Is::Absent, json!([first, "create", "=", 0])),
+            false => (Is::Value(expect.to_string()), json!([first, "value", "=", expect])),
+        };
+        let puts: Value = names.iter().zip(values).map(|(name, value)| json!(["put", name, value])).collect();
+        let gets: Value = names.iter().map(|name| json!(["get", name])).collect();
+        let mut call = Call::new("txn");
+        let fields = [("compare", json!([compared])), ("then", puts), ("else", gets)];
+        call.more.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+        let keys = names.map(|name| self.key(name));
+        let reply = self.record(call, async |session| {
+            let puts = keys.iter().zip(values).map(|(key, value)| operation(put(key, value.to_string())));
+            let gets = keys.iter().map(|key| operation(Request::RequestRange(one(key))));
+            let request = TxnRequest {
+                compare: vec![compare(&keys[0], is)],
+                success: puts.collect(),
+                failure: gets.collect(),
+            };
+            let answer = session.txn(request).await?;
+            let results = responses(&answer).map(|response| match response {
+                Response::ResponseRange(range) => range.kvs.first().map_or(Value::Null, |kv| {
+                    let mut found = versions(kv);
+                    found.insert("value".into(), decoded(&kv.value));
+                    Value::Object(found)
+                }),
+                _ => Value::Null,
+            });
+            let mut reply = Reply::value(answer.succeeded);
+            reply.more.insert("results".into(), results.collect());
+            Ok(at_revision(reply, &answer, true))
         });
         reply.await.is_some()
     }
