@@ -133,7 +133,6 @@ planted! { multi_paxos::MultiPaxos {
     damaged_member_promises: Script("paxos-repairing-member-does-not-promise"),
     lower_ballot_wins: Script("paxos-highest-ballot-wins-among-promises"),
     new_members_not_asked: Script("paxos-new-members-are-asked"),
-    old_members_counted: Script("paxos-slots-of-the-window-need-the-old-members"),
     one_quorum_of_phase_1: Script("paxos-phase-1-of-every-configuration"),
     own_disk_not_awaited: Seeds(800),
     own_values_preferred: Script("paxos-highest-ballot-wins"),
