@@ -58,6 +58,15 @@ fn the_strong_levels_keep_every_promise_under_partitions_and_crashes() {
     }
 }
 
+/// Who is removed when all is nearly over may learn of it only after the last fault.
+#[test]
+fn a_member_that_is_removed_at_the_last_moment_is_not_asked() {
+    for level in [Level::Causal, Level::Eventual] {
+        let outcome = run(&Scenario::new(level, 4, 77, Fault::Members));
+        assert!(outcome.passed(), "{outcome}");
+    }
+}
+
 /// A found history is kept as an example. `SYNOD_BLESS=1` writes those that there are not yet.
 #[test]
 fn each_level_has_a_history_that_the_next_stronger_one_has_not() {

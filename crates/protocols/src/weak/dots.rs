@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn holes_end_the_first_run() {
         let mut context = CausalContext::new();
-        [1, 2, 5].map(|count| context.insert(dot(1, count)));
+        [1, 2, 5].into_iter().for_each(|count| context.insert(dot(1, count)));
         let origin = dot(1, 1).origin;
         assert_eq!((context.up_to(origin), context.highest(origin)), (2, 5));
         assert_eq!(alloc::format!("{context}"), "n1:1-2,5-5");

@@ -384,7 +384,8 @@ impl<P: Member> World<P> {
         let until = self.stage.now + Duration::from_secs(2);
         self.advance(until);
         self.recorder.complete(now(self), handle, Ended::Ok(Reply::none()));
-        for id in ids {
+        // One that was removed may have learnt of it only now.
+        for id in ids.into_iter().filter(|id| counts(self, id)).collect::<Vec<_>>() {
             for key in (0..self.scenario.keys).map(|key| format!("k{key}")) {
                 let handle =
                     self.recorder.invoke_on(now(self), &format!("at {id}"), &id.to_string(), Call::get(&key));
