@@ -218,6 +218,13 @@ impl Config {
         if self.members.len() > MEMBERS_MAX {
             problems.push(format!("members: {} are more than {MEMBERS_MAX}", self.members.len()));
         }
+        if self.members.len() == 2 && replicated_log(&self.protocol) == Some("viewstamped") {
+            problems.push(
+                "members: viewstamped replication needs 2f + 1 replicas to survive the loss of f, and two survive \
+                 none: found it with one or three"
+                    .to_owned(),
+            );
+        }
         let mut names = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for member in self.members.iter().chain(&self.join) {
@@ -489,6 +496,13 @@ mod tests {
                 "protocol: \"gossip\" is not known here: use one of raft, multi-paxos, zab, viewstamped",
             ),
             (problem(|c| c.members.clear()), "members: is empty: list every member"),
+            (
+                problem(|c| {
+                    c.protocol = "vr".into();
+                    c.members.truncate(2);
+                }),
+                "two survive none: found it with one or three",
+            ),
             (problem(|c| c.name = "n4".into()), "name: \"n4\" is not among the members n1, n2, n3"),
             (
                 problem(|c| c.members[1].name = "two".into()),
