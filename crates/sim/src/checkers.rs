@@ -19,7 +19,6 @@
 //! before it, and whoever does not is still elected by a quorum which meets that one. What reaches the disks later is
 //! judged by who counts after the change.
 
-use crate::member::ALPHA;
 use crate::outcome::Violation;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -39,6 +38,8 @@ const UNSEEN: u64 = 0;
 pub(crate) struct Checkers {
     /// Whether each position is agreed on by itself.
     by_position: bool,
+    /// After how many positions a change of members governs there.
+    alpha: u64,
     leaders: BTreeMap<u64, u8>,
     /// What was committed, from index 1.
     chosen: Vec<Chosen>,
@@ -109,11 +110,12 @@ struct Shadow {
 
 impl Checkers {
     /// For a cluster founded by `nodes` members, `size` with those that join it.
-    pub(crate) fn new<P: ReplicatedLog>(nodes: u8, size: u8) -> Checkers {
+    pub(crate) fn new<P: ReplicatedLog>(nodes: u8, size: u8, alpha: u32) -> Checkers {
         let founding = (0..nodes).map(|index| (index, MemberPart::Voter)).collect();
         Checkers {
             founding,
             by_position: !P::LOG_MATCHING,
+            alpha: alpha.into(),
             leaders: BTreeMap::new(),
             chosen: Vec::new(),
             known: Vec::new(),
@@ -297,7 +299,7 @@ impl Checkers {
                 Some((epoch, payload)) => {
                     if self.by_position && matches!(payload, Payload::Membership(_)) {
                         let governs = &mut self.members[at].governs_from;
-                        *governs = (*governs).max(index + ALPHA as u64);
+                        *governs = (*governs).max(index + self.alpha);
                     }
                     fresh.push((index, epoch.0, payload_digest(payload)));
                 }
@@ -531,7 +533,7 @@ mod tests {
 
     /// Three members that hold and have synced two entries of epoch 1.
     fn checkers() -> Checkers {
-        let mut checkers = Checkers::new::<Raft>(3, 3);
+        let mut checkers = Checkers::new::<Raft>(3, 3, 16);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1, 1];
             checkers.on_synced(member, 2, true);
@@ -566,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_commit_without_a_majority_of_disks_is_found() {
-        let mut checkers = Checkers::new::<Raft>(3, 3);
+        let mut checkers = Checkers::new::<Raft>(3, 3, 16);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1];
             checkers.on_synced(member, 1, member == 0);
@@ -588,15 +590,15 @@ mod tests {
             promises(&checkers)
         };
         let same = payload_digest(&Payload::Command("a".into()));
-        assert_eq!(with(Checkers::new::<MultiPaxos>(3, 3), same), [""; 0]);
-        assert_eq!(with(Checkers::new::<MultiPaxos>(3, 3), same + 1), ["durability"]);
-        assert_eq!(with(Checkers::new::<Raft>(3, 3), same), ["durability"]);
+        assert_eq!(with(Checkers::new::<MultiPaxos>(3, 3, 16), same), [""; 0]);
+        assert_eq!(with(Checkers::new::<MultiPaxos>(3, 3, 16), same + 1), ["durability"]);
+        assert_eq!(with(Checkers::new::<Raft>(3, 3, 16), same), ["durability"]);
     }
 
     /// Five members; the first three found the cluster and hold two entries, which are on the disks of those named when
     /// the first hears that it, the fourth and the fifth are the members from now on. Later they are on the second's disk.
     fn commit_across_a_change(on_disk: &[u8]) -> Vec<&'static str> {
-        let mut checkers = Checkers::new::<Raft>(3, 5);
+        let mut checkers = Checkers::new::<Raft>(3, 5, 16);
         for member in 0..3 {
             checkers.members[usize::from(member)].log = vec![1, 1];
             checkers.on_synced(member, 2, on_disk.contains(&member));

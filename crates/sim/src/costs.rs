@@ -6,11 +6,12 @@
 //! messages that take one tick and free syncs, syncs in sequence the other way round.
 
 use crate::event::{Event, Sink};
-use crate::script::{Action, Delay, HandOperation, Member, Script, Timed};
+use crate::script::{Action, Delay, HandOperation, Limits, Member, Script, Timed};
 use crate::units::Span;
 use crate::{NoTrace, UnknownProtocol, run};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use synod_protocols::log::LogLimits;
 
 /// How many bytes the value of a command has; its key has one.
 pub const VALUE_BYTES: usize = 100;
@@ -106,6 +107,8 @@ fn quiet(protocol: &str, nodes: u8, latency: Span, sync: Span) -> Script {
         disk: Delay::Fixed(sync),
         election: ELECTION,
         heartbeat: HEARTBEAT,
+        // As in the server.
+        limits: Limits { alpha: LogLimits::default().alpha as u32, ..Limits::default() },
         ..Script::default()
     }
 }

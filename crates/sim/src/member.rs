@@ -22,8 +22,6 @@ use synod_protocols::{NodeId, Reader, Time, Wire};
 
 /// Election timeouts that a client's request may wait inside a member.
 const REQUEST_ELECTIONS: u32 = 10;
-/// Multi-Paxos' α: so few that a change of members shows its window in a small run.
-pub(crate) const ALPHA: usize = 16;
 /// No timer is set.
 pub(crate) const NEVER: u64 = u64::MAX;
 
@@ -164,7 +162,7 @@ impl<P: ReplicatedLog> Member<P> {
                 message_bytes_max: script.limits.message_bytes as usize,
                 window_messages_max: script.limits.window as usize,
                 tail_bytes_max: script.limits.tail_bytes as usize,
-                alpha: ALPHA,
+                alpha: script.limits.alpha as usize,
                 ..LogLimits::default()
             },
             priority: 1,

@@ -103,11 +103,14 @@ pub struct Limits {
     pub window: u32,
     /// Payload bytes of the log's tail kept in memory beyond what is uncommitted.
     pub tail_bytes: u32,
+    /// Multi-Paxos' α: how far ahead of what is chosen it proposes, and after how many positions a change of members governs.
+    pub alpha: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { message_bytes: 512 << 10, window: 64, tail_bytes: 16 << 20 }
+        // So few that a change of members shows its window in a small run.
+        Limits { message_bytes: 512 << 10, window: 64, tail_bytes: 16 << 20, alpha: 16 }
     }
 }
 
@@ -527,7 +530,7 @@ impl fmt::Display for Script {
         if self.segment != default.segment {
             writeln!(f, "segment {}", self.segment)?;
         }
-        let Limits { message_bytes, window, tail_bytes } = self.limits;
+        let Limits { message_bytes, window, tail_bytes, alpha } = self.limits;
         if message_bytes != default.limits.message_bytes {
             writeln!(f, "message-bytes {message_bytes}")?;
         }
@@ -536,6 +539,9 @@ impl fmt::Display for Script {
         }
         if tail_bytes != default.limits.tail_bytes {
             writeln!(f, "tail-bytes {tail_bytes}")?;
+        }
+        if alpha != default.limits.alpha {
+            writeln!(f, "alpha {alpha}")?;
         }
         if let Some(clients) = self.clients {
             writeln!(f, "{clients}")?;

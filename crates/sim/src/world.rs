@@ -81,7 +81,7 @@ impl<'a, P: ReplicatedLog> World<'a, P> {
             members: (0..script.size()).map(|index| Member::new(script, index)).collect(),
             operator: Operator::default(),
             clients: Clients::new(script),
-            checkers: Checkers::new::<P>(script.nodes, script.size()),
+            checkers: Checkers::new::<P>(script.nodes, script.size(), script.limits.alpha),
             counts: Counts::default(),
             digest: Fingerprint::new(),
             marks: Vec::new(),

@@ -139,7 +139,7 @@ planted! { multi_paxos::MultiPaxos {
     phase_1_incomplete: Seeds(600),
     promise_before_sync: Script("paxos-promise-waits-for-its-sync"),
     promise_forgotten: Seeds(400),
-    read_before_the_opening: Seeds(100),
+    read_before_the_opening: Script("paxos-read-waits-for-the-opening"),
     read_unconfirmed: Script("paxos-read-confirms-the-ballot-after-it-arrived"),
     stale_ballot_accepted: Script("paxos-promise-survives-a-restart"),
     repair_without_end: Script("paxos-repair-asks-how-far"),

@@ -248,6 +248,7 @@ impl MultiPaxos {
             let base = self.log.base();
             if let Some(progress) = self.progress.iter_mut().find(|progress| progress.id == peer) {
                 progress.probe(progress.accepted.max(base).next(), true);
+                progress.answered = false;
             }
         } else if self.part == Part::Follower && self.pledge.ballot.id == peer {
             self.hasten_election();

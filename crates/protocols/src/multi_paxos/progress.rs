@@ -21,7 +21,7 @@ pub(super) struct Progress {
     pub(super) chosen_sent: Index,
     /// The latest round of confirming the ballot that it answered.
     pub(super) read_round: u64,
-    /// When it last answered under this ballot; and whether it ever did.
+    /// When it last answered under this ballot; and whether it did, and the connection was not lost since.
     pub(super) heard: Time,
     pub(super) answered: bool,
     /// Whether it has promised this ballot and told all that it had accepted under others.

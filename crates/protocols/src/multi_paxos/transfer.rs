@@ -7,6 +7,7 @@ use super::{MultiPaxos, Part};
 use crate::ballot::Ballot;
 use crate::contract::Effects;
 use crate::log::{ChangeRefusal, LogEvent, Refusal, Ticket};
+use crate::membership::Peers;
 use crate::types::{NodeId, Time};
 
 /// A transfer under way.
@@ -79,9 +80,7 @@ impl MultiPaxos {
 
     /// Whether it is an acceptor that has answered within an election timeout.
     fn can_inherit(&self, id: NodeId) -> bool {
-        let answers = |heard: Time| self.now < heard + self.config.timing.election;
-        let peer = self.progress.iter().find(|peer| peer.id == id);
-        self.membership.is_voter(id) && peer.is_some_and(|peer| answers(peer.heard))
+        id != self.config.id && self.membership.is_voter(id) && self.is_reachable(id)
     }
 
     /// A transfer that has not come about in an election timeout has failed: proposals are taken

@@ -106,7 +106,8 @@ impl Peers for Viewstamped {
     /// It has acknowledged something in this view, and answered within an election timeout.
     fn is_reachable(&self, id: NodeId) -> bool {
         let election = self.config.timing.election;
-        let answers = |peer: &Progress| peer.matched > Index::ZERO && self.now < peer.heard + election;
+        let answers =
+            |peer: &Progress| peer.answered && peer.matched > Index::ZERO && self.now < peer.heard + election;
         id == self.config.id || self.progress.iter().any(|peer| peer.id == id && answers(peer))
     }
 

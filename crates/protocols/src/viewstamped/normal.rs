@@ -212,6 +212,7 @@ impl Viewstamped {
         match self.progress.iter_mut().find(|peer| peer.id == from) {
             Some(peer) if round <= latest => {
                 peer.heard = now;
+                peer.answered = true;
                 peer.round = peer.round.max(round);
                 true
             }
@@ -267,6 +268,7 @@ impl Viewstamped {
         let Some(i) = self.peer(peer) else { return };
         if self.is_primary() {
             self.progress[i].rewind(self.log.last().next(), Sending::Waiting);
+            self.progress[i].answered = false;
         } else if self.leader == Some(peer) && self.config.lease.is_none() {
             self.hasten_view_change();
         }

@@ -22,8 +22,9 @@ pub(super) struct Progress {
     pub(super) commit_sent: OpNumber,
     /// The latest round of confirming the view that it answered.
     pub(super) round: u64,
-    /// When it last answered in this view.
+    /// When it last answered in this view; and whether it did, and the connection was not lost since.
     pub(super) heard: Time,
+    pub(super) answered: bool,
     /// The batches of reads that it asked to have confirmed.
     pub(super) reads: PeerReads,
 }
@@ -50,6 +51,7 @@ impl Progress {
             commit_sent: Index::ZERO,
             round: 0,
             heard: Time::ZERO,
+            answered: false,
             reads: PeerReads::default(),
         }
     }

@@ -18,10 +18,8 @@ const PROTOCOLS: [(&str, Run); 4] =
 
 /// Scripts that do not hold for a protocol: what it cannot do yet, the one in which a Paxos acceptor would
 /// have to forget what it has accepted, and the one in which it would take a change for chosen by itself.
-const NOT_FOR: [(&str, &str); 2] = [
-    ("paxos", "log-snapshot-crash-before-its-record"),
-    ("paxos", "log-joining-member-restarts"),
-];
+const NOT_FOR: [(&str, &str); 2] =
+    [("paxos", "log-snapshot-crash-before-its-record"), ("paxos", "log-joining-member-restarts")];
 
 #[test]
 fn every_script_holds() {

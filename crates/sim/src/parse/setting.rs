@@ -59,6 +59,9 @@ impl Line<'_> {
                 script.limits.tail_bytes =
                     self.number("a number of bytes", 0, 1 << 30, "tail-bytes 1000")? as u32;
             }
+            "alpha" => {
+                script.limits.alpha = self.number("a number of positions", 1, 1 << 20, "alpha 16")? as u32;
+            }
             "clients" => script.clients = Some(self.workload()?),
             "lease" => script.lease = Some(self.share("lease 0.1%")?),
             "expect" => script.progress = Some(self.progress()?),
@@ -71,7 +74,7 @@ impl Line<'_> {
                 return Err(unknown(
                     other,
                     "`protocol`, `nodes`, `seed`, `for`, `transport`, `latency`, `detect`, `loss`, `duplicate`, \
-                     `reorder`, `election`, `heartbeat`, `disk`, `segment`, `message-bytes`, `window`, `tail-bytes`, `lease`, `clients`, `expect` or `at`",
+                     `reorder`, `election`, `heartbeat`, `disk`, `segment`, `message-bytes`, `window`, `tail-bytes`, `alpha`, `lease`, `clients`, `expect` or `at`",
                     "at 3s crash leader",
                 ));
             }
