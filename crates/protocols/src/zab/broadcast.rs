@@ -233,7 +233,7 @@ impl Zab {
     fn learner_in(&mut self, from: NodeId, epoch: Epoch) -> Option<usize> {
         let leads = matches!(self.part, Part::Leading(_)) && self.epoch == Some(epoch);
         let i = self.learner(from).filter(|i| leads && self.learners[*i].promised.is_some())?;
-        self.learners[i].heard = self.now;
+        self.learners[i].hear(self.now);
         Some(i)
     }
 
@@ -339,6 +339,7 @@ impl Zab {
     pub(super) fn suspend_learner(&mut self, peer: NodeId) {
         let Some(i) = self.learner(peer) else { return };
         let learner = &mut self.learners[i];
+        learner.answered = false;
         if learner.sending == Sending::Stream {
             let matched = self.history.zxid_at(learner.matched).unwrap_or(self.history.base());
             learner.send_as(Sending::Probe { last: matched, to: matched }, matched.counter.next());

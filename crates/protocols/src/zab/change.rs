@@ -147,7 +147,8 @@ impl Peers for Zab {
         let election = self.config.timing.election;
         let answers = |i: usize| {
             let learner = &self.learners[i];
-            learner.promised.is_some() && !learner.observer && self.now < learner.heard + election
+            let is_heard = learner.answered && self.now < learner.heard + election;
+            is_heard && learner.promised.is_some() && !learner.observer
         };
         id == self.config.id || self.learner(id).is_some_and(answers)
     }

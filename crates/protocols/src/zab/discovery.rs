@@ -108,7 +108,7 @@ impl Zab {
             self.ignored += 1;
             return;
         }
-        self.learners[i].heard = self.now;
+        self.learners[i].hear(self.now);
         self.learners[i].promised = Some((current, last));
         match phase {
             Phase::Discovery => self.maybe_choose_history(out),
@@ -176,7 +176,7 @@ impl Zab {
             && self.fetching == Some(from);
         let Some(i) = self.learner(from).filter(|_| expected) else { return };
         let Some((current, _)) = self.learners[i].promised else { return };
-        self.learners[i].heard = self.now;
+        self.learners[i].hear(self.now);
         if !is_ascending(after, &entries, last.epoch) || !are_readable(&entries) {
             self.ignored += 1;
             return;

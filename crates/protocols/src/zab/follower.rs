@@ -87,7 +87,7 @@ impl Zab {
             return;
         }
         if let Some(i) = self.learner(from).filter(|_| fetching) {
-            self.learners[i].heard = self.now;
+            self.learners[i].hear(self.now);
         }
         if point.counter > self.commit {
             out.ask(LogAsk::Snapshot { from, index: point.counter });

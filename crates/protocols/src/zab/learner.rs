@@ -29,8 +29,9 @@ pub(super) struct Learner {
     pub(super) up_to_date: bool,
     /// The latest round of confirming leadership that it answered.
     pub(super) round: u64,
-    /// When it last answered.
+    /// When it last answered; and whether it did, and the connection was not lost since.
     pub(super) heard: Time,
+    pub(super) answered: bool,
     /// The batches of reads that it asked to have confirmed.
     pub(super) reads: PeerReads,
 }
@@ -69,6 +70,7 @@ impl Learner {
             up_to_date: false,
             round: 0,
             heard: Time::ZERO,
+            answered: false,
             reads: PeerReads::default(),
         }
     }
@@ -82,6 +84,11 @@ impl Learner {
     pub(super) fn begin_session(&mut self, observer: bool, now: Time) {
         let reads = self.reads;
         *self = Learner { following: true, observer, heard: now, reads, ..Learner::new(self.id) };
+    }
+
+    /// It answers.
+    pub(super) fn hear(&mut self, now: Time) {
+        (self.heard, self.answered) = (now, true);
     }
 
     /// Whatever was in flight is taken to be lost.
