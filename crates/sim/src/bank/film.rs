@@ -30,8 +30,7 @@ pub struct Strike {
     pub at: Duration,
     /// What.
     pub blow: Blow,
-    /// Whom: a bank, or whoever coordinates when it happens. The machine that crashed or was cut off last in that role
-    /// is the one that starts.
+    /// Whom.
     pub whom: Whom,
 }
 
