@@ -45,6 +45,7 @@ mod peers;
 mod recorder;
 mod server;
 mod service;
+mod weak;
 
 pub use config::{
     CLUSTER_NAME_BYTES_MAX, Config, MEMBERS_MAX, MemberAddress, PROTOCOLS, REQUEST_BYTES_MAX_MAX, Start,
