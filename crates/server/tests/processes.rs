@@ -10,6 +10,7 @@ use common::*;
 use rustix::process::Signal;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use synod_server::Server;
 
 on_every_protocol! {
     what_was_acknowledged_survives_the_death_of_all_at_once;

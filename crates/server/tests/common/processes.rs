@@ -35,7 +35,7 @@ pub fn be_a_member() {
 pub struct Processes {
     pub directory: tempfile::TempDir,
     pub configs: Vec<Config>,
-    children: Vec<Option<Child>>,
+    pub children: Vec<Option<Child>>,
 }
 
 impl Processes {
@@ -51,7 +51,7 @@ impl Processes {
         processes
     }
 
-    fn spawn(&self, i: usize) -> Child {
+    pub fn spawn(&self, i: usize) -> Child {
         let config = &self.configs[i];
         let members: Vec<String> = config
             .members
