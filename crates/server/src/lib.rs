@@ -37,6 +37,7 @@ mod error;
 mod events;
 mod frame;
 mod grpc;
+mod hosted;
 mod http;
 mod life;
 mod member;
