@@ -163,6 +163,11 @@ impl Service for Calls {
                 spaces::Command::Drop { name, .. } => format!("drop {name}"),
                 spaces::Command::Register { name, .. } => format!("register {name}"),
                 spaces::Command::Unregister { name } => format!("unregister {name}"),
+                spaces::Command::Write { name, changes, .. } => match changes.as_slice() {
+                    [one] => format!("{name}: {}", shorten(&one.key)),
+                    many => format!("{name}: {} keys", many.len()),
+                },
+                spaces::Command::Seal { .. } => "seal sessions".to_owned(),
             });
         }
         Some(match Command::decode(command).ok()? {
