@@ -47,6 +47,7 @@ mod recorder;
 mod server;
 mod service;
 mod session;
+mod weak;
 
 pub use config::{
     CLUSTER_NAME_BYTES_MAX, Config, MEMBERS_MAX, MemberAddress, PROTOCOLS, REQUEST_BYTES_MAX_MAX, Start,

@@ -25,6 +25,8 @@ struct FaultRequest {
     block_out: Vec<String>,
     unblock: Vec<String>,
     delay: BTreeMap<String, String>,
+    /// Milliseconds by which the wall clock is taken to be ahead of what it reads; less than nothing for behind.
+    clock_ahead_ms: Option<i64>,
 }
 
 pub(super) fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8]) -> Response<Content> {
@@ -38,8 +40,7 @@ pub(super) fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8])
     let request: FaultRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => {
-            let form =
-                r#"{"block":["n2"],"block-in":[],"block-out":[],"unblock":["n3"],"delay":{"n2":"50ms"}}"#;
+            let form = r#"{"block":["n2"],"block-in":[],"block-out":[],"unblock":["n3"],"delay":{"n2":"50ms"},"clock-ahead-ms":0}"#;
             return text(StatusCode::BAD_REQUEST, &format!("not understood ({error}): POST {form}"));
         }
     };
@@ -48,6 +49,7 @@ pub(super) fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8])
             for (peer, change) in changes {
                 member.tell(Event::Fault { peer, change });
             }
+            request.clock_ahead_ms.into_iter().for_each(|millis| member.tell(Event::ClockAhead(millis)));
             json_response(StatusCode::OK, &json!({"ok": true}))
         }
         Err(why) => text(StatusCode::BAD_REQUEST, &why),

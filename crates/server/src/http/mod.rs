@@ -12,7 +12,6 @@ mod level;
 mod observe;
 mod openapi;
 mod reply;
-mod seams;
 mod text;
 
 use crate::api::VERSION;

@@ -74,6 +74,7 @@ pub(super) fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> serde_js
         "client-connections": member.counters.client_connections.get(),
         "fault-injection": member.config.fault_injection,
         "peers": peers,
+        "keyspaces": core.weak.status(),
     })
 }
 
@@ -153,6 +154,7 @@ pub(super) fn metrics<P: ReplicatedLog + 'static>(member: &Member<P>) -> String 
             let _ = writeln!(out, "synod_{name}{{peer=\"{peer}\"}} {}", value(link));
         }
     }
+    core.weak.metrics(&mut out);
     out
 }
 

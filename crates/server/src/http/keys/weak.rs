@@ -2,12 +2,12 @@
 
 use super::super::level::{self, bad_request, in_session};
 use super::super::reply::{ApiError, Content};
-use super::super::seams::weak::{self, WeakError};
 use super::super::{Call, session_text, text};
 use super::write::{Change, KeyWrite};
 use super::{LIST_BYTES_MAX, List};
 use crate::member::Member;
 use crate::session::SessionError;
+use crate::weak::{self, WeakError};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -89,17 +89,14 @@ pub(super) async fn list<P: ReplicatedLog + 'static>(
     let after = list.after.clone().map(Name::from_bytes).transpose();
     let after =
         after.map_err(|_| bad_request("after", "`after` is not what an answer said as `next`".into()))?;
-    // A read of any object waits for the session, and afterwards says what all that is shown is made of.
+    // A read of any object waits for the session; and one that comes after tells what all that is shown is made of.
     let beacon = || vec![Name { kind: Kind::Register, key: Bytes::from_static(b"-") }];
     if let Some(token) = session.asked() {
         weak::read(member, space, Some(token), beacon()).await.map_err(failure)?;
     }
     let mut answer = page(member, space, list, after);
     answer.insert("consistency".into(), level.to_string().into());
-    let token = match space.model {
-        Model::Causal => weak::read(member, space, session.asked(), beacon()).await.map_err(failure)?.1,
-        _ => None,
-    };
+    let (_, token) = weak::read(member, space, session.asked(), beacon()).await.map_err(failure)?;
     Ok(in_session(answer, session.next(token)))
 }
 
@@ -117,29 +114,18 @@ fn page<P: ReplicatedLog + 'static>(
     after: Option<Name>,
 ) -> Map<String, Value> {
     // Objects are in the order of their kinds, and no key is empty.
-    let first = list.kind.map(|kind| Name { kind, key: Bytes::new() });
-    let mut last = after.max(first);
+    let mut last = after.max(list.kind.map(|kind| Name { kind, key: Bytes::new() }));
+    let found = weak::list(member, space, &list.prefix, last.as_ref(), list.limit + 1);
+    let fits = |name: &Name| list.kind.is_none_or(|kind| kind == name.kind);
     let (mut keys, mut bytes, mut more) = (Vec::new(), 0, false);
-    'pages: loop {
-        let found = weak::list(member, space, &list.prefix, last.as_ref(), list.limit + 1);
-        let is_all = found.len() <= list.limit;
-        for (name, held) in found {
-            if list.kind.is_some_and(|kind| kind != name.kind) {
-                break 'pages;
-            }
-            if !is_nothing(&held) {
-                bytes += name.key.len() + size(&held);
-                if keys.len() == list.limit || (bytes > LIST_BYTES_MAX && !keys.is_empty()) {
-                    more = true;
-                    break 'pages;
-                }
-                keys.push(Value::Object(entry(&name, held)));
-            }
-            last = Some(name);
-        }
-        if is_all {
+    for (name, held) in found.into_iter().take_while(|(name, _)| fits(name)) {
+        bytes += name.key.len() + size(&held);
+        more = keys.len() == list.limit || (bytes > LIST_BYTES_MAX && !keys.is_empty());
+        if more {
             break;
         }
+        keys.push(Value::Object(entry(&name, held)));
+        last = Some(name);
     }
     let mut answer = Map::from_iter([("keys".into(), keys.into()), ("more".into(), more.into())]);
     if let Some(last) = last.filter(|_| more) {
@@ -225,15 +211,6 @@ fn entry(name: &Name, held: Held) -> Map<String, Value> {
     entry
 }
 
-fn is_nothing(held: &Held) -> bool {
-    match held {
-        Held::Value(value) => value.is_none(),
-        Held::Siblings(siblings) => siblings.is_empty(),
-        Held::Elements(elements) => elements.is_empty(),
-        Held::Sum(_) => false,
-    }
-}
-
 fn size(held: &Held) -> usize {
     match held {
         Held::Value(value) => value.as_ref().map_or(0, Bytes::len),
@@ -248,6 +225,11 @@ fn failure(error: WeakError) -> ApiError {
     match error {
         WeakError::Refused(why) => refusal(why),
         WeakError::Stopped => ApiError::new(unavailable, "stopping", "this member stops: ask another one"),
+        WeakError::TimedOut => ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "unknown-outcome",
+            "the disk did not answer in time: a write may or may not take effect. Read before you repeat it",
+        ),
         WeakError::NotHere => ApiError::new(
             unavailable,
             "not-started",
