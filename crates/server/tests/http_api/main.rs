@@ -8,6 +8,7 @@ mod client;
 mod document;
 mod log;
 mod schema;
+mod weak;
 
 use client::{Answer, ask};
 use common::*;
