@@ -18,7 +18,6 @@ mod journals;
 mod registry;
 
 pub use journals::{ProcessId, Step};
-
 pub use registry::{
     KEYSPACES_MAX, Model, NAME_BYTES_MAX, OUTSIDE_BYTES_MAX, OUTSIDE_MAX, Outside, Refusal, Registry, Secret,
     Space, SpaceId,
@@ -84,6 +83,11 @@ pub enum Command {
         /// Which.
         name: String,
     },
+    /// Seal session tokens with this from now on, if nothing does yet.
+    Seal {
+        /// It.
+        secret: Secret,
+    },
     /// Something that a hosted process makes durable.
     Process {
         /// What.
@@ -97,6 +101,7 @@ wire_format!(enum Command {
     3 => Register { name, description },
     4 => Unregister { name },
     5 => Process { step },
+    6 => Seal { secret },
 });
 
 impl Command {
@@ -124,6 +129,8 @@ pub enum Done {
     Space(Space),
     /// The participant outside is there, or was.
     Outside(Outside),
+    /// Tokens are sealed.
+    Sealed,
 }
 
 /// What clients ask without changing anything.
@@ -293,6 +300,10 @@ where
             }
             Command::Unregister { name } => Done::Outside(self.registry.unregister(&name)?),
             Command::Process { .. } => return Err(Refusal::Malformed),
+            Command::Seal { secret } => {
+                self.registry.seal(secret);
+                Done::Sealed
+            }
         })
     }
 }
