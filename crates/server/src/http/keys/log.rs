@@ -131,7 +131,7 @@ fn answered<P: ReplicatedLog + 'static>(
         Value::Object(answer) => answer,
         _ => Map::new(),
     };
-    in_session(answer, member.log_token(space.id, index))
+    in_session(answer, member.seal().map(|seal| seal.log_token(space.id, index)))
 }
 
 fn disk(error: &dyn std::fmt::Display) -> ApiError {
