@@ -3,21 +3,23 @@
 use crate::config::Config;
 use crate::engine::FileMap;
 use crate::grpc::{self, Responder};
+use crate::hosted::{Happened, Mailbox, Proposed};
 use crate::member::{Event, Member as RunningMember};
 use crate::members::{MemberInfo, change_refusal};
 use crate::session::Session;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use synod_node::spaces::{Answer, Response, SpacesMachine};
+use synod_node::spaces::{Answer, ProcessId, Response, SpacesMachine};
 use synod_node::{ClientError, ClusterId, NodeStatus, Outcome, Reply, Request, kv, spaces};
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::log::{Member, Ticket};
+use synod_protocols::log::{Index, Member, Ticket};
 use synod_protocols::{NodeId, Time};
 use synod_store::proto::etcdserverpb::{
     Member as EtcdMember, MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
     MoveLeaderResponse, ResponseHeader,
 };
 use synod_store::{Code, Refusal, Revision};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
 
 /// The store and the keyspaces, on files.
@@ -33,6 +35,9 @@ pub(crate) struct Calls {
     deadlines: BTreeSet<(Time, Ticket)>,
     last: u64,
     pub(crate) figures: Figures,
+    /// Where the processes that run on the log are told things, and until they run, where those are.
+    pub(crate) host: Mailbox,
+    happened: Option<UnboundedReceiver<Happened>>,
 }
 
 /// How calls ended, in this life.
@@ -62,11 +67,16 @@ enum Call {
     Etcd { asked: Asked, responder: Responder, deadline: Option<Time>, session: Option<Session> },
     /// A task of this member.
     Task(oneshot::Sender<Outcome<Machine>>),
+    /// A process that runs on the log, in one of its lives.
+    Process(ProcessId, Option<Index>),
 }
 
 impl Calls {
     pub(crate) fn new(config: &Config) -> Calls {
+        let (host, happened) = mpsc::unbounded_channel();
         Calls {
+            host: Mailbox(host),
+            happened: Some(happened),
             cluster: config.cluster_id(),
             member: config.id(),
             request_timeout: config.request_timeout,
@@ -93,6 +103,18 @@ impl Calls {
         }
         self.waiting.insert(ticket, Call::Etcd { asked, responder, deadline, session });
         ticket
+    }
+
+    /// Keeps a proposal of a process that runs on the log until its answer comes.
+    pub(crate) fn wait_for_process(&mut self, process: ProcessId, life: Option<Index>) -> Ticket {
+        let ticket = self.next_ticket();
+        self.waiting.insert(ticket, Call::Process(process, life));
+        ticket
+    }
+
+    /// What the host of those processes hears, once.
+    pub(crate) fn happened(&mut self) -> Option<UnboundedReceiver<Happened>> {
+        self.happened.take()
     }
 
     fn next_ticket(&mut self) -> Ticket {
@@ -144,6 +166,15 @@ impl Calls {
             }
             // A task that has ended does not hear it, which is no error.
             Some(Call::Task(tell)) => return drop(tell.send(reply.outcome)),
+            Some(Call::Process(process, life)) => {
+                let outcome = match reply.outcome {
+                    Outcome::Applied { index, response: Response::Process(verdict) } => Ok((index, verdict)),
+                    Outcome::Failed(error) => Err(error),
+                    _ => unreachable!("what a process wants recorded is answered in kind"),
+                };
+                let proposed = Proposed { ticket: reply.ticket, process, life, outcome };
+                return self.host.tell(Happened::Proposed(proposed));
+            }
             None => return,
         };
         let header = |header: &mut ResponseHeader| {
@@ -196,7 +227,7 @@ impl Calls {
                 }
                 failure(error)
             }
-            Outcome::Applied { response: Response::Spaces(_), .. }
+            Outcome::Applied { response: Response::Spaces(_) | Response::Process(_), .. }
             | Outcome::Answered { answer: Answer::Reached, .. } => {
                 unreachable!("clients of the etcd API ask the store alone")
             }
@@ -207,6 +238,7 @@ impl Calls {
     /// Tells everybody that the member stops.
     pub(crate) fn stop(&mut self) {
         self.deadlines.clear();
+        self.host.tell(Happened::Stop);
         for (_, call) in self.waiting.drain() {
             // A task sees that its sender is gone.
             if let Call::Etcd { responder, .. } = call {

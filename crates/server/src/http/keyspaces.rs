@@ -152,7 +152,6 @@ pub(super) fn refusal(refusal: Refusal) -> ApiError {
         Refusal::TooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Refusal::HoldsKeys(_) => (StatusCode::CONFLICT, "keyspace-holds-keys"),
         Refusal::InTransaction(_) => (StatusCode::CONFLICT, "keyspace-in-transaction"),
-        Refusal::Unexpected(_) => (StatusCode::CONFLICT, "precondition"),
         Refusal::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
     };
     ApiError::new(status, code, refusal.to_string())
