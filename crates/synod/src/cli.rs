@@ -1,6 +1,7 @@
 //! The command line: what may be said, with examples.
 
 mod sim;
+mod txn;
 
 use crate::probe::Workload;
 use clap::{Args, Parser, Subcommand};
@@ -11,6 +12,10 @@ use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
+pub use txn::{
+    ParticipantAdd, ParticipantCommand, ParticipantName, SagaCheck, SagaCommand, SagaName, SagaResume,
+    SagaRun, TxnCommand, TxnList, TxnName, TxnResolve, TxnRun,
+};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
 pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
@@ -75,6 +80,15 @@ pub enum Command {
         after_help = "Examples:\n  synod transfer            to whoever is best placed\n  synod transfer --to n2"
     )]
     Transfer(Transfer),
+    /// Do something at several places, all of it or nothing; inspect and resolve what is under way
+    #[command(subcommand, after_help = txn::TXN_EXAMPLE)]
+    Txn(TxnCommand),
+    /// Carry out long transactions as steps that can be undone
+    #[command(subcommand, after_help = txn::SAGA_EXAMPLE)]
+    Saga(SagaCommand),
+    /// Show, add or remove systems outside that take part in transactions: PostgreSQL, other clusters, HTTP services
+    #[command(subcommand, after_help = txn::PARTICIPANT_EXAMPLE)]
+    Participant(ParticipantCommand),
     /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
     #[command(after_help = BENCH_EXAMPLE)]
     Bench(Bench),

@@ -3,6 +3,7 @@
 // Nothing of a binary is reachable from outside: `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+mod api;
 mod bank;
 mod bench;
 mod check;
@@ -17,11 +18,15 @@ mod kv;
 mod lab;
 mod matrix;
 mod members;
+mod ops;
+mod participant;
 mod probe;
+mod saga;
 mod serve;
 mod shrink;
 mod sim;
 mod supervisor;
+mod txn;
 mod weak;
 
 use clap::Parser;
@@ -94,6 +99,9 @@ fn main() -> ExitCode {
         Command::Del(options) => kv::del(&options),
         Command::Status(options) => kv::status(&options),
         Command::Member(command) => members::run(&command),
+        Command::Txn(command) => txn::run(&command),
+        Command::Saga(command) => saga::run(&command),
+        Command::Participant(command) => participant::run(&command),
         Command::Transfer(options) => members::transfer(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Failover(options) => failover::run(&options),
