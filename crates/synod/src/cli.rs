@@ -13,8 +13,8 @@ use synod_server::parse_duration;
 
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 pub use txn::{
-    ParticipantAdd, ParticipantCommand, ParticipantName, SagaCheck, SagaCommand, SagaName, SagaResume,
-    SagaRun, TxnCommand, TxnList, TxnName, TxnResolve, TxnRun,
+    DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand, ParticipantName, SagaCheck, SagaCommand,
+    SagaName, SagaResume, SagaRun, TxnCommand, TxnList, TxnName, TxnResolve, TxnRun,
 };
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
@@ -189,7 +189,10 @@ Examples:
 
 /// Options of `synod demo`.
 #[derive(Args, Debug, Clone)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Demo {
+    #[command(subcommand)]
+    pub command: Option<DemoCommand>,
     /// Where the members keep their data; kept between runs
     #[arg(long, env = "SYNOD_DEMO_DATA_DIR", default_value = "synod-data")]
     pub data_dir: PathBuf,
@@ -213,6 +216,7 @@ pub struct Demo {
 impl Default for Demo {
     fn default() -> Self {
         Demo {
+            command: None,
             data_dir: "synod-data".into(),
             page: SocketAddr::from(([127, 0, 0, 1], 8411)),
             nodes: 3,

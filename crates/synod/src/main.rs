@@ -5,6 +5,7 @@
 
 mod api;
 mod bank;
+mod bank_demo;
 mod bench;
 mod check;
 mod cli;
@@ -85,7 +86,10 @@ fn main() -> ExitCode {
     });
     let command = parsed.command.unwrap_or_else(|| Command::Demo(cli::Demo::default()));
     let done = match command {
-        Command::Demo(options) => demo::run(&options),
+        Command::Demo(options) => match &options.command {
+            Some(cli::DemoCommand::Bank(options)) => bank_demo::run(options),
+            None => demo::run(&options),
+        },
         Command::Serve(options) => serve::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Sim(options) => sim::run(&options),
