@@ -13,8 +13,9 @@ use synod_server::parse_duration;
 
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 pub use txn::{
-    DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand, ParticipantName, SagaCheck, SagaCommand,
-    SagaName, SagaResume, SagaRun, TxnCommand, TxnList, TxnName, TxnResolve, TxnRun,
+    BenchCommand, BenchTransfers, DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand,
+    ParticipantName, SagaCheck, SagaCommand, SagaName, SagaResume, SagaRun, TxnCommand, TxnList, TxnName,
+    TxnResolve, TxnRun,
 };
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
@@ -559,7 +560,10 @@ pub struct Transfer {
 
 /// Options of `synod bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// The members to load
     #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
     pub endpoints: Vec<String>,

@@ -27,6 +27,7 @@ mod serve;
 mod shrink;
 mod sim;
 mod supervisor;
+mod transfers;
 mod txn;
 mod weak;
 
@@ -107,7 +108,10 @@ fn main() -> ExitCode {
         Command::Saga(command) => saga::run(&command),
         Command::Participant(command) => participant::run(&command),
         Command::Transfer(options) => members::transfer(&options),
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench(options) => match &options.command {
+            Some(cli::BenchCommand::Transfers(options)) => transfers::run(options),
+            None => bench::run(&options),
+        },
         Command::Failover(options) => failover::run(&options),
     };
     match done {

@@ -13,9 +13,11 @@ use crate::cli::{DemoBank, Kill};
 use crate::probe::log::Log;
 use crate::supervisor::{Ports, Supervisor};
 use crate::{Done, Failure, asked_to_stop, block_on};
-use banks::{BANKS, Banks, insist};
+pub use banks::insist;
+use banks::{BANKS, Banks};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use people::Scene;
+pub use people::{act, open};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io::IsTerminal;
@@ -119,7 +121,7 @@ async fn scene(
     }
     for name in supervisor.names() {
         // Those that run say so, which is no error.
-        let _ = people::act(supervisor, LiveVerb::Start, &name);
+        let _ = act(supervisor, LiveVerb::Start, &name);
     }
     let end = end(options, &scene, &mut session).await;
     Ok((scene, end, span))
@@ -200,13 +202,13 @@ async fn still_open(
     options: &DemoBank,
     session: &mut crate::api::Session,
 ) -> Result<Vec<Value>, crate::api::CallError> {
-    let mut open = people::open(session).await?;
+    let mut all = open(session).await?;
     if options.saga {
         let sagas = insist(Instant::now(), async || session.read("/v1/sagas").await).await?;
         let sagas = sagas["sagas"].as_array().into_iter().flatten();
-        open.extend(sagas.filter(|saga| saga["state"] != "done" && saga["state"] != "compensated").cloned());
+        all.extend(sagas.filter(|saga| saga["state"] != "done" && saga["state"] != "compensated").cloned());
     }
-    Ok(open)
+    Ok(all)
 }
 
 /// Whether the history has this model: yes, no with the reason, or not decided.

@@ -332,3 +332,54 @@ pub enum Kill {
     /// Nobody
     Nobody,
 }
+
+pub const TRANSFERS_EXAMPLE: &str = "\
+Examples:
+  synod bench transfers
+  synod bench transfers --protocol zab --for 10s --json
+  SYNOD_BENCH_POSTGRES=postgres://USER:PASSWORD@HOST/ONE,postgres://USER:PASSWORD@HOST/TWO synod bench transfers
+
+In each database the table synod_bench_accounts is made, and left there.";
+
+/// What `synod bench` measures beside puts and reads.
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Transfers between keyspaces, clusters and databases, with a protocol and without, on clusters of its own
+    #[command(after_help = TRANSFERS_EXAMPLE)]
+    Transfers(BenchTransfers),
+}
+
+/// Options of `synod bench transfers`.
+#[derive(Args, Debug)]
+pub struct BenchTransfers {
+    /// The consensus protocol: raft, multi-paxos, zab or viewstamped
+    #[arg(long, default_value = "raft", value_parser = protocol)]
+    pub protocol: String,
+    /// How long each row is measured
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub span: Duration,
+    /// How many clients, each with one transfer under way
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub clients: u16,
+    /// Accounts at each place: with few, transfers are in each other's way
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub accounts: u32,
+    /// How often the coordinator is killed to see how long transactions stay open; 0 leaves that out
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub runs: u64,
+    /// One or two PostgreSQL databases that allow prepared transactions
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SYNOD_BENCH_POSTGRES",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub postgres: Vec<String>,
+    /// Where the clusters keep their data, on the disk to be measured [default: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
