@@ -49,6 +49,9 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "style.css" CSS;
     "icon.svg" SVG;
     "bars.js" SCRIPT;
+    "cap.js" SCRIPT;
+    "caplane.js" SCRIPT;
+    "capwords.js" SCRIPT;
     "compare.js" SCRIPT;
     "dom.js" SCRIPT;
     "editor.js" SCRIPT;

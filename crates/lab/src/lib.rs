@@ -9,6 +9,7 @@
 //! `Origin` of each request that does something.
 
 mod assets;
+mod cap;
 mod export;
 mod flp;
 mod lessons;

@@ -74,6 +74,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/swarm", post(swarm))
         .route("/api/flp", post(flp))
         .route("/api/transfer", post(transfer))
+        .route("/api/cap", post(cap))
         .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
         .route("/api/history/run", post(run_history))
         .route("/api/history/live", get(live_history))
@@ -243,6 +244,15 @@ async fn transfer(body: Bytes) -> Response {
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is no transfer: {error}")),
     };
     apart(move || crate::transfer::films(&asked).map_err(|why| (StatusCode::BAD_REQUEST, why))).await
+}
+
+/// One partition under each level of consistency.
+async fn cap(body: Bytes) -> Response {
+    let asked: crate::cap::Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is no measurement: {error}")),
+    };
+    apart(move || crate::cap::films(&asked).map_err(|why| (StatusCode::BAD_REQUEST, why))).await
 }
 
 /// A history of anybody's, judged.

@@ -11,6 +11,7 @@ import { EventTable } from './table.js';
 import { ScriptPanel } from './editor.js';
 import { Story, drawVerdict, election } from './story.js';
 import { LiveTrace, act, drawLive } from './live.js';
+import { Cap } from './cap.js';
 import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
 import { lessonOf } from './lessons.js';
 import { Flp, scheduleOf } from './flp.js';
@@ -25,9 +26,9 @@ import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
 import { SINGLE, scriptTime, summary } from './words.js';
 
-const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'transfer', 'flp', 'replay'];
+const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'cap', 'transfer', 'flp', 'replay'];
 /** Those that show no run, and so have no time. */
-const TIMELESS = ['matrix', 'verdicts', 'transfer', 'flp'];
+const TIMELESS = ['matrix', 'verdicts', 'cap', 'transfer', 'flp'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
 const DUEL_PRELUDE_NS = 20e6;
@@ -92,6 +93,7 @@ const compare = new Compare(byId('compare'), {
   act: (line) => addLine(line),
   seek: (t) => seek(t), tip, hold: () => pause(),
 });
+const cap = new Cap(byId('cap'), { complain: toast, say });
 const flp = new Flp(byId('flp'), toast);
 const transfer = new Transfer(byId('transfer'), { complain: toast, say });
 const verdicts = new Verdicts(byId('verdicts'), { complain: toast, say, tip });
@@ -398,6 +400,9 @@ function enter(place) {
     const link = byId(`place-${other}`);
     if (other === place) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
   }
+  // On a phone the row of places is longer than the screen is wide.
+  const row = byId('places'), here = byId(`place-${place}`);
+  row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
 }
 
 /** @param {any} trace @param {number} t @param {boolean} keep the window of the space-time diagram */
@@ -460,6 +465,7 @@ async function navigate() {
   if (address.place === 'matrix') { openMatrix(); return; }
   if (address.place === 'flp') { openFlp(); return; }
   if (address.place === 'verdicts') { openVerdicts(); return; }
+  if (address.place === 'cap') { openCap(); return; }
   if (address.place === 'transfer') { openTransfer(); return; }
   if (address.place === 'compare') {
     const first = address.script === null;
@@ -506,6 +512,13 @@ function openFlp() {
   clearTimeout(settling);
   enter('flp');
   flp.show(scheduleOf(location.hash));
+}
+
+function openCap() {
+  pause();
+  clearTimeout(settling);
+  enter('cap');
+  cap.open(location.hash);
 }
 
 function openTransfer() {
