@@ -82,6 +82,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/events", get(events))
         .route("/api/live", get(live))
         .route("/api/live/act", post(act))
+        .route("/api/live/member", post(ask_member))
         .route("/", get(|| async { file("") }))
         .route("/{name}", get(|Path(name): Path<String>| async move { file(&name) }))
         .layer(DefaultBodyLimit::max(SCRIPT_BYTES_MAX))
@@ -385,5 +386,20 @@ async fn act(State(shared): App, body: Bytes) -> Response {
     match cluster.act(&action) {
         Ok(()) => Json(json!({ "done": true })).into_response(),
         Err(why) => refuse(StatusCode::CONFLICT, why),
+    }
+}
+
+/// What a member of the live cluster says to a request of its own API.
+async fn ask_member(State(shared): App, body: Bytes) -> Response {
+    let Some((cluster, _)) = &shared.live else { return no_live() };
+    let asked: crate::member::Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => {
+            return refuse(StatusCode::BAD_REQUEST, format!("this asks no member anything: {error}"));
+        }
+    };
+    match crate::member::ask(cluster, asked).await {
+        Ok(said) => Json(said).into_response(),
+        Err((status, why)) => refuse(status, why),
     }
 }

@@ -2,7 +2,9 @@
 
 mod api;
 mod cap;
+mod fake;
 mod host;
+mod members;
 mod page;
 mod pages;
 mod transfer;
