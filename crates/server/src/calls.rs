@@ -6,6 +6,7 @@ use crate::grpc::{self, Responder};
 use crate::hosted::{Happened, Mailbox, Proposed};
 use crate::member::{Event, Member as RunningMember};
 use crate::members::{MemberInfo, change_refusal};
+use crate::session::Session;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use synod_node::spaces::{Answer, ProcessId, Response, SpacesMachine};
@@ -63,7 +64,7 @@ pub(crate) enum Asked {
 /// Who waits for an answer.
 enum Call {
     /// A client of the etcd API.
-    Etcd { asked: Asked, responder: Responder, deadline: Option<Time> },
+    Etcd { asked: Asked, responder: Responder, deadline: Option<Time>, session: Option<Session> },
     /// A task of this member.
     Task(oneshot::Sender<Outcome<Machine>>),
     /// A process that runs on the log, in one of its lives.
@@ -93,13 +94,14 @@ impl Calls {
         asked: Asked,
         responder: Responder,
         deadline: Option<Time>,
+        session: Option<Session>,
     ) -> Ticket {
         let ticket = self.next_ticket();
         let deadline = deadline.filter(|deadline| *deadline < now + self.request_timeout);
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
         }
-        self.waiting.insert(ticket, Call::Etcd { asked, responder, deadline });
+        self.waiting.insert(ticket, Call::Etcd { asked, responder, deadline, session });
         ticket
     }
 
@@ -151,11 +153,16 @@ impl Calls {
         infos: impl FnOnce(&[Member]) -> Vec<MemberInfo>,
     ) {
         let (asked, responder) = match self.waiting.remove(&reply.ticket) {
-            Some(Call::Etcd { asked, responder, deadline }) => {
+            Some(Call::Etcd { asked, responder, deadline, session }) => {
                 if let Some(deadline) = deadline {
                     self.deadlines.remove(&(deadline, reply.ticket));
                 }
-                (asked, responder)
+                let index = match &reply.outcome {
+                    Outcome::Applied { index, .. } | Outcome::Answered { index, .. } => *index,
+                    Outcome::Changed { .. } | Outcome::Failed(_) => status.applied,
+                };
+                let token = session.map(|session| session.token(index));
+                (asked, token.into_iter().fold(responder, |responder, token| responder.in_session(&token)))
             }
             // A task that has ended does not hear it, which is no error.
             Some(Call::Task(tell)) => return drop(tell.send(reply.outcome)),
@@ -287,7 +294,7 @@ impl<P: ReplicatedLog + 'static> RunningMember<P> {
 }
 
 /// In etcd's words and codes, which its clients act upon.
-fn failure(error: ClientError) -> Refusal {
+pub(crate) fn failure(error: ClientError) -> Refusal {
     match error {
         ClientError::NoLeader => Refusal::new(Code::Unavailable, "etcdserver: no leader"),
         ClientError::Busy => Refusal::new(Code::ResourceExhausted, "etcdserver: too many requests"),

@@ -18,6 +18,7 @@ mod journals;
 mod registry;
 
 pub use journals::{ProcessId, Step};
+
 pub use registry::{
     KEYSPACES_MAX, Model, NAME_BYTES_MAX, OUTSIDE_BYTES_MAX, OUTSIDE_MAX, Outside, Refusal, Registry, Secret,
     Space, SpaceId,
@@ -83,15 +84,15 @@ pub enum Command {
         /// Which.
         name: String,
     },
-    /// Seal session tokens with this from now on, if nothing does yet.
-    Seal {
-        /// It.
-        secret: Secret,
-    },
     /// Something that a hosted process makes durable.
     Process {
         /// What.
         step: Step,
+    },
+    /// Seal session tokens with this from now on, if nothing does yet.
+    Seal {
+        /// It.
+        secret: Secret,
     },
 }
 
@@ -299,11 +300,11 @@ where
                 Done::Outside(self.registry.register(Outside { id, name, description })?)
             }
             Command::Unregister { name } => Done::Outside(self.registry.unregister(&name)?),
-            Command::Process { .. } => return Err(Refusal::Malformed),
             Command::Seal { secret } => {
                 self.registry.seal(secret);
                 Done::Sealed
             }
+            Command::Process { .. } => return Err(Refusal::Malformed),
         })
     }
 }

@@ -92,6 +92,16 @@ fn a_keyspace_that_holds_keys_is_dropped_with_force_alone_and_leaves_nothing() {
     assert_eq!(keys(&machine, 2, b"", b"", 9), ["a", "ab", "b"]);
 }
 
+#[test]
+fn the_first_secret_seals_for_ever() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    let seal = |secret| Command::Seal { secret: Secret(secret) };
+    assert_eq!(apply(&mut machine, 1, &seal([7, 8])), Ok(Done::Sealed));
+    assert_eq!(apply(&mut machine, 2, &seal([9, 9])), Ok(Done::Sealed));
+    apply(&mut machine, 3, &create("feed", Model::Causal)).expect("made");
+    assert_eq!(machine.registry().secret(), Some(Secret([7, 8])));
+}
+
 fn step(machine: &mut SpacesMachine<TestMap>, index: u64, step: Step) -> Verdict {
     match machine
         .apply(Index(index), Command::Process { step }.to_log())
@@ -180,14 +190,4 @@ fn keys_of_the_host_are_not_listed_and_do_not_keep_a_keyspace() {
     machine.put_value(SpaceId(1), b"k", None);
     assert!(apply(&mut machine, 2, &Command::Drop { name: "bank".into(), force: false }).is_ok());
     assert_eq!(keys(&machine, b"\0"), 0);
-}
-
-#[test]
-fn the_first_secret_seals_for_ever() {
-    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
-    let seal = |secret| Command::Seal { secret: Secret(secret) };
-    assert_eq!(apply(&mut machine, 1, &seal([7, 8])), Ok(Done::Sealed));
-    assert_eq!(apply(&mut machine, 2, &seal([9, 9])), Ok(Done::Sealed));
-    apply(&mut machine, 3, &create("feed", Model::Causal)).expect("made");
-    assert_eq!(machine.registry().secret(), Some(Secret([7, 8])));
 }
