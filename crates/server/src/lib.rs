@@ -41,6 +41,7 @@ mod http1;
 mod life;
 mod member;
 mod members;
+pub mod outside;
 mod peers;
 mod recorder;
 mod server;

@@ -74,6 +74,11 @@ pub enum Refusal {
     Busy,
     /// The transaction is over here, or its earlier work was lost in a crash.
     Over,
+    /// A system outside has declined, for a reason of its own.
+    Declined {
+        /// The reason, on one line for people.
+        why: String,
+    },
 }
 
 crate::wire_format!(enum Refusal {
@@ -85,6 +90,7 @@ crate::wire_format!(enum Refusal {
     6 => Malformed,
     7 => Busy,
     8 => Over,
+    9 => Declined { why },
 });
 
 impl Describe for Refusal {
@@ -98,6 +104,7 @@ impl Describe for Refusal {
             Refusal::Malformed => "malformed",
             Refusal::Busy => "busy",
             Refusal::Over => "over",
+            Refusal::Declined { .. } => "declined",
         }
     }
 
@@ -111,6 +118,7 @@ impl Describe for Refusal {
             Refusal::Malformed => "the work cannot be read".into(),
             Refusal::Busy => "too much is under way".into(),
             Refusal::Over => "the transaction is over here".into(),
+            Refusal::Declined { why } => why.clone(),
         }
     }
 }
