@@ -14,9 +14,22 @@
 //! **Silence is an answer.** Where an agent does not know what became of something it says nothing: coordinators
 //! and orchestrators ask again. It never guesses, and never takes "not found" for "done".
 
+mod cluster;
+mod http;
 mod postgres;
+mod service;
 
+pub use cluster::{
+    BadEnvelope, ClusterPeer, ENDPOINTS_MAX, ENVELOPE_BYTES_MAX, Envelope, MESSAGES_MAX, MESSAGES_PATH,
+    PeerError, To,
+};
+pub use http::BadUrl;
 pub use postgres::{Cannot, CannotUrl, InDoubt, Postgres, Timing};
+pub use service::{HttpService, OUTPUT_BYTES_MAX};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 
 /// Of what others say, at most this much is passed on.
 const WORDS_MAX: usize = 400;
@@ -28,4 +41,12 @@ fn one_line(words: &str) -> String {
         Some((end, _)) => format!("{}…", &words[..end]),
         None => words,
     }
+}
+
+fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+fn from_base64(text: &str) -> Option<Bytes> {
+    STANDARD.decode(text).ok().map(Bytes::from)
 }
