@@ -40,6 +40,7 @@ pub mod recovery;
 mod release;
 mod segments;
 pub mod sessions;
+pub mod spaces;
 mod start;
 pub mod tape;
 mod writer;

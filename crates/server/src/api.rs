@@ -8,7 +8,8 @@ use crate::member::{Event, Member};
 use crate::members::addition;
 use bytes::Bytes;
 use prost::Message;
-use synod_node::kv::Query;
+use synod_node::kv;
+use synod_node::spaces::Query;
 use synod_node::{Change, Request};
 use synod_protocols::log::{MemberPart, MembershipChange, ReplicatedLog};
 use synod_protocols::{NodeId, Time};
@@ -90,7 +91,7 @@ pub(crate) fn call<P: ReplicatedLog + 'static>(
         Method::Range => range(member, message),
         Method::Write(kind) => write(member, kind, message),
         Method::HashKv => decode::<HashKvRequest>(message)
-            .map(|hash| Request::LocalRead(Query::Hash(Revision(hash.revision)))),
+            .map(|hash| Request::LocalRead(Query::Store(kv::Query::Hash(Revision(hash.revision))))),
         Method::Members(asked) => {
             kind = asked;
             members(member, asked, message)
@@ -135,7 +136,7 @@ fn range<P: ReplicatedLog + 'static>(member: &Member<P>, message: Bytes) -> Resu
     let range: RangeRequest = decode(message)?;
     validate_range(&range, &limits(member))?;
     let local = range.serializable;
-    let query = Query::Range(range);
+    let query = Query::Store(kv::Query::Range(range));
     Ok(if local { Request::LocalRead(query) } else { Request::Read(query) })
 }
 
@@ -149,7 +150,7 @@ fn write<P: ReplicatedLog + 'static>(
     match command {
         Command::Txn(txn) if Command::Txn(txn.clone()).is_read_only() => {
             let local = is_serializable(&txn);
-            let query = Query::Txn(txn);
+            let query = Query::Store(kv::Query::Txn(txn));
             Ok(if local { Request::LocalRead(query) } else { Request::Read(query) })
         }
         _ => Ok(Request::Command(Command::wrap(kind, &message))),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   etcd clients ── HTTP/2 ──► grpc ─► api ─┐            ┌─► disk thread: one write, one sync a batch
-//!   curl, browsers ─ HTTP/1 ─► http1 ───────┤   member   ├─► peers: one write a batch and peer
+//!   curl, browsers ─ HTTP/1 ─► http ────────┤   member   ├─► peers: one write a batch and peer
 //!   peers ──────── frames ───► peers ───────┼─► inbox ─► │ node.step … node.flush
 //!   disk thread ── replies ─────────────────┘            └─► calls: answers into the clients' connections
 //! ```
@@ -37,7 +37,7 @@ mod error;
 mod events;
 mod frame;
 mod grpc;
-mod http1;
+mod http;
 mod life;
 mod member;
 mod members;

@@ -9,13 +9,14 @@ pub use crate::life::Stop;
 use crate::life::{Life, Log, listen};
 use crate::member::{Core, Member, Persisted};
 use crate::service::Service;
-use crate::{grpc, http1};
+use crate::{grpc, http};
 use bytes::Bytes;
 use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use synod_node::{KvMachine, Reply};
+use synod_node::Reply;
+use synod_node::spaces::{self, SpacesMachine};
 use synod_protocols::log::{Epoch, ReplicatedLog, Role};
 use synod_protocols::{NodeId, Time};
 use synod_store::Command;
@@ -120,7 +121,7 @@ impl Service for Calls {
         };
         let map = FileMap::open(&directory.state(), config.state_cache, tell)
             .map_err(|error| refused(error.to_string()))?;
-        KvMachine::open(map).map_err(|error| refused(error.to_string()))
+        SpacesMachine::open(map).map_err(|error| refused(error.to_string()))
     }
 
     fn welcome<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, door: TcpListener) {
@@ -156,6 +157,14 @@ impl Service for Calls {
     }
 
     fn label(command: Bytes) -> Option<String> {
+        if let Some(command) = spaces::Command::from_log(&command) {
+            return Some(match command.ok()? {
+                spaces::Command::Create { name, model, .. } => format!("create {name}, {model}"),
+                spaces::Command::Drop { name, .. } => format!("drop {name}"),
+                spaces::Command::Register { name, .. } => format!("register {name}"),
+                spaces::Command::Unregister { name } => format!("unregister {name}"),
+            });
+        }
         Some(match Command::decode(command).ok()? {
             Command::Put(put) => format!("put {}", shorten(&put.key)),
             Command::DeleteRange(delete) => format!("del {}", shorten(&delete.key)),
@@ -220,7 +229,7 @@ async fn serve_client<P: ReplicatedLog + 'static>(member: Rc<Member<P>>, stream:
     };
     match timeout(SNIFF_TIMEOUT, sniff).await {
         Ok(Some(true)) => grpc::serve(member, stream).await,
-        Ok(Some(false)) => http1::serve(member, stream).await,
+        Ok(Some(false)) => http::serve(member, stream).await,
         Ok(None) | Err(_) => {}
     }
 }
