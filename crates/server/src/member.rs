@@ -6,6 +6,7 @@
 //! out when those connections' own tasks run next. A turn that finds more has a larger batch; that is all the batching
 //! there is.
 
+use crate::applied::Applied;
 use crate::calls::Calls;
 use crate::clock;
 use crate::config::Config;
@@ -107,6 +108,8 @@ pub(crate) struct Member<P: ReplicatedLog, S: Service = Calls> {
     /// Who waits for an answer.
     pub(crate) calls: RefCell<S>,
     pub(crate) counters: Counters,
+    /// Who waits for the log to be applied further.
+    pub(crate) applied: Applied,
     connections: Cell<u64>,
     incarnation: Incarnation,
     said: RefCell<BTreeMap<(NodeId, String), Time>>,
@@ -152,6 +155,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
             wake: Notify::new(),
             core: RefCell::new(core),
             counters: Counters::default(),
+            applied: Applied::default(),
             connections: Cell::new(0),
             incarnation,
             said: RefCell::default(),
@@ -366,6 +370,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         S::turned(self, core, now)?;
         core.weak.flush(now)?;
         self.carry_out(core, now)?;
+        self.applied.reach(core.node.status().applied);
         raise(&self.counters.turn_micros_max, clock::now().since(now).as_micros() as u64);
         Ok(())
     }

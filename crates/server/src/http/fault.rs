@@ -1,5 +1,6 @@
 //! `POST /fault`: links that are cut and delayed on purpose, where the configuration allows it.
 
+use super::openapi::{answer, body, operation, page};
 use super::reply::{Content, json_response, text};
 use crate::config::{parse_duration, parse_name};
 use crate::member::{Event, Member};
@@ -87,4 +88,27 @@ fn changes<P: ReplicatedLog + 'static>(
         at(name, &|fault| fault.delay = Some(delay))?;
     }
     Ok(changes)
+}
+
+/// This path in the document.
+pub(super) fn paths() -> serde_json::Value {
+    let names = || json!({"type": "array", "items": {"type": "string"}});
+    let schema = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "block": names(), "block-in": names(), "block-out": names(), "unblock": names(),
+            "delay": {"type": "object", "additionalProperties": {"type": "string"}}
+        }
+    });
+    let operation = operation(
+        "Cut, mend or delay links to other members",
+        "Only where the member was started with fault injection, for tests.",
+        [],
+        [
+            answer(200, "Done.", json!({"type": "object"})),
+            page(400, "Not understood.", "text/plain"),
+            page(404, "This member does not allow it.", "text/plain"),
+        ],
+    );
+    json!({"/fault": {"post": body(operation, schema, json!({"block": [], "delay": {}}))}})
 }
