@@ -43,6 +43,7 @@ mod http;
 mod life;
 mod member;
 mod members;
+pub mod outside;
 mod peers;
 mod recorder;
 mod server;

@@ -107,6 +107,17 @@ impl fmt::Display for TxnId {
     }
 }
 
+/// As [`fmt::Display`] shows it.
+impl core::str::FromStr for TxnId {
+    type Err = core::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<TxnId, Self::Err> {
+        let mut parts = text.strip_prefix('n').unwrap_or_default().splitn(3, '.');
+        let mut number = || parts.next().unwrap_or_default().parse::<u64>();
+        Ok(TxnId { coordinator: NodeId(number()?), epoch: number()?, number: number()? })
+    }
+}
+
 /// How a transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Decision {

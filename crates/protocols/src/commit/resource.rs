@@ -88,6 +88,11 @@ pub enum Refusal {
         /// Of what.
         name: String,
     },
+    /// A system outside has declined, for a reason of its own.
+    Declined {
+        /// The reason, on one line for people.
+        why: String,
+    },
 }
 
 crate::wire_format!(enum Refusal {
@@ -100,6 +105,7 @@ crate::wire_format!(enum Refusal {
     7 => Busy,
     8 => Over,
     9 => NoNumber { name },
+    10 => Declined { why },
 });
 
 impl Describe for Refusal {
@@ -114,6 +120,7 @@ impl Describe for Refusal {
             Refusal::Busy => "busy",
             Refusal::Over => "over",
             Refusal::NoNumber { .. } => "no-number",
+            Refusal::Declined { .. } => "declined",
         }
     }
 
@@ -128,6 +135,7 @@ impl Describe for Refusal {
             Refusal::Busy => "too much is under way".into(),
             Refusal::Over => "the transaction is over here".into(),
             Refusal::NoNumber { name } => alloc::format!("the value of {name} is no decimal number"),
+            Refusal::Declined { why } => why.clone(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::clients::{Clients, Late, Request};
 use super::life::{Hostable, Hosted};
+use super::show::{self, Seen};
 use crate::calls::Machine;
 use crate::clock;
 use crate::member::{Event, Member};
@@ -11,12 +12,13 @@ use std::time::Duration;
 use synod_node::spaces::{Command, ProcessId, SpaceId, Step};
 use synod_node::{ClientError, Request as Ask};
 use synod_protocols::commit::{
-    self, Changes, Coordinator, Keyspace, Message, Participant, ParticipantConfig, Timing,
+    self, Changes, Coordinator, Keyspace, Message, Participant, ParticipantConfig, Timing, TxnId,
 };
 use synod_protocols::log::{Index, ReplicatedLog, Ticket};
 use synod_protocols::replicated::{Entry, Verdict, Wants};
 use synod_protocols::{Input, NodeId, Time};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 /// After how long a message that was not answered is said again: messages are lost only where a life ends.
@@ -34,6 +36,8 @@ pub(crate) enum Happened {
     Proposed(Proposed),
     /// A client asks.
     Run(Request),
+    /// Somebody wants to know what is under way.
+    Look(oneshot::Sender<Vec<Seen>>),
     /// A message from elsewhere.
     Message { from: NodeId, to: NodeId, message: Message },
     /// The member stops.
@@ -129,6 +133,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Happened::Leads(leads) => self.on_role(leads),
             Happened::Proposed(proposed) => self.on_proposed(now, proposed),
             Happened::Run(request) => self.on_run(now, request),
+            Happened::Look(answer) => drop(answer.send(self.look(now))),
             Happened::Message { from, to, message } => self.messages.push_back((from, to, message)),
             Happened::Stop => {}
         }
@@ -473,5 +478,67 @@ impl<P: ReplicatedLog + 'static> Host<P> {
     fn is_keyspace(&self, space: SpaceId) -> bool {
         let core = self.member.core.borrow();
         core.node.machine().registry().spaces().any(|known| known.id == space && known.model.is_on_log())
+    }
+}
+
+/// What is shown.
+impl<P: ReplicatedLog + 'static> Host<P> {
+    fn look(&self, now: Time) -> Vec<Seen> {
+        let names = self.names();
+        let name = |id: NodeId| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let locks: Vec<(NodeId, String, TxnId)> = self
+            .keyspaces
+            .iter()
+            .filter_map(|(space, hosted)| Some((NodeId(space.0), hosted.running()?)))
+            .flat_map(|(id, participant)| {
+                participant.locks().into_iter().map(move |(key, txn)| (id, key, txn))
+            })
+            .collect();
+        let of = |txn: TxnId| {
+            let held = locks.iter().filter(move |(_, _, holder)| *holder == txn);
+            held.map(|(id, key, _)| (name(*id), key.clone())).collect()
+        };
+        let mut seen: BTreeMap<TxnId, Seen> = BTreeMap::new();
+        for open in self.coordinator.running().into_iter().flat_map(Coordinator::transactions) {
+            let entry = Seen {
+                txn: open.txn,
+                role: "coordinator",
+                state: show::state(open.phase),
+                participants: open.participants.into_iter().map(name).collect(),
+                waits_for: open.waits_for.into_iter().map(name).collect(),
+                locks: of(open.txn),
+                age: self.clients.age(now, open.txn).unwrap_or_default(),
+                is_in_doubt: false,
+            };
+            seen.insert(open.txn, entry);
+        }
+        for (space, hosted) in &self.keyspaces {
+            for doubt in hosted.running().into_iter().flat_map(Participant::in_doubt) {
+                let entry = seen.entry(doubt.txn).or_insert_with(|| Seen {
+                    txn: doubt.txn,
+                    role: "participant",
+                    state: "prepared",
+                    participants: Vec::new(),
+                    waits_for: vec![name(doubt.txn.coordinator)],
+                    locks: of(doubt.txn),
+                    age: Duration::ZERO,
+                    is_in_doubt: true,
+                });
+                if entry.role == "participant" {
+                    entry.participants.push(name(NodeId(space.0)));
+                }
+                entry.age = entry.age.max(now.since(doubt.since));
+            }
+        }
+        seen.into_values().collect()
+    }
+
+    /// What participants are called by people.
+    fn names(&self) -> BTreeMap<NodeId, String> {
+        let core = self.member.core.borrow();
+        let registry = core.node.machine().registry();
+        let spaces = registry.spaces().map(|space| (NodeId(space.id.0), space.name.clone()));
+        let outside = registry.outside().map(|outside| (NodeId(outside.id.0), outside.name.clone()));
+        spaces.chain(outside).collect()
     }
 }

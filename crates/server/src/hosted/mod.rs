@@ -32,7 +32,7 @@ mod show;
 
 pub(crate) use host::{Happened, Mailbox, Proposed, spawn};
 pub(crate) use plan::{Asked, Branch, Route, Work};
-pub(crate) use show::label;
+pub(crate) use show::{Seen, label};
 
 use crate::member::Member;
 use bytes::Bytes;
@@ -106,4 +106,15 @@ pub(crate) async fn run<P: ReplicatedLog + 'static>(
     let mailbox = member.calls.borrow().host.clone();
     mailbox.tell(Happened::Run(clients::Request { planned, timeout, answer }));
     ended.await.unwrap_or(Err(HostedError::Stopping))
+}
+
+/// Transactions that are not over, as this member knows them: those that it coordinates, and those that keyspaces here
+/// have promised. Only on the leader.
+pub(crate) async fn look<P: ReplicatedLog + 'static>(
+    member: &Rc<Member<P>>,
+) -> Result<Vec<Seen>, HostedError> {
+    let (answer, seen) = oneshot::channel();
+    let mailbox = member.calls.borrow().host.clone();
+    mailbox.tell(Happened::Look(answer));
+    seen.await.map_err(|_| HostedError::Stopping)
 }

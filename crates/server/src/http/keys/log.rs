@@ -116,7 +116,8 @@ pub(super) async fn write<P: ReplicatedLog + 'static>(
             leader::redirect(member, call)?;
             return Err(AskError::Node(ClientError::NoLeader).into());
         }
-        ended => ended.map_err(failure)?,
+        Err(HostedError::Unknown(name)) => return Err(keyspaces::unknown(&name)),
+        ended => ended?,
     };
     match ended.decision {
         Decision::Commit => Ok(answered(member, space, json!({"written": written}), ended.index.max(seen))),
@@ -139,26 +140,6 @@ fn work(space: &Space, writes: Vec<KeyWrite>) -> Result<Vec<KeyOp>, ApiError> {
     }
     conditions.append(&mut puts);
     Ok(conditions)
-}
-
-fn failure(error: HostedError) -> ApiError {
-    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-    match error {
-        HostedError::NotLeader => AskError::Node(ClientError::NoLeader).into(),
-        HostedError::Unavailable => {
-            let why = "this member has just begun to lead and is not ready, so nothing was done: try again";
-            ApiError::new(unavailable, "not-started", why)
-        }
-        HostedError::Refused { code, why } => bad_request(code, why),
-        HostedError::TooLarge(why) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why),
-        HostedError::Unknown(name) => keyspaces::unknown(&name),
-        HostedError::Busy => AskError::Node(ClientError::Busy).into(),
-        HostedError::UnknownOutcome => AskError::Node(ClientError::Timeout).into(),
-        HostedError::Stopping => {
-            let why = "this member stops: the change may or may not take effect. Read before you repeat it";
-            ApiError::new(unavailable, "stopping", why)
-        }
-    }
 }
 
 /// Why nothing was written.
