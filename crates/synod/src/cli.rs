@@ -1,5 +1,6 @@
 //! The command line: what may be said, with examples.
 
+mod keyspace;
 mod sim;
 mod txn;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
+pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind};
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 pub use txn::{
     BenchCommand, BenchTransfers, DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand,
@@ -63,14 +65,18 @@ pub enum Command {
     Probe(Box<Probe>),
     /// Open a flight recording of a member in the laboratory
     Replay(Replay),
-    /// Store a key
-    #[command(after_help = "Example:\n  synod put greeting hello")]
+    /// Store a key, in the etcd store or in a keyspace
+    #[command(after_help = keyspace::PUT_EXAMPLE)]
     Put(Put),
     /// Read a key, or all keys with a prefix
-    #[command(after_help = "Examples:\n  synod get greeting\n  synod get --prefix user/ --json")]
+    #[command(after_help = keyspace::GET_EXAMPLE)]
     Get(Get),
     /// Delete a key, or all keys with a prefix
+    #[command(after_help = keyspace::DEL_EXAMPLE)]
     Del(Del),
+    /// Make, show and drop keyspaces, which declare how consistent they are
+    #[command(subcommand, after_help = keyspace::KEYSPACE_EXAMPLE)]
+    Keyspace(KeyspaceCommand),
     /// Show every member: role, term, leader, revision, log
     Status(Status),
     /// Show, add, remove or promote members of a running cluster
@@ -458,8 +464,21 @@ pub struct Cluster {
 pub struct Put {
     /// The key
     pub key: String,
-    /// Its value
+    /// Its value; of a counter what is added, of a set the element
+    #[arg(allow_negative_numbers = true)]
     pub value: String,
+    /// Take the element out of the set instead
+    #[arg(long, requires = "kind")]
+    pub remove: bool,
+    /// Write only if the key has this value
+    #[arg(long = "if", value_name = "VALUE", requires = "keyspace", conflicts_with = "if_absent")]
+    pub condition: Option<String>,
+    /// Write only if there is no such key
+    #[arg(long, requires = "keyspace")]
+    pub if_absent: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,
@@ -474,14 +493,17 @@ pub struct Get {
     #[arg(long)]
     pub prefix: bool,
     /// As of this revision; 0 means now
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "keyspace")]
     pub revision: i64,
     /// At most this many; 0 means all
     #[arg(long, default_value_t = 0)]
     pub limit: i64,
     /// From the asked member's own state, possibly stale, without asking the others
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyspace")]
     pub serializable: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,
@@ -493,8 +515,11 @@ pub struct Del {
     /// The key
     pub key: String,
     /// All keys that begin with it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyspace")]
     pub prefix: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,

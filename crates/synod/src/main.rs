@@ -15,6 +15,8 @@ mod demo;
 mod elections;
 mod failover;
 mod flp;
+mod keys;
+mod keyspace;
 mod kv;
 mod lab;
 mod matrix;
@@ -24,6 +26,7 @@ mod participant;
 mod probe;
 mod saga;
 mod serve;
+mod session_file;
 mod shrink;
 mod sim;
 mod supervisor;
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Put(options) => kv::put(&options),
         Command::Get(options) => kv::get(&options),
         Command::Del(options) => kv::del(&options),
+        Command::Keyspace(command) => keyspace::run(&command),
         Command::Status(options) => kv::status(&options),
         Command::Member(command) => members::run(&command),
         Command::Txn(command) => txn::run(&command),
