@@ -1,5 +1,6 @@
 //! The command line: what may be said, with examples.
 
+mod levels;
 mod sim;
 
 use crate::probe::Workload;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
+pub use levels::{BenchCommand, Levels};
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
@@ -171,7 +173,8 @@ const BENCH_EXAMPLE: &str = "\
 Examples:
   synod bench --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
   synod bench --endpoints 127.0.0.1:2379 --clients 64 --outstanding 16 --for 10s
-  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json";
+  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json
+  synod bench levels                                           four levels of consistency, on a cluster of its own";
 
 /// Options of `synod demo`.
 #[derive(Args, Debug, Clone)]
@@ -541,7 +544,10 @@ pub struct Transfer {
 
 /// Options of `synod bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// The members to load
     #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
     pub endpoints: Vec<String>,

@@ -84,8 +84,24 @@ struct Life {
 }
 
 impl Supervisor {
-    /// Starts `count` members of this protocol below `folder` and waits until each of them accepts clients.
+    /// Starts `count` members of this protocol below `folder`, waits until each of them accepts clients, and passes on
+    /// what happens in them.
     pub async fn start(
+        folder: &Path,
+        protocol: &str,
+        count: u64,
+        ports: Ports,
+    ) -> Result<Supervisor, String> {
+        let supervisor = Self::start_unwatched(folder, protocol, count, ports).await?;
+        for i in 0..supervisor.shared.members.len() {
+            tokio::spawn(supervisor.clone().watch(i));
+        }
+        Ok(supervisor)
+    }
+
+    /// As [`Supervisor::start`], but nobody watches: showing what happens costs members time, which figures should not have
+    /// in them.
+    pub async fn start_unwatched(
         folder: &Path,
         protocol: &str,
         count: u64,
@@ -132,7 +148,6 @@ impl Supervisor {
         let supervisor = Supervisor { shared: Arc::new(shared) };
         for i in 0..supervisor.shared.members.len() {
             supervisor.spawn(i)?;
-            tokio::spawn(supervisor.clone().watch(i));
         }
         for member in &supervisor.shared.members {
             member.wait_until_ready().await?;
