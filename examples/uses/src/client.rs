@@ -37,13 +37,6 @@ impl From<std::io::Error> for Error {
     }
 }
 
-/// Work of a transaction, as the API writes it.
-pub enum Work<'a> {
-    /// Holds only if the key has this value.
-    Expect(&'a str, &'a str),
-    Put(&'a str, &'a str),
-}
-
 /// Somebody who talks to one member about one keyspace, in one session.
 pub struct Client {
     member: SocketAddr,
@@ -62,40 +55,49 @@ impl Client {
 
     /// The value of a key, at the level of the keyspace.
     pub fn get(&mut self, key: &str) -> Result<Option<String>, Error> {
-        Ok(text(&self.ask("GET", key, None)?["value"]))
+        Ok(text(&self.ask("GET", &self.path(key), None)?["value"]))
     }
 
     /// Writes, whatever was there.
     pub fn put(&mut self, key: &str, value: &str) -> Result<(), Error> {
-        self.ask("PUT", key, Some(&json!({"value": value}))).map(drop)
+        self.ask("PUT", &self.path(key), Some(&json!({"value": value}))).map(drop)
     }
 
     /// Writes if the key has this value (or none), and says whether it had, all in one step.
     pub fn put_if(&mut self, key: &str, expected: Option<&str>, value: &str) -> Result<bool, Error> {
-        match self.ask("PUT", key, Some(&json!({"value": value, "if": {"value": expected}}))) {
-            Ok(_) => Ok(true),
-            Err(Error::Refused { status: 409, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let body = json!({"value": value, "if": {"value": expected}});
+        applied(self.ask("PUT", &self.path(key), Some(&body)))
     }
 
-    /// Does all of it in one step or nothing, and says whether it was done.
-    pub fn transact(&mut self, work: &[Work<'_>]) -> Result<bool, Error> {
-        let operation = |work: &Work<'_>| match work {
-            Work::Expect(key, value) => json!({"expect": {"key": key, "value": value}}),
-            Work::Put(key, value) => json!({"put": {"key": key, "value": value}}),
-        };
-        let work: Vec<Value> = work.iter().map(operation).collect();
-        let body = json!({"branches": [{"participant": self.keyspace, "work": work}]});
-        let answer = exchange(self.member, "POST", "/v1/transactions", None, Some(&body))?.success()?;
-        Ok(answer["decision"] == "commit")
+    /// Writes one key if another one has this value, and says whether it had, all in one step: a transaction of two keys, of
+    /// which the first is left as it is.
+    pub fn put_while(&mut self, guard: (&str, &str), key: &str, value: &str) -> Result<bool, Error> {
+        let (lock, held) = guard;
+        let body = json!({"writes": [
+            {"key": lock, "value": held, "if": {"value": held}},
+            {"key": key, "value": value},
+        ]});
+        let path = format!("/v1/keyspaces/{}/batch", self.keyspace);
+        applied(self.ask("POST", &path, Some(&body)))
     }
 
-    fn ask(&mut self, method: &str, key: &str, body: Option<&Value>) -> Result<Value, Error> {
-        let path = format!("/v1/keyspaces/{}/keys/{}", self.keyspace, encoded(key));
-        let answer = exchange(self.member, method, &path, self.session.as_deref(), body)?.success()?;
+    fn path(&self, key: &str) -> String {
+        format!("/v1/keyspaces/{}/keys/{}", self.keyspace, encoded(key))
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Error> {
+        let answer = exchange(self.member, method, path, self.session.as_deref(), body)?.success()?;
         self.session = text(&answer["session"]).or(self.session.take());
         Ok(answer)
+    }
+}
+
+/// Whether a write was done whose condition may not have held.
+fn applied(written: Result<Value, Error>) -> Result<bool, Error> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(Error::Refused { code, .. }) if code == "precondition" => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::client::{Client, Error, exchange};
 use crate::eventually;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 use synod_server::{Config, MemberAddress, Server};
 use tempfile::TempDir;
 
@@ -52,6 +53,8 @@ impl Cluster {
                 data_dir: folder.path().join(member.name()),
                 // Only so can a program cut a link. Never where it matters.
                 fault_injection: true,
+                // Three members in one process on a busy machine: none shall take another one for dead.
+                election_timeout: Duration::from_millis(500),
                 ..Config::default()
             };
             Server::start_with_log(config, |_| {}).map_err(|error| Error::Broken(error.to_string()))

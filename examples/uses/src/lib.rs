@@ -4,7 +4,7 @@
 mod client;
 mod cluster;
 
-pub use client::{Client, Error, Work};
+pub use client::{Client, Error};
 pub use cluster::{Cluster, Member, N1, N2, N3};
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@
 //! One level below, *sequential* and without the number, the holder asks its member whether the lock is still its own.
 
 use std::process::ExitCode;
-use uses::{Client, Cluster, Ending, Error, N1, N3, Work, say, tell};
+use uses::{Client, Cluster, Ending, Error, N1, N3, say, tell};
 
 fn main() -> ExitCode {
     tell(
@@ -37,9 +37,8 @@ fn fenced(cluster: &Cluster) -> Result<Ending, Error> {
 
     let bens = take(&mut ben, Some(&anns), "ben")?;
     say!("Ben, at n1, takes the lock from her: \"{bens}\".");
-    let write = |client: &mut Client, held: &str, words: &str| {
-        client.transact(&[Work::Expect("lock", held), Work::Put("document", words)])
-    };
+    let write =
+        |client: &mut Client, held: &str, words: &str| client.put_while(("lock", held), "document", words);
     let ben_wrote = write(&mut ben, &bens, "by ben")?;
     say!("Ben writes, if the lock is \"{bens}\": {}.", done(ben_wrote));
 
