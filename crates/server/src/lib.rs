@@ -38,6 +38,7 @@ mod error;
 mod events;
 mod frame;
 mod grpc;
+mod hosted;
 mod http;
 mod life;
 mod member;

@@ -1,16 +1,11 @@
 //! `synod bench`: the load generator on the command line.
 
-mod levels;
-
-use crate::cli::{Bench, BenchCommand};
+use crate::cli::Bench;
 use crate::{Done, Failure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use synod_bench::{Error, Limit, Mix, Options, Phase, Report, Row, Table, run as measure, standard_rows};
 
 pub fn run(options: &Bench) -> Done {
-    if let Some(BenchCommand::Levels(options)) = &options.command {
-        return levels::run(options);
-    }
     if options.reads > 100 {
         return Err(Failure::Usage(format!(
             "--reads {}: a share in a hundred is at most 100",

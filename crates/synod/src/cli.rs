@@ -1,7 +1,9 @@
 //! The command line: what may be said, with examples.
 
+mod keyspace;
 mod levels;
 mod sim;
+mod txn;
 
 use crate::probe::Workload;
 use clap::{Args, Parser, Subcommand};
@@ -11,8 +13,14 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
-pub use levels::{BenchCommand, Levels};
+pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind, Level};
+pub use levels::Levels;
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
+pub use txn::{
+    BenchCommand, BenchTransfers, DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand,
+    ParticipantName, SagaCheck, SagaCommand, SagaName, SagaResume, SagaRun, TxnCommand, TxnList, TxnName,
+    TxnResolve, TxnRun,
+};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
 pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
@@ -59,14 +67,18 @@ pub enum Command {
     Probe(Box<Probe>),
     /// Open a flight recording of a member in the laboratory
     Replay(Replay),
-    /// Store a key
-    #[command(after_help = "Example:\n  synod put greeting hello")]
+    /// Store a key, in the etcd store or in a keyspace
+    #[command(after_help = keyspace::PUT_EXAMPLE)]
     Put(Put),
     /// Read a key, or all keys with a prefix
-    #[command(after_help = "Examples:\n  synod get greeting\n  synod get --prefix user/ --json")]
+    #[command(after_help = keyspace::GET_EXAMPLE)]
     Get(Get),
     /// Delete a key, or all keys with a prefix
+    #[command(after_help = keyspace::DEL_EXAMPLE)]
     Del(Del),
+    /// Make, show and drop keyspaces, which declare how consistent they are
+    #[command(subcommand, after_help = keyspace::KEYSPACE_EXAMPLE)]
+    Keyspace(KeyspaceCommand),
     /// Show every member: role, term, leader, revision, log
     Status(Status),
     /// Show, add, remove or promote members of a running cluster
@@ -77,6 +89,15 @@ pub enum Command {
         after_help = "Examples:\n  synod transfer            to whoever is best placed\n  synod transfer --to n2"
     )]
     Transfer(Transfer),
+    /// Do something at several places, all of it or nothing; inspect and resolve what is under way
+    #[command(subcommand, after_help = txn::TXN_EXAMPLE)]
+    Txn(TxnCommand),
+    /// Carry out long transactions as steps that can be undone
+    #[command(subcommand, after_help = txn::SAGA_EXAMPLE)]
+    Saga(SagaCommand),
+    /// Show, add or remove systems outside that take part in transactions: PostgreSQL, other clusters, HTTP services
+    #[command(subcommand, after_help = txn::PARTICIPANT_EXAMPLE)]
+    Participant(ParticipantCommand),
     /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
     #[command(after_help = BENCH_EXAMPLE)]
     Bench(Bench),
@@ -178,7 +199,10 @@ Examples:
 
 /// Options of `synod demo`.
 #[derive(Args, Debug, Clone)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Demo {
+    #[command(subcommand)]
+    pub command: Option<DemoCommand>,
     /// Where the members keep their data; kept between runs
     #[arg(long, env = "SYNOD_DEMO_DATA_DIR", default_value = "synod-data")]
     pub data_dir: PathBuf,
@@ -202,6 +226,7 @@ pub struct Demo {
 impl Default for Demo {
     fn default() -> Self {
         Demo {
+            command: None,
             data_dir: "synod-data".into(),
             page: SocketAddr::from(([127, 0, 0, 1], 8411)),
             nodes: 3,
@@ -442,8 +467,21 @@ pub struct Cluster {
 pub struct Put {
     /// The key
     pub key: String,
-    /// Its value
+    /// Its value; of a counter what is added, of a set the element
+    #[arg(allow_negative_numbers = true)]
     pub value: String,
+    /// Take the element out of the set instead
+    #[arg(long, requires = "kind")]
+    pub remove: bool,
+    /// Write only if the key has this value
+    #[arg(long = "if", value_name = "VALUE", requires = "keyspace", conflicts_with = "if_absent")]
+    pub condition: Option<String>,
+    /// Write only if there is no such key
+    #[arg(long, requires = "keyspace")]
+    pub if_absent: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,
@@ -458,14 +496,17 @@ pub struct Get {
     #[arg(long)]
     pub prefix: bool,
     /// As of this revision; 0 means now
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "keyspace")]
     pub revision: i64,
     /// At most this many; 0 means all
     #[arg(long, default_value_t = 0)]
     pub limit: i64,
     /// From the asked member's own state, possibly stale, without asking the others
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyspace")]
     pub serializable: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,
@@ -477,8 +518,11 @@ pub struct Del {
     /// The key
     pub key: String,
     /// All keys that begin with it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyspace")]
     pub prefix: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,

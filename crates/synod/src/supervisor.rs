@@ -92,16 +92,28 @@ impl Supervisor {
         count: u64,
         ports: Ports,
     ) -> Result<Supervisor, String> {
-        let supervisor = Self::start_unwatched(folder, protocol, count, ports).await?;
+        Supervisor::start_named("demo", folder, protocol, count, ports).await
+    }
+
+    /// The same for one cluster of several, each of which has a name of its own.
+    pub async fn start_named(
+        cluster: &str,
+        folder: &Path,
+        protocol: &str,
+        count: u64,
+        ports: Ports,
+    ) -> Result<Supervisor, String> {
+        let supervisor = Supervisor::start_unwatched(cluster, folder, protocol, count, ports).await?;
         for i in 0..supervisor.shared.members.len() {
             tokio::spawn(supervisor.clone().watch(i));
         }
         Ok(supervisor)
     }
 
-    /// As [`Supervisor::start`], but nobody watches: showing what happens costs members time, which figures should not have
-    /// in them.
+    /// The same, but what happens in the members is not passed on: showing it costs them time, which figures should not
+    /// have in them.
     pub async fn start_unwatched(
+        cluster: &str,
         folder: &Path,
         protocol: &str,
         count: u64,
@@ -128,7 +140,7 @@ impl Supervisor {
             let data = folder.join(&name);
             fs::create_dir_all(&data).map_err(|e| format!("cannot create {}: {e}", data.display()))?;
             let folder = data.display().to_string();
-            let fixed = ["serve", "--cluster", "demo", "--fault-injection", "--until-stdin-closes"];
+            let fixed = ["serve", "--cluster", cluster, "--fault-injection", "--until-stdin-closes"];
             let mut arguments = fixed.map(String::from).to_vec();
             arguments.extend(["--protocol".into(), protocol.into()]);
             arguments.extend(["--name".into(), name.clone(), "--data-dir".into(), folder]);

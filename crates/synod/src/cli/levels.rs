@@ -1,21 +1,15 @@
 //! What `synod bench levels` may be told.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 use synod_server::parse_duration;
 
-/// What else `synod bench` does.
-#[derive(Subcommand, Debug)]
-pub enum BenchCommand {
-    /// Measure the four levels of consistency, well and in a partition, on a cluster of its own
-    #[command(
-        after_help = "Examples:\n  synod bench levels                                           some ten minutes\n  \
-                      synod bench levels --levels causal,eventual --json\n  \
-                      synod bench levels --quick                                   does it work at all?"
-    )]
-    Levels(Levels),
-}
+pub const LEVELS_EXAMPLE: &str = "\
+Examples:
+  synod bench levels                                   all four, in some seven minutes
+  synod bench levels --levels causal,eventual --json
+  synod bench levels --quick                           does it work at all?";
 
 /// Options of `synod bench levels`.
 #[derive(Args, Debug)]

@@ -55,7 +55,7 @@ pub struct Sides {
 impl Cluster {
     /// Starts three members and creates the keyspace, which every member serves when this returns.
     pub async fn start(folder: &Path, protocol: &str, level: &str) -> Result<Cluster, Failure> {
-        let started = Supervisor::start_unwatched(folder, protocol, 3, Ports::Any).await;
+        let started = Supervisor::start_unwatched("levels", folder, protocol, 3, Ports::Any).await;
         let supervisor = started.map_err(Failure::Storage)?;
         let wires = supervisor.endpoints().iter().map(|address| Wire::new(address)).collect();
         let mut cluster = Cluster { supervisor, wires };
