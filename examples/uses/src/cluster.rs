@@ -1,8 +1,9 @@
 //! Three members in this process, each on a thread of its own, as `synod serve` would run them on three machines.
 
-use crate::client::{Client, Error, exchange};
+use crate::client::{Client, Error};
 use crate::eventually;
-use serde_json::{Value, json};
+use crate::exchange::exchange;
+use serde_json::json;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use synod_server::{Config, MemberAddress, Server};
@@ -128,9 +129,4 @@ impl Cluster {
     fn address(&self, member: Member) -> SocketAddr {
         self.servers[member.0].client_address()
     }
-}
-
-/// The value at a place in an answer, as text.
-pub(crate) fn text(value: &Value) -> Option<String> {
-    value.as_str().map(String::from)
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod cluster;
+mod exchange;
 
 pub use client::{Client, Error};
 pub use cluster::{Cluster, Member, N1, N2, N3};
