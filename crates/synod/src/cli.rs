@@ -1,6 +1,7 @@
 //! The command line: what may be said, with examples.
 
 mod keyspace;
+mod levels;
 mod sim;
 mod txn;
 
@@ -12,7 +13,8 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
-pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind};
+pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind, Level};
+pub use levels::Levels;
 pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 pub use txn::{
     BenchCommand, BenchTransfers, DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand,
@@ -192,7 +194,8 @@ const BENCH_EXAMPLE: &str = "\
 Examples:
   synod bench --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
   synod bench --endpoints 127.0.0.1:2379 --clients 64 --outstanding 16 --for 10s
-  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json";
+  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json
+  synod bench levels                                           four levels of consistency, on a cluster of its own";
 
 /// Options of `synod demo`.
 #[derive(Args, Debug, Clone)]

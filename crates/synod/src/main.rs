@@ -19,6 +19,7 @@ mod keys;
 mod keyspace;
 mod kv;
 mod lab;
+mod levels;
 mod matrix;
 mod members;
 mod ops;
@@ -114,6 +115,7 @@ fn main() -> ExitCode {
         Command::Transfer(options) => members::transfer(&options),
         Command::Bench(options) => match &options.command {
             Some(cli::BenchCommand::Transfers(options)) => transfers::run(options),
+            Some(cli::BenchCommand::Levels(options)) => levels::run(options),
             None => bench::run(&options),
         },
         Command::Failover(options) => failover::run(&options),
