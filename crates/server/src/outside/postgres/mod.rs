@@ -773,7 +773,8 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn take(agent: &'a Postgres, txn: TxnId) -> Option<Turn<'a>> {
-        agent.memory().busy.insert(txn).then_some(Turn { agent, txn })
+        let is_free = agent.memory().busy.insert(txn);
+        is_free.then(|| Turn { agent, txn })
     }
 }
 
