@@ -5,10 +5,8 @@
 //! takes one unit from a random account at one server and gives it to one at the other. At the end the coordinator is killed under load,
 //! and the next one finishes what it left.
 
-#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/outside/coordinator.rs"]
 mod coordinator;
-#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/outside/database.rs"]
 mod database;
 
