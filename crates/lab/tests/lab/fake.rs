@@ -150,7 +150,6 @@ impl Fake {
         let mut world = self.world();
         world.heard.push(format!("n{} {method} {path}", member + 1));
         let (plain, query) = path.split_once('?').unwrap_or((path, ""));
-        let plain = plain.replace("%20", " ");
         let parts: Vec<&str> = plain.trim_start_matches("/v1/").split('/').collect();
         if matches!(parts[0], "transactions" | "sagas") && member != 0 {
             let place = format!("http://127.0.0.1:{}{path}", self.ports[0]);

@@ -93,7 +93,7 @@ fn somebody_cuts_a_member_off_and_reads_the_past_there_by_hand_until_the_session
     page.click("[data-space=feed]");
     page.wait_for(
         "its members",
-        "document.querySelector('[data-space=feed] small')?.textContent === 'n1, n2, n3'",
+        "document.querySelector('.about-space').textContent === 'Held by n1, n2, n3.'",
     );
     page.click("[data-ask=PUT]");
     assert!(latest(&mut page, 1).contains("done"));
@@ -129,22 +129,21 @@ fn a_keyspace_is_made_and_a_strong_one_answers_nothing_where_it_is_cut_off() {
     let (lab, fake) = served();
     let mut page = open_live(&browser, &lab, "keys");
     page.click("#panel-keys [data-do=new]");
-    page.evaluate("(() => { document.getElementById('keys-new-name').value = 'my names'; document.getElementById('keys-new-model').value = 'sequential' })()");
+    page.evaluate("(() => { document.getElementById('keys-new-name').value = 'names'; document.getElementById('keys-new-model').value = 'sequential' })()");
     page.click("[data-do=make]");
-    page.wait_for(
-        "the keyspace",
-        "document.querySelector('[data-space=\"my names\"][aria-pressed=true]') !== null",
-    );
+    page.wait_for("the keyspace", "document.querySelector('[data-space=names][aria-pressed=true]') !== null");
     assert!(
-        fake.heard().iter().any(|heard| heard.ends_with("PUT /v1/keyspaces/my%20names")),
+        fake.heard().iter().any(|heard| heard.ends_with("PUT /v1/keyspaces/names")),
         "{:?}",
         fake.heard()
     );
+    page.evaluate("document.getElementById('keys-key').value = 'a/b c'");
     page.click("[data-at=n2]");
     page.click("[data-do=cut-off]");
     page.click("[data-ask=PUT]");
     let refused = latest(&mut page, 1);
     assert!(refused.contains("no leader is known"), "{refused}");
+    assert!(fake.heard().contains(&"n2 PUT /v1/keyspaces/names/keys/a%2Fb%20c".to_owned()));
     page.assert_clean();
 }
 
