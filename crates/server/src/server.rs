@@ -9,7 +9,7 @@ pub use crate::life::Stop;
 use crate::life::{Life, Log, listen};
 use crate::member::{Core, Member, Persisted};
 use crate::service::Service;
-use crate::{grpc, http};
+use crate::{grpc, http, weak};
 use bytes::Bytes;
 use rustix::net::sockopt;
 use std::net::SocketAddr;
@@ -141,6 +141,22 @@ impl Service for Calls {
         }
     }
 
+    fn turned<P: ReplicatedLog + 'static>(
+        member: &Rc<Member<P>>,
+        core: &mut Core<P>,
+        now: Time,
+    ) -> Result<(), Error> {
+        let machine = core.node.machine();
+        if core.weak.is_behind(now, machine.generation()) {
+            let status = core.node.status();
+            let peers: Vec<NodeId> = core.links.keys().copied().collect();
+            let registry = (machine.generation(), status.applied.0, machine.registry());
+            core.weak.reconcile(now, registry, status.incarnation, &peers)?;
+        }
+        weak::roster::keep(member, core, now);
+        Ok(())
+    }
+
     fn deadline(&self) -> Option<Time> {
         Calls::deadline(self)
     }
@@ -163,6 +179,11 @@ impl Service for Calls {
                 spaces::Command::Drop { name, .. } => format!("drop {name}"),
                 spaces::Command::Register { name, .. } => format!("register {name}"),
                 spaces::Command::Unregister { name } => format!("unregister {name}"),
+                spaces::Command::Write { name, changes, .. } => match changes.as_slice() {
+                    [one] => format!("{name}: {}", shorten(&one.key)),
+                    many => format!("{name}: {} keys", many.len()),
+                },
+                spaces::Command::Seal { .. } => "seal sessions".to_owned(),
             });
         }
         Some(match Command::decode(command).ok()? {

@@ -10,8 +10,10 @@
 //!
 //! A command of this module begins with [`TAG`], which no command of the store does.
 
+mod change;
 mod registry;
 
+pub use change::KeyChange;
 pub use registry::{
     KEYSPACES_MAX, Model, NAME_BYTES_MAX, OUTSIDE_BYTES_MAX, OUTSIDE_MAX, Outside, Refusal, Registry, Secret,
     Space, SpaceId,
@@ -76,6 +78,20 @@ pub enum Command {
         /// Which.
         name: String,
     },
+    /// Write keys of a keyspace on the log.
+    Write {
+        /// Its name.
+        name: String,
+        /// And its number.
+        space: SpaceId,
+        /// What becomes of them.
+        changes: Vec<KeyChange>,
+    },
+    /// Seal session tokens with this from now on, if nothing does yet.
+    Seal {
+        /// It.
+        secret: Secret,
+    },
 }
 
 wire_format!(enum Command {
@@ -83,6 +99,8 @@ wire_format!(enum Command {
     2 => Drop { name, force },
     3 => Register { name, description },
     4 => Unregister { name },
+    5 => Write { name, space, changes },
+    6 => Seal { secret },
 });
 
 impl Command {
@@ -110,6 +128,10 @@ pub enum Done {
     Space(Space),
     /// The participant outside is there, or was.
     Outside(Outside),
+    /// The keys are written.
+    Written,
+    /// Tokens are sealed.
+    Sealed,
 }
 
 /// What clients ask without changing anything.
@@ -252,6 +274,9 @@ where
             let id = space.id;
             keys.into_iter().for_each(|(key, _)| self.put_value(id, &key, None));
         }
+        if let Command::Write { name, space, changes } = command {
+            return Ok(self.write(&name, space, changes)?.map(|()| Done::Written));
+        }
         let done = self.change(index, command);
         if done.is_ok() {
             self.kv.store_mut().node_put(REGISTRY_KEY, self.registry.to_bytes());
@@ -271,6 +296,11 @@ where
                 Done::Outside(self.registry.register(Outside { id, name, description })?)
             }
             Command::Unregister { name } => Done::Outside(self.registry.unregister(&name)?),
+            Command::Seal { secret } => {
+                self.registry.seal(secret);
+                Done::Sealed
+            }
+            Command::Write { .. } => unreachable!("it does not change the registry"),
         })
     }
 }

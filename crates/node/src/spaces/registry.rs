@@ -156,6 +156,8 @@ pub enum Refusal {
     HoldsKeys(String),
     /// The keyspace takes part in a transaction that is not over.
     InTransaction(String),
+    /// The value of this key is not what the write expects.
+    Unexpected(Bytes),
     /// The command cannot be read.
     Malformed,
 }
@@ -186,6 +188,11 @@ impl fmt::Display for Refusal {
             Refusal::InTransaction(name) => write!(
                 f,
                 "the keyspace `{name}` takes part in a transaction that is not over: wait for its end, or resolve it"
+            ),
+            Refusal::Unexpected(key) => write!(
+                f,
+                "the value of `{}` is not what \"if\" says, so nothing was written: read it, and try again",
+                String::from_utf8_lossy(key).escape_debug()
             ),
             Refusal::Malformed => {
                 f.write_str("the command cannot be read: this member may be older than the one that proposed it; upgrade it")
@@ -239,6 +246,11 @@ impl Registry {
     /// What seals session tokens; there is none before the first keyspace.
     pub fn secret(&self) -> Option<Secret> {
         self.secret
+    }
+
+    /// Keeps what seals session tokens, if nothing does yet.
+    pub(super) fn seal(&mut self, secret: Secret) {
+        self.secret.get_or_insert(secret);
     }
 
     /// Makes a keyspace. One of that name and model that is there already is the answer too.

@@ -90,3 +90,41 @@ fn a_keyspace_that_holds_keys_is_dropped_with_force_alone_and_leaves_nothing() {
     assert_eq!(keys(&machine, 1, b"", b"", 9), [""; 0]);
     assert_eq!(keys(&machine, 2, b"", b"", 9), ["a", "ab", "b"]);
 }
+
+#[test]
+fn a_write_changes_all_keys_or_none() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    apply(&mut machine, 1, &create("bank", Model::Linearizable)).expect("made");
+    apply(&mut machine, 2, &create("feed", Model::Causal)).expect("made");
+    let (one, two) = (Bytes::from_static(b"1"), Bytes::from_static(b"2"));
+    let put = |key: &'static str, value: &Bytes, condition| KeyChange {
+        key: key.into(),
+        value: Some(value.clone()),
+        condition,
+    };
+    let write =
+        |name: &str, space, changes| Command::Write { name: name.into(), space: SpaceId(space), changes };
+    let both = write("bank", 1, vec![put("a", &one, Some(None)), put("b", &one, None)]);
+    assert_eq!(apply(&mut machine, 3, &both), Ok(Done::Written));
+    // The second condition does not hold: the first key stays as it is.
+    let changes = vec![put("a", &two, Some(Some(one.clone()))), put("b", &two, Some(None))];
+    assert_eq!(apply(&mut machine, 4, &write("bank", 1, changes)), Err(Refusal::Unexpected("b".into())));
+    assert_eq!(machine.value(SpaceId(1), b"a").expect("read"), Some(one));
+    let delete = KeyChange { key: "a".into(), value: None, condition: None };
+    assert_eq!(apply(&mut machine, 5, &write("bank", 1, vec![delete])), Ok(Done::Written));
+    assert_eq!(machine.value(SpaceId(1), b"a").expect("read"), None);
+    for (name, space) in [("bank", 9), ("feed", 2), ("none", 1)] {
+        let refused = apply(&mut machine, 6, &write(name, space, vec![put("a", &two, None)]));
+        assert_eq!(refused, Err(Refusal::Unknown(name.into())), "{name} {space}");
+    }
+}
+
+#[test]
+fn the_first_secret_seals_for_ever() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    let seal = |secret| Command::Seal { secret: Secret(secret) };
+    assert_eq!(apply(&mut machine, 1, &seal([7, 8])), Ok(Done::Sealed));
+    assert_eq!(apply(&mut machine, 2, &seal([9, 9])), Ok(Done::Sealed));
+    apply(&mut machine, 3, &create("feed", Model::Causal)).expect("made");
+    assert_eq!(machine.registry().secret(), Some(Secret([7, 8])));
+}

@@ -2,7 +2,7 @@
 
 use crate::calls::AskError;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming};
 use serde_json::json;
@@ -55,11 +55,18 @@ pub(crate) struct ApiError {
     code: &'static str,
     /// For people: what was wrong, and what to do.
     message: String,
+    /// What the status does not mean without.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into() }
+        ApiError { status, code, message: message.into(), header: None }
+    }
+
+    /// The same with a header.
+    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> ApiError {
+        ApiError { header: Some((name, value)), ..self }
     }
 
     /// What cannot be read.
@@ -69,7 +76,11 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response<Content> {
         let value = json!({"error": {"code": self.code, "message": self.message}});
-        json_response(self.status, &value)
+        let mut response = json_response(self.status, &value);
+        if let Some((name, value)) = &self.header {
+            response.headers_mut().insert(name, value.clone());
+        }
+        response
     }
 }
 
