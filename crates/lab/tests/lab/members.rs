@@ -151,7 +151,7 @@ fn a_keyspace_is_made_and_a_strong_one_answers_nothing_where_it_is_cut_off() {
 fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_warning() {
     let Some(browser) = Browser::start() else { return };
     let (lab, fake) = served();
-    let mut page = open_live(&browser, &lab, "txns");
+    let mut page = open_live(&browser, &lab, "transactions");
     page.wait_for("the transactions", "document.querySelectorAll('[data-txn]').length === 2");
     let doubt = page.text("[data-txn='7.1.3']");
     for words in ["? in doubt", "bank: ", "alice", "bob", "1 min"] {
@@ -167,6 +167,9 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
         1,
         "only doubt is resolved"
     );
+    assert_eq!(page.evaluate("location.hash"), "#live&tab=transactions");
+    page.reload();
+    page.wait_for("the same tab", "document.querySelectorAll('[data-txn]').length === 2");
     page.picture("live-transactions");
     page.prefer("prefers-color-scheme", "dark");
     page.picture("live-transactions-dark");
@@ -195,7 +198,7 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
 fn sagas_show_their_steps_as_boxes_and_a_person_resumes_one_and_cancels_another() {
     let Some(browser) = Browser::start() else { return };
     let (lab, _fake) = served();
-    let mut page = open_live(&browser, &lab, "txns");
+    let mut page = open_live(&browser, &lab, "transactions");
     let states = |saga: &str| {
         format!(
             "[...document.querySelectorAll('[data-saga={saga}] .saga-step')].map((s) => s.className.split(' ')[1]).join()"
@@ -213,7 +216,7 @@ fn sagas_show_their_steps_as_boxes_and_a_person_resumes_one_and_cancels_another(
     page.click("[data-cancel=s1]");
     page.wait_for("it undone", &format!("{} === 'undone,undone'", states("s1")));
     page.resize(390, 844);
-    page.evaluate("document.getElementById('panel-txns').scrollIntoView()");
+    page.evaluate("document.getElementById('panel-transactions').scrollIntoView()");
     assert_eq!(page.evaluate("document.documentElement.scrollWidth > innerWidth"), false);
     page.picture("live-transactions-phone");
     page.click("#tab-keys");
