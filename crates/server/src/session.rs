@@ -11,12 +11,16 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::time::Duration;
-use synod_node::spaces::SpaceId;
+use synod_node::spaces::{self, SpaceId};
 use synod_protocols::log::{Index, ReplicatedLog};
 use synod_protocols::weak::token::{self, Format, TOKEN_BYTES_MAX};
 use synod_protocols::weak::{ClusterId, KeyspaceId, Secret, TokenError};
 
+/// What begins a session, in the place of a token.
+pub(crate) const NEW: &str = "new";
 /// The keyspace that the etcd store is, in tokens: no other one has this number.
 pub(crate) const ETCD_STORE: SpaceId = SpaceId(0);
 /// How long a member that has not caught up with a session waits before it refuses. Causal keyspaces wait as long.
@@ -86,32 +90,65 @@ pub(crate) fn from_text(text: &str) -> Result<Bytes, SessionError> {
     bytes.map(Bytes::from).map_err(|_| SessionError::Token(TokenError::Malformed))
 }
 
+/// What may seal tokens, if nothing does yet.
+pub(crate) fn draw_secret() -> io::Result<spaces::Secret> {
+    let mut bytes = [[0; 8]; 2];
+    let mut source = File::open("/dev/urandom")?;
+    bytes.iter_mut().try_for_each(|word| source.read_exact(word))?;
+    Ok(spaces::Secret(bytes.map(u64::from_le_bytes)))
+}
+
+/// What seals the tokens of a cluster.
+#[derive(Clone, Copy)]
+pub(crate) struct Seal {
+    pub(crate) secret: Secret,
+    pub(crate) cluster: ClusterId,
+}
+
+impl Seal {
+    /// The token of a session that has seen the log up to `index`.
+    pub(crate) fn log_token(&self, space: SpaceId, index: Index) -> String {
+        let Seal { secret, cluster } = *self;
+        to_text(&token::seal_as(Format::Index, secret, cluster, KeyspaceId(space.0), &index.0))
+    }
+
+    /// What a session's token says that it has seen.
+    pub(crate) fn open_log_token(&self, space: SpaceId, text: &str) -> Result<Index, SessionError> {
+        let Seal { secret, cluster } = *self;
+        let opened = token::open_as(Format::Index, &from_text(text)?, secret, cluster, KeyspaceId(space.0));
+        opened.map(Index).map_err(SessionError::Token)
+    }
+}
+
+/// A session of the etcd store: what it has seen, and what seals what it sees next.
+#[derive(Clone, Copy)]
+pub(crate) struct Session {
+    pub(crate) seen: Index,
+    pub(crate) seal: Seal,
+}
+
+impl Session {
+    /// The session's token once it has been told of the log up to `index`.
+    pub(crate) fn token(&self, index: Index) -> String {
+        self.seal.log_token(ETCD_STORE, index.max(self.seen))
+    }
+}
+
 impl<P: ReplicatedLog + 'static> Member<P> {
     /// What seals tokens of weak keyspaces and of the log alike; none before anybody needed it.
-    pub(crate) fn seal(&self) -> Option<(Secret, ClusterId)> {
+    pub(crate) fn seal(&self) -> Option<Seal> {
         let secret = self.core.borrow().node.machine().registry().secret()?;
-        Some((Secret(secret.0), ClusterId(self.config.cluster_id().0)))
+        Some(Seal { secret: Secret(secret.0), cluster: ClusterId(self.config.cluster_id().0) })
+    }
+
+    /// The same, for a token that is shown: where there is no secret, nothing was ever sealed.
+    pub(crate) fn seal_of_shown(&self) -> Result<Seal, SessionError> {
+        self.seal().ok_or(SessionError::Token(TokenError::Forged))
     }
 
     /// How far this member has applied the log.
     pub(crate) fn applied_index(&self) -> Index {
         self.core.borrow().node.status().applied
-    }
-
-    /// The token of a session that has seen the log up to `index`; none before there is a secret.
-    pub(crate) fn log_token(&self, space: SpaceId, index: Index) -> Option<String> {
-        let (secret, cluster) = self.seal()?;
-        let token = token::seal_as(Format::Index, secret, cluster, KeyspaceId(space.0), &index.0);
-        Some(to_text(&token))
-    }
-
-    /// What a session's token says that it has seen.
-    pub(crate) fn open_log_token(&self, space: SpaceId, text: &str) -> Result<Index, SessionError> {
-        let bytes = from_text(text)?;
-        // Without a secret nothing was ever sealed here.
-        let (secret, cluster) = self.seal().ok_or(SessionError::Token(TokenError::Forged))?;
-        let opened = token::open_as(Format::Index, &bytes, secret, cluster, KeyspaceId(space.0));
-        opened.map(Index).map_err(SessionError::Token)
     }
 
     /// Waits until this member has applied the log up to `wanted`, for `span` at the most.

@@ -156,8 +156,6 @@ pub enum Refusal {
     HoldsKeys(String),
     /// The keyspace takes part in a transaction that is not over.
     InTransaction(String),
-    /// The value of this key is not what the write expects.
-    Unexpected(Bytes),
     /// The command cannot be read.
     Malformed,
 }
@@ -188,11 +186,6 @@ impl fmt::Display for Refusal {
             Refusal::InTransaction(name) => write!(
                 f,
                 "the keyspace `{name}` takes part in a transaction that is not over: wait for its end, or resolve it"
-            ),
-            Refusal::Unexpected(key) => write!(
-                f,
-                "the value of `{}` is not what \"if\" says, so nothing was written: read it, and try again",
-                String::from_utf8_lossy(key).escape_debug()
             ),
             Refusal::Malformed => {
                 f.write_str("the command cannot be read: this member may be older than the one that proposed it; upgrade it")

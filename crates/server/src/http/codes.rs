@@ -3,6 +3,7 @@
 /// Every code, and what it means; the document lists them.
 pub(super) const CODES: &[(&str, &str)] = &[
     ("after", "`after` is not what an answer said as `next`."),
+    ("apart", "The participants do not share a log, and one entry was asked for."),
     ("behind", "The session has seen more than this member has, and it did not arrive in time."),
     ("busy", "Too much waits; nothing was done."),
     ("clock-behind", "This member's clock is too far behind what others have written."),
@@ -16,6 +17,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("force", "`force` is true or false."),
     ("if-not-here", "Conditions can be decided on keyspaces of the log only."),
     ("joining", "This member is catching up and takes no writes yet."),
+    ("key", "That is no key of a keyspace on the log."),
     ("key-empty", "A key has at least one byte."),
     ("keyspace-exists", "There is a keyspace of this name, with another model."),
     ("keyspace-holds-keys", "A keyspace that holds keys is dropped with force only."),
@@ -24,6 +26,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("kind-not-here", "The keyspace does not hold this kind, or the kind cannot do this."),
     ("kind-unknown", "There is no such kind."),
     ("limit", "The limit is not within its bounds."),
+    ("locked", "A transaction holds the lock of the key; nothing was done."),
     ("malformed", "The request cannot be read."),
     ("method-not-allowed", "The path is there, for other methods."),
     ("name", "That is no name."),
@@ -34,8 +37,11 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("no-sessions", "Eventual keyspaces have no sessions."),
     ("no-such-path", "There is nothing at this path."),
     ("not-leader", "Another member leads; the header Location says where."),
-    ("not-started", "The keyspace has not started at this member yet."),
+    ("not-on-the-log", "The keyspace is not on the cluster's log."),
+    ("not-started", "The keyspace, or who serves it, has not started at this member yet."),
+    ("operation", "That is no operation on a keyspace."),
     ("parameter-unknown", "The query has a parameter that is not there."),
+    ("participant-unknown", "There is no such participant."),
     ("precondition", "The value is not what `if` says; nothing was written."),
     ("refused", "It cannot be done."),
     ("session-forged", "The session token was not sealed here, or was altered."),
@@ -45,10 +51,13 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("session-too-long", "The session token is longer than any is."),
     ("stopping", "This member stops."),
     ("storage", "This member cannot read its state."),
+    ("timeout", "The time that a transaction may take is not within its bounds."),
     ("too-large", "More than is taken at a time."),
     ("too-many", "There are as many as there may be."),
-    ("twice", "One key is written twice in one request."),
+    ("transaction-unknown", "No transaction of this name is open."),
+    ("twice", "One key, or one participant, is named twice in one request."),
     ("unknown-outcome", "No answer came in time: it may have been done or not."),
+    ("wrong-work", "The participant does not do work of this kind."),
 ];
 
 #[cfg(test)]

@@ -5,13 +5,12 @@ use super::openapi::{answer as said, body, operation, path_parameter, query_para
 use super::reply::{ApiError, Content, json_response};
 use super::{Call, no_such_path};
 use crate::member::Member;
+use crate::session::draw_secret;
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Read;
 use std::rc::Rc;
-use synod_node::spaces::{Command, Done, Model, NAME_BYTES_MAX, Query, Refusal, Secret, Space};
+use synod_node::spaces::{Command, Done, Model, NAME_BYTES_MAX, Query, Refusal, Space};
 use synod_node::{Outcome, Request};
 use synod_protocols::log::ReplicatedLog;
 
@@ -119,7 +118,7 @@ async fn make<P: ReplicatedLog + 'static>(
     model: Model,
 ) -> Result<Space, ApiError> {
     let founders = member.core.borrow().node.process().members().iter().map(|member| member.id).collect();
-    let secret = secret().map_err(|error| {
+    let secret = draw_secret().map_err(|error| {
         let why = format!("no random numbers could be had ({error}): try again");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no-randomness", why)
     })?;
@@ -128,14 +127,6 @@ async fn make<P: ReplicatedLog + 'static>(
         Done::Space(space) => Ok(space),
         _ => unreachable!("a new keyspace is answered by itself"),
     }
-}
-
-/// What may seal tokens, if nothing does yet.
-pub(crate) fn secret() -> std::io::Result<Secret> {
-    let mut bytes = [[0; 8]; 2];
-    let mut source = File::open("/dev/urandom")?;
-    bytes.iter_mut().try_for_each(|word| source.read_exact(word))?;
-    Ok(Secret(bytes.map(u64::from_le_bytes)))
 }
 
 /// Has the registry changed, on all members.
@@ -161,7 +152,6 @@ pub(super) fn refusal(refusal: Refusal) -> ApiError {
         Refusal::TooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Refusal::HoldsKeys(_) => (StatusCode::CONFLICT, "keyspace-holds-keys"),
         Refusal::InTransaction(_) => (StatusCode::CONFLICT, "keyspace-in-transaction"),
-        Refusal::Unexpected(_) => (StatusCode::CONFLICT, "precondition"),
         Refusal::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
     };
     ApiError::new(status, code, refusal.to_string())

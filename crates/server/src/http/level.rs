@@ -1,22 +1,18 @@
 //! Which level of consistency a request asks for, and what its session has seen.
 
 use super::Call;
-use super::reply::ApiError;
+use super::reply::{ApiError, Content, json_response};
 use crate::member::Member;
-use crate::session::SessionError;
+use crate::session::{NEW, SessionError};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value};
 use synod_node::spaces::{Model, Space};
 use synod_protocols::log::{Index, ReplicatedLog};
 
-use super::reply::Content;
-
 /// The header that carries a session's token, both ways.
 pub(super) const SESSION: HeaderName = HeaderName::from_static("synod-session");
 /// The header that may say the level instead of the query.
 pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static("synod-consistency");
-/// What begins a session, in the place of a token.
-pub(super) const NEW: &str = "new";
 
 /// The level that a request asks for: its keyspace's own unless it says another one.
 pub(super) fn asked(call: &Call, space: &Space) -> Result<Model, ApiError> {
@@ -61,7 +57,7 @@ pub(super) fn seen_on_log<P: ReplicatedLog + 'static>(
     space: &Space,
 ) -> Result<Index, ApiError> {
     let Some(text) = shown(&call.headers)? else { return Ok(Index::ZERO) };
-    Ok(member.open_log_token(space.id, text)?)
+    Ok(member.seal_of_shown()?.open_log_token(space.id, text)?)
 }
 
 impl From<SessionError> for ApiError {
@@ -82,7 +78,7 @@ pub(super) fn in_session(mut answer: Map<String, Value>, token: Option<String>) 
     if let Some(token) = token {
         answer.insert("session".into(), token.into());
     }
-    let mut response = super::reply::json_response(StatusCode::OK, &Value::Object(answer));
+    let mut response = json_response(StatusCode::OK, &Value::Object(answer));
     if let Some(header) = header {
         response.headers_mut().insert(SESSION, header);
     }

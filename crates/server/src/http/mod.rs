@@ -11,8 +11,10 @@ mod leader;
 mod level;
 mod observe;
 mod openapi;
+mod ops;
 mod reply;
 mod text;
+mod transactions;
 
 use crate::api::VERSION;
 use crate::member::Member;
@@ -149,6 +151,7 @@ async fn routed<P: ReplicatedLog + 'static>(
     Ok(match path.as_slice() {
         ["keyspaces", _, "keys" | "batch", ..] => keys::answer(member, call).await?,
         ["keyspaces", ..] => keyspaces::answer(member, call).await?,
+        ["transactions", ..] => transactions::answer(member, call).await?,
         ["openapi.json"] => respond(StatusCode::OK, "application/json", openapi::text().to_owned()),
         ["health"] => observe::health(member),
         ["version"] => json_response(

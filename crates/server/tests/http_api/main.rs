@@ -6,6 +6,7 @@ mod common;
 
 mod client;
 mod document;
+mod etcd;
 mod log;
 mod schema;
 mod weak;

@@ -5,6 +5,8 @@ use super::super::reply::{ApiError, Content};
 use super::super::{Call, keyspaces, leader, session_text, text};
 use super::write::{Change, KeyWrite};
 use super::{LIST_BYTES_MAX, List, bad_request, only_registers};
+use crate::calls::AskError;
+use crate::hosted::{self, Asked, Branch, HostedError, TIMEOUT_MAX, Work};
 use crate::member::Member;
 use crate::session::WAIT;
 use bytes::Bytes;
@@ -12,8 +14,9 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use synod_node::spaces::{self, Command, Done, KeyChange, Model, Space};
-use synod_node::{Outcome, Request};
+use synod_node::ClientError;
+use synod_node::spaces::{Model, Space};
+use synod_protocols::commit::{Decision, KeyOp, Refusal};
 use synod_protocols::log::{Index, ReplicatedLog};
 
 /// Waits until this member may read at a level, and says what the session has seen.
@@ -87,7 +90,7 @@ pub(super) async fn list<P: ReplicatedLog + 'static>(
     Ok(answered(member, space, answer, applied.max(seen)))
 }
 
-/// Writes at the leader, as one entry of the log.
+/// Writes at the leader, as a transaction of one participant: one entry of the log.
 pub(super) async fn write<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
     call: &Call,
@@ -97,28 +100,71 @@ pub(super) async fn write<P: ReplicatedLog + 'static>(
     let mut keys = BTreeSet::new();
     if let Some(twice) = writes.iter().find(|write| !keys.insert(write.key.clone())) {
         let key = String::from_utf8_lossy(&twice.key);
-        return Err(bad_request(
-            "twice",
-            format!("the key `{}` is written twice; write each key once", key.escape_debug()),
-        ));
+        let why = format!("the key `{}` is written twice; write each key once", key.escape_debug());
+        return Err(bad_request("twice", why));
     }
     let written = writes.len();
-    let change = |write: KeyWrite| match write.change {
-        Change::Put(value) => Ok(KeyChange { key: write.key, value, condition: write.condition }),
-        _ => Err(only_registers(space)),
-    };
-    let changes = writes.into_iter().map(change).collect::<Result<_, _>>()?;
+    let work = work(space, writes)?;
     let seen = seen_on_log(member, call, space)?;
     leader::redirect(member, call)?;
-    let command = Command::Write { name: space.name.clone(), space: space.id, changes };
-    let index = match member.ask(Request::Command(command.to_log())).await? {
-        Outcome::Applied { index, response: spaces::Response::Spaces(Ok(Done::Written)) } => index,
-        Outcome::Applied { response: spaces::Response::Spaces(Err(why)), .. } => {
-            return Err(keyspaces::refusal(why));
+    let branch = Branch { participant: space.name.clone(), work: Work::Keys(work) };
+    let timeout = member.config.request_timeout.min(TIMEOUT_MAX);
+    let ended = hosted::run(member, vec![branch], Asked::OneEntry, timeout).await;
+    let ended = match ended {
+        // Another member has begun to lead since it was looked at.
+        Err(HostedError::NotLeader) => {
+            leader::redirect(member, call)?;
+            return Err(AskError::Node(ClientError::NoLeader).into());
         }
-        _ => unreachable!("a write is answered in kind"),
+        Err(HostedError::Unknown(name)) => return Err(keyspaces::unknown(&name)),
+        ended => ended?,
     };
-    Ok(answered(member, space, json!({"written": written}), index.max(seen)))
+    match ended.decision {
+        Decision::Commit => Ok(answered(member, space, json!({"written": written}), ended.index.max(seen))),
+        Decision::Abort => Err(aborted(ended.refusal, ended.why)),
+    }
+}
+
+/// All conditions first: they are about the values before.
+fn work(space: &Space, writes: Vec<KeyWrite>) -> Result<Vec<KeyOp>, ApiError> {
+    let (mut conditions, mut puts) = (Vec::new(), Vec::new());
+    for KeyWrite { key, change, condition } in writes {
+        let Change::Put(value) = change else { return Err(only_registers(space)) };
+        let key = String::from_utf8(key.into()).map_err(|_| {
+            let why =
+                "a key of a keyspace on the log is text, and this one is not UTF-8: encode it, as in base64";
+            bad_request("key", why.into())
+        })?;
+        conditions.extend(condition.map(|value| KeyOp::Expect { key: key.clone(), value }));
+        puts.push(KeyOp::Put { key, value });
+    }
+    conditions.append(&mut puts);
+    Ok(conditions)
+}
+
+/// Why nothing was written.
+fn aborted(refusal: Option<Refusal>, why: Option<String>) -> ApiError {
+    let conflict = StatusCode::CONFLICT;
+    match refusal {
+        Some(Refusal::Unexpected { name }) => {
+            let key = name.escape_debug();
+            let why = format!(
+                "the value of `{key}` is not what \"if\" says, so nothing was written: read it, and try again"
+            );
+            ApiError::new(conflict, "precondition", why)
+        }
+        Some(Refusal::Locked { name, holder }) => {
+            let key = name.escape_debug();
+            let why =
+                format!("`{key}` is locked by the transaction {holder}, so nothing was written: try again");
+            ApiError::new(conflict, "locked", why)
+        }
+        Some(Refusal::Busy) => AskError::Node(ClientError::Busy).into(),
+        _ => {
+            let why = why.unwrap_or_else(|| "it was aborted".to_owned());
+            ApiError::new(conflict, "refused", format!("nothing was written: {why}"))
+        }
+    }
 }
 
 fn answered<P: ReplicatedLog + 'static>(
@@ -131,7 +177,7 @@ fn answered<P: ReplicatedLog + 'static>(
         Value::Object(answer) => answer,
         _ => Map::new(),
     };
-    in_session(answer, member.log_token(space.id, index))
+    in_session(answer, member.seal().map(|seal| seal.log_token(space.id, index)))
 }
 
 fn disk(error: &dyn std::fmt::Display) -> ApiError {

@@ -6,7 +6,7 @@ use super::super::{Call, session_text, text};
 use super::write::{Change, KeyWrite};
 use super::{LIST_BYTES_MAX, List};
 use crate::member::Member;
-use crate::session::SessionError;
+use crate::session::{Seal, SessionError};
 use crate::weak::{self, WeakError};
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -41,8 +41,7 @@ impl Session {
         let waits = level == Model::Causal;
         if let Some(token) = shown.as_ref().filter(|_| !waits) {
             // What is given back must have been given out.
-            let (secret, cluster) =
-                member.seal().ok_or(SessionError::Token(synod_protocols::weak::TokenError::Forged))?;
+            let Seal { secret, cluster } = member.seal_of_shown()?;
             open(token, secret, cluster, KeyspaceId(space.id.0)).map_err(SessionError::Token)?;
         }
         Ok(Session { shown, waits })
