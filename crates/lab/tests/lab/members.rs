@@ -153,14 +153,16 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
     let (lab, fake) = served();
     let mut page = open_live(&browser, &lab, "transactions");
     page.wait_for("the transactions", "document.querySelectorAll('[data-txn]').length === 2");
-    let doubt = page.text("[data-txn='7.1.3']");
+    let doubt = page.text("[data-txn='n7.1.3']");
     for words in ["? in doubt", "bank: ", "alice", "bob", "1 min"] {
         assert!(doubt.contains(words), "{words}: {doubt}");
     }
-    let age = page.text("[data-txn='7.1.3'] .age");
+    let open = page.text("[data-txn='n5.2.9']");
+    assert!(open.contains("shop … awaited") && !open.contains("bank … awaited"), "{open}");
+    let age = page.text("[data-txn='n7.1.3'] .age");
     page.wait_for(
         "an older lock",
-        &format!("document.querySelector('[data-txn=\"7.1.3\"] .age').textContent !== '{age}'"),
+        &format!("document.querySelector('[data-txn=\"n7.1.3\"] .age').textContent !== '{age}'"),
     );
     assert_eq!(
         page.evaluate("document.querySelectorAll('[data-resolve]').length"),
@@ -173,7 +175,7 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
     page.picture("live-transactions");
     page.prefer("prefers-color-scheme", "dark");
     page.picture("live-transactions-dark");
-    page.click("[data-resolve='7.1.3']");
+    page.click("[data-resolve='n7.1.3']");
     page.wait_for("the dialog", "document.getElementById('resolve').open");
     let warning = page.text("#resolve");
     assert!(warning.contains("What can break") && warning.contains("Money is lost or made"), "{warning}");
@@ -190,7 +192,7 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
         "!document.getElementById('resolve').open && document.querySelectorAll('[data-txn]').length === 1",
     );
     assert!(page.text("#toast").contains("by hand"), "{}", page.text("#toast"));
-    assert!(fake.heard().contains(&"n1 POST /v1/transactions/7.1.3/resolve".to_owned()));
+    assert!(fake.heard().contains(&"n1 POST /v1/transactions/n7.1.3/resolve".to_owned()));
     page.assert_clean();
 }
 
