@@ -4,7 +4,8 @@
 //! asks its own member, so one side of the partition is a minority of one. When the partition ends the load does as
 //! well, and it is measured how long it takes until all members show the same.
 
-use super::world::{Alarm, run_with};
+use super::faults::Alarm;
+use super::world::run_with;
 use super::{Fault, Level, Scenario};
 use serde::Serialize;
 use std::time::Duration;
@@ -104,7 +105,7 @@ pub fn cap(level: Level, what: &CapScenario) -> Cap {
     let plan: Vec<(Time, Alarm)> = others
         .flat_map(|other| [(split, Alarm::Cut(alone, other)), (split, Alarm::Cut(other, alone))])
         .collect();
-    let outcome = run_with(&scenario, &plan);
+    let outcome = run_with(&scenario, &plan, false);
     let is_alone = |operation: &&Operation| operation.node.as_deref() == Some("n1");
     let end = Time::ZERO + scenario.span;
     let between = |from: Time, to: Time| {
