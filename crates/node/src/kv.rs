@@ -101,6 +101,11 @@ impl<M: OrderedMap> KvMachine<M> {
         &self.store
     }
 
+    /// As [`KvMachine::store`], for pairs of the node's own.
+    pub(crate) fn store_mut(&mut self) -> &mut Store<M> {
+        &mut self.store
+    }
+
     /// The map below; what was applied and not committed is gone, as after a crash.
     pub fn into_map(self) -> M {
         self.store.into_map()
@@ -255,14 +260,14 @@ fn read_pairs(part: Bytes, after: Option<Bytes>) -> Result<Vec<(Bytes, Bytes)>, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::convert::Infallible;
     use synod_store::proto::etcdserverpb::PutRequest;
 
     /// A map in memory, and what is staged beside it.
     #[derive(Debug, Default)]
-    struct TestMap {
+    pub(crate) struct TestMap {
         map: MemoryMap,
         staged: WriteBatch,
     }

@@ -40,8 +40,10 @@ pub mod recovery;
 mod release;
 mod segments;
 pub mod sessions;
+pub mod spaces;
 mod start;
 pub mod tape;
+mod weak;
 mod writer;
 
 pub use changes::Change;
@@ -53,3 +55,4 @@ pub use node::{
     Outcome, PeerSend, Reply, Request, StartError,
 };
 pub use peer::{PeerMessage, SnapshotId, SnapshotPart, SnapshotRequest};
+pub use weak::{Blank, WeakFigures, WeakNode, WeakNodeConfig, WeakNotice, WeakOutbox};

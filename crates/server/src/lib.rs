@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   etcd clients ── HTTP/2 ──► grpc ─► api ─┐            ┌─► disk thread: one write, one sync a batch
-//!   curl, browsers ─ HTTP/1 ─► http1 ───────┤   member   ├─► peers: one write a batch and peer
+//!   curl, browsers ─ HTTP/1 ─► http ────────┤   member   ├─► peers: one write a batch and peer
 //!   peers ──────── frames ───► peers ───────┼─► inbox ─► │ node.step … node.flush
 //!   disk thread ── replies ─────────────────┘            └─► calls: answers into the clients' connections
 //! ```
@@ -26,6 +26,7 @@
 //! ```
 
 mod api;
+mod applied;
 mod calls;
 mod clock;
 mod config;
@@ -37,14 +38,18 @@ mod error;
 mod events;
 mod frame;
 mod grpc;
-mod http1;
+mod hosted;
+mod http;
 mod life;
 mod member;
 mod members;
+pub mod outside;
 mod peers;
 mod recorder;
 mod server;
 mod service;
+mod session;
+mod weak;
 
 pub use config::{
     CLUSTER_NAME_BYTES_MAX, Config, MEMBERS_MAX, MemberAddress, PROTOCOLS, REQUEST_BYTES_MAX_MAX, Start,

@@ -9,13 +9,14 @@ pub use crate::life::Stop;
 use crate::life::{Life, Log, listen};
 use crate::member::{Core, Member, Persisted};
 use crate::service::Service;
-use crate::{grpc, http1};
+use crate::{grpc, hosted, http, weak};
 use bytes::Bytes;
 use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use synod_node::{KvMachine, Reply};
+use synod_node::Reply;
+use synod_node::spaces::{self, SpacesMachine};
 use synod_protocols::log::{Epoch, ReplicatedLog, Role};
 use synod_protocols::{NodeId, Time};
 use synod_store::Command;
@@ -120,10 +121,13 @@ impl Service for Calls {
         };
         let map = FileMap::open(&directory.state(), config.state_cache, tell)
             .map_err(|error| refused(error.to_string()))?;
-        KvMachine::open(map).map_err(|error| refused(error.to_string()))
+        SpacesMachine::open(map).map_err(|error| refused(error.to_string()))
     }
 
     fn welcome<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, door: TcpListener) {
+        if let Some(happened) = member.calls.borrow_mut().happened() {
+            hosted::spawn(member, happened);
+        }
         tokio::task::spawn_local(accept_clients(Rc::clone(member), door));
     }
 
@@ -140,6 +144,22 @@ impl Service for Calls {
         }
     }
 
+    fn turned<P: ReplicatedLog + 'static>(
+        member: &Rc<Member<P>>,
+        core: &mut Core<P>,
+        now: Time,
+    ) -> Result<(), Error> {
+        let machine = core.node.machine();
+        if core.weak.is_behind(now, machine.generation()) {
+            let status = core.node.status();
+            let peers: Vec<NodeId> = core.links.keys().copied().collect();
+            let registry = (machine.generation(), status.applied.0, machine.registry());
+            core.weak.reconcile(now, registry, status.incarnation, &peers)?;
+        }
+        weak::roster::keep(member, core, now);
+        Ok(())
+    }
+
     fn deadline(&self) -> Option<Time> {
         Calls::deadline(self)
     }
@@ -148,14 +168,26 @@ impl Service for Calls {
         Calls::expire(self, now);
     }
 
-    /// Clients ask, by a call of its own.
-    fn standing(&mut self, _role: Role, _epoch: Epoch, _leader: Option<NodeId>) {}
+    /// Clients ask, by a call of its own; processes on the log run where the leader is.
+    fn standing(&mut self, role: Role, _epoch: Epoch, _leader: Option<NodeId>) {
+        self.host.tell(hosted::Happened::Leads(role == Role::Leader));
+    }
 
     fn stop(&mut self) {
         Calls::stop(self);
     }
 
     fn label(command: Bytes) -> Option<String> {
+        if let Some(command) = spaces::Command::from_log(&command) {
+            return Some(match command.ok()? {
+                spaces::Command::Create { name, model, .. } => format!("create {name}, {model}"),
+                spaces::Command::Drop { name, .. } => format!("drop {name}"),
+                spaces::Command::Register { name, .. } => format!("register {name}"),
+                spaces::Command::Unregister { name } => format!("unregister {name}"),
+                spaces::Command::Seal { .. } => "seal sessions".to_owned(),
+                spaces::Command::Process { step } => hosted::label(&step),
+            });
+        }
         Some(match Command::decode(command).ok()? {
             Command::Put(put) => format!("put {}", shorten(&put.key)),
             Command::DeleteRange(delete) => format!("del {}", shorten(&delete.key)),
@@ -220,7 +252,7 @@ async fn serve_client<P: ReplicatedLog + 'static>(member: Rc<Member<P>>, stream:
     };
     match timeout(SNIFF_TIMEOUT, sniff).await {
         Ok(Some(true)) => grpc::serve(member, stream).await,
-        Ok(Some(false)) => http1::serve(member, stream).await,
+        Ok(Some(false)) => http::serve(member, stream).await,
         Ok(None) | Err(_) => {}
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: what may be said, with examples.
 
 mod sim;
+mod txn;
 
 use crate::probe::Workload;
 use clap::{Args, Parser, Subcommand};
@@ -11,6 +12,11 @@ use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
 pub use sim::{Bank, CapOptions, Costs, Elections, Form, Matrix, Run, Shrink, Sim, SimCommand, Weak};
+pub use txn::{
+    BenchCommand, BenchTransfers, DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand,
+    ParticipantName, SagaCheck, SagaCommand, SagaName, SagaResume, SagaRun, TxnCommand, TxnList, TxnName,
+    TxnResolve, TxnRun,
+};
 
 /// The endpoints of the demo's members, which client commands ask unless told otherwise.
 pub const DEMO_ENDPOINTS: &str = "127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793";
@@ -75,6 +81,15 @@ pub enum Command {
         after_help = "Examples:\n  synod transfer            to whoever is best placed\n  synod transfer --to n2"
     )]
     Transfer(Transfer),
+    /// Do something at several places, all of it or nothing; inspect and resolve what is under way
+    #[command(subcommand, after_help = txn::TXN_EXAMPLE)]
+    Txn(TxnCommand),
+    /// Carry out long transactions as steps that can be undone
+    #[command(subcommand, after_help = txn::SAGA_EXAMPLE)]
+    Saga(SagaCommand),
+    /// Show, add or remove systems outside that take part in transactions: PostgreSQL, other clusters, HTTP services
+    #[command(subcommand, after_help = txn::PARTICIPANT_EXAMPLE)]
+    Participant(ParticipantCommand),
     /// Measure any etcd v3 endpoint: throughput, latency, processor time per operation
     #[command(after_help = BENCH_EXAMPLE)]
     Bench(Bench),
@@ -175,7 +190,10 @@ Examples:
 
 /// Options of `synod demo`.
 #[derive(Args, Debug, Clone)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Demo {
+    #[command(subcommand)]
+    pub command: Option<DemoCommand>,
     /// Where the members keep their data; kept between runs
     #[arg(long, env = "SYNOD_DEMO_DATA_DIR", default_value = "synod-data")]
     pub data_dir: PathBuf,
@@ -199,6 +217,7 @@ pub struct Demo {
 impl Default for Demo {
     fn default() -> Self {
         Demo {
+            command: None,
             data_dir: "synod-data".into(),
             page: SocketAddr::from(([127, 0, 0, 1], 8411)),
             nodes: 3,
@@ -541,7 +560,10 @@ pub struct Transfer {
 
 /// Options of `synod bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// The members to load
     #[arg(long, env = "SYNOD_ENDPOINTS", value_delimiter = ',', default_value = DEMO_ENDPOINTS)]
     pub endpoints: Vec<String>,

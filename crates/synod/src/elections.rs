@@ -59,7 +59,7 @@ fn measure(options: &cli::Elections, protocol: &str, loss: Loss, bar: &ProgressB
     let found = found.map_err(|e| Failure::Usage(e.to_string()))?;
     let address = |seed: u64| {
         let outcome = simulate(&script(protocol, nodes, loss, seed), &mut NoTrace)?;
-        Ok(page_address(&outcome.script.to_string(), &outcome.hash_text()))
+        Ok::<_, Failure>(page_address(&outcome.script.to_string(), &outcome.hash_text()))
     };
     let slowest = found.times.last().map(|(_, seed)| address(*seed)).transpose()?;
     let election = script(protocol, nodes, loss, options.seed).election.0;

@@ -122,7 +122,7 @@ async fn strike(supervisor: &Supervisor, fault: Fault) -> Result<f64, Failure> {
 }
 
 /// The name of the member that leads.
-async fn leader(supervisor: &Supervisor) -> Result<String, Failure> {
+pub async fn leader(supervisor: &Supervisor) -> Result<String, Failure> {
     for (endpoint, name) in supervisor.endpoints().into_iter().zip(supervisor.names()) {
         let status: Result<StatusResponse, _> = client::call(
             std::slice::from_ref(&endpoint),

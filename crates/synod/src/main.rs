@@ -3,7 +3,9 @@
 // Nothing of a binary is reachable from outside: `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+mod api;
 mod bank;
+mod bank_demo;
 mod bench;
 mod check;
 mod cli;
@@ -17,11 +19,16 @@ mod kv;
 mod lab;
 mod matrix;
 mod members;
+mod ops;
+mod participant;
 mod probe;
+mod saga;
 mod serve;
 mod shrink;
 mod sim;
 mod supervisor;
+mod transfers;
+mod txn;
 mod weak;
 
 use clap::Parser;
@@ -80,7 +87,10 @@ fn main() -> ExitCode {
     });
     let command = parsed.command.unwrap_or_else(|| Command::Demo(cli::Demo::default()));
     let done = match command {
-        Command::Demo(options) => demo::run(&options),
+        Command::Demo(options) => match &options.command {
+            Some(cli::DemoCommand::Bank(options)) => bank_demo::run(options),
+            None => demo::run(&options),
+        },
         Command::Serve(options) => serve::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Sim(options) => sim::run(&options),
@@ -94,8 +104,14 @@ fn main() -> ExitCode {
         Command::Del(options) => kv::del(&options),
         Command::Status(options) => kv::status(&options),
         Command::Member(command) => members::run(&command),
+        Command::Txn(command) => txn::run(&command),
+        Command::Saga(command) => saga::run(&command),
+        Command::Participant(command) => participant::run(&command),
         Command::Transfer(options) => members::transfer(&options),
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench(options) => match &options.command {
+            Some(cli::BenchCommand::Transfers(options)) => transfers::run(options),
+            None => bench::run(&options),
+        },
         Command::Failover(options) => failover::run(&options),
     };
     match done {

@@ -8,7 +8,7 @@
 //!
 //! All keys begin with a prefix of this run's own, and are deleted at the end.
 
-mod log;
+pub mod log;
 mod nemesis;
 mod session;
 mod workload;

@@ -91,6 +91,17 @@ impl Supervisor {
         count: u64,
         ports: Ports,
     ) -> Result<Supervisor, String> {
+        Supervisor::start_named("demo", folder, protocol, count, ports).await
+    }
+
+    /// The same for one cluster of several, each of which has a name of its own.
+    pub async fn start_named(
+        cluster: &str,
+        folder: &Path,
+        protocol: &str,
+        count: u64,
+        ports: Ports,
+    ) -> Result<Supervisor, String> {
         let (clients, peers) = match ports {
             Ports::Usual => (
                 free_ports(CLIENT_PORT..CLIENT_PORT + 90, count)?,
@@ -112,7 +123,7 @@ impl Supervisor {
             let data = folder.join(&name);
             fs::create_dir_all(&data).map_err(|e| format!("cannot create {}: {e}", data.display()))?;
             let folder = data.display().to_string();
-            let fixed = ["serve", "--cluster", "demo", "--fault-injection", "--until-stdin-closes"];
+            let fixed = ["serve", "--cluster", cluster, "--fault-injection", "--until-stdin-closes"];
             let mut arguments = fixed.map(String::from).to_vec();
             arguments.extend(["--protocol".into(), protocol.into()]);
             arguments.extend(["--name".into(), name.clone(), "--data-dir".into(), folder]);

@@ -19,7 +19,7 @@ mod outcome;
 mod separate;
 mod world;
 
-pub use cap::{Cap, CapScenario, Side, cap};
+pub use cap::{Cap, CapFilm, CapScenario, SLICE_MIN, Side, Slice, Tally, cap, cap_film};
 pub use note::Story;
 pub use outcome::Outcome;
 pub use separate::{Separation, judged, separate};

@@ -82,6 +82,25 @@ impl Demo {
         (output.status.code().expect("an exit code"), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Makes keyspaces on the cluster's log.
+    pub fn make_keyspaces(&self, names: &[&str]) {
+        for name in names {
+            let (body, host) =
+                (r#"{"model":"linearizable"}"#, self.endpoints.split(',').next().expect("one"));
+            let request = format!(
+                "PUT /v1/keyspaces/{name} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            self.eventually("a keyspace", || {
+                let mut stream = TcpStream::connect(host).ok()?;
+                stream.write_all(request.as_bytes()).ok()?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).ok()?;
+                answer.starts_with("HTTP/1.1 20").then_some(())
+            });
+        }
+    }
+
     fn status(&self) -> Vec<Value> {
         let (_, text) = self.synod(&["status", "--json", "--timeout", "500ms"]);
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -1,0 +1,106 @@
+//! How long transactions stay open after a `kill -9` of their coordinator.
+//!
+//! Clients transfer without a pause, the leader is killed, and from then on nobody asks for anything. What is
+//! measured is the time until a member answers, as the leader, that no transaction is open any more: it includes the election.
+
+use super::{PATIENCE, Place, commit, requests};
+use crate::api::Session;
+use crate::bank_demo::{act, open};
+use crate::cli::BenchTransfers;
+use crate::failover;
+use crate::supervisor::Supervisor;
+use crate::{Done, Failure};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use synod_lab::LiveVerb;
+use synod_protocols::rng::Rng;
+use tokio::sync::watch;
+
+/// How long the clients transfer before the kill.
+const BEFORE: Duration = Duration::from_secs(1);
+/// How long it may take until nothing is open.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between looks, which bounds how exact the figure is.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long one look may take: the members that are left answer at once, and one that has no leader does not.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between runs: the killed member is back and has caught up.
+const REST: Duration = Duration::from_secs(2);
+
+/// One run.
+struct Recovery {
+    took: Duration,
+    /// Transactions that the next leader found open when it first answered.
+    found: usize,
+}
+
+/// Prints the distribution over all runs.
+pub async fn measure(options: &BenchTransfers, cluster: &Supervisor) -> Done {
+    let mut runs = Vec::new();
+    for run in 0..options.runs {
+        runs.push(once(options, cluster, run).await?);
+        tokio::time::sleep(REST).await;
+    }
+    let mut took: Vec<f64> = runs.iter().map(|run| run.took.as_secs_f64() * 1e3).collect();
+    took.sort_by(f64::total_cmp);
+    let (least, median, most) = (took[0], took[took.len() / 2], took[took.len() - 1]);
+    let found = runs.iter().filter(|run| run.found > 0).count();
+    if options.json {
+        println!(
+            "{}",
+            json!({"row": "recovery after kill -9 of the coordinator", "protocol": options.protocol,
+                "runs": took.len(), "runs-with-open-transactions": found, "ms": took})
+        );
+    } else {
+        println!(
+            "\nkill -9 of the coordinator, until nothing is open: median {median:.0} ms, least {least:.0}, most {most:.0} \
+             ({} runs; in {found} the next leader found transactions open)",
+            took.len()
+        );
+    }
+    Ok(())
+}
+
+async fn once(options: &BenchTransfers, cluster: &Supervisor, run: u64) -> Result<Recovery, Failure> {
+    let (tell_stop, stop) = watch::channel(false);
+    let clients = (0..usize::from(options.clients)).map(|number| {
+        let mut session = Session::new(&cluster.endpoints(), number, PATIENCE);
+        let mut rng = Rng::new(run * 1_000 + number as u64);
+        let (mut stop, accounts) = (stop.clone(), options.accounts);
+        tokio::task::spawn_local(async move {
+            let (from, to) = (Place::Keyspace("bank1".into()), Place::Keyspace("bank2".into()));
+            while !*stop.borrow() {
+                let requests = requests(&from, &to, true, &mut rng, accounts);
+                tokio::select! {
+                    _ = commit(&mut session, &requests[0]) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+            }
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    tokio::time::sleep(BEFORE).await;
+    let leader = failover::leader(cluster).await?;
+    act(cluster, LiveVerb::Kill, &leader).map_err(Failure::No)?;
+    let killed = Instant::now();
+    tell_stop.send_replace(true);
+    for client in clients {
+        client.await.map_err(|error| Failure::No(error.to_string()))?;
+    }
+    let mut found = None;
+    let mut looks = Session::new(&cluster.endpoints(), 0, LOOK_TIMEOUT);
+    let took = loop {
+        if let Ok(open) = open(&mut looks).await {
+            found.get_or_insert(open.len());
+            if open.is_empty() {
+                break killed.elapsed();
+            }
+        }
+        if killed.elapsed() > RECOVERY_TIMEOUT {
+            return Err(Failure::No(format!("transactions were still open after {RECOVERY_TIMEOUT:?}")));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    act(cluster, LiveVerb::Start, &leader).map_err(Failure::No)?;
+    Ok(Recovery { took, found: found.unwrap_or_default() })
+}
