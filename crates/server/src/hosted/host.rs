@@ -2,6 +2,7 @@
 
 use super::clients::{Clients, Late, Request};
 use super::life::{Hostable, Hosted};
+use super::outside::Agents;
 use super::show::{self, Seen};
 use crate::calls::Machine;
 use crate::clock;
@@ -100,6 +101,8 @@ struct Host<P: ReplicatedLog + 'static> {
     /// Those that were used while this member led.
     keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
     clients: Clients,
+    /// Participants outside.
+    agents: Agents,
     /// Messages between processes here.
     messages: VecDeque<(NodeId, NodeId, Message)>,
 }
@@ -114,6 +117,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             coordinator: Hosted::new(name, ProcessId::Coordinator),
             keyspaces: BTreeMap::new(),
             clients: Clients::default(),
+            agents: Agents::default(),
             messages: VecDeque::new(),
         }
     }
@@ -124,7 +128,8 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         }
         let lives = self.keyspaces.values().filter_map(Hosted::deadline).chain(self.coordinator.deadline());
         let begins = self.keyspaces.values().filter_map(Hosted::begin_at).chain(self.coordinator.begin_at());
-        lives.chain(begins).chain(self.clients.deadline()).min()
+        let outside = self.agents.deadline(self.member.core.borrow().node.machine().registry());
+        lives.chain(begins).chain(self.clients.deadline()).chain(outside).min()
     }
 
     fn take(&mut self, happened: Happened) {
@@ -157,6 +162,10 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         let due: Vec<SpaceId> =
             self.keyspaces.iter().filter(|(_, hosted)| is_due(hosted)).map(|(space, _)| *space).collect();
         due.into_iter().for_each(|space| self.participate(now, space, Input::Timeout));
+        {
+            let (core, mailbox) = (self.member.core.borrow(), self.member.calls.borrow().host.clone());
+            self.agents.sweep(now, core.node.machine().registry(), &mailbox, self.coordinator.id);
+        }
         self.deliver(now);
         self.begin_wanted(now);
     }
@@ -177,6 +186,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             self.coordinator.forget();
             self.keyspaces.clear();
             self.messages.clear();
+            self.agents.forget();
             return self.clients.end(&super::HostedError::NotLeader);
         }
         // Those that may be waited for. Others begin when they are needed.
@@ -470,6 +480,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                 self.coordinate(now, Input::Message { from, message });
             } else if self.is_keyspace(SpaceId(to.0)) {
                 self.participate(now, SpaceId(to.0), Input::Message { from, message });
+            } else {
+                let (core, mailbox) = (self.member.core.borrow(), self.member.calls.borrow().host.clone());
+                self.agents.send(core.node.machine().registry(), &mailbox, (from, to), message);
             }
         }
         self.begin_wanted(now);
