@@ -2,7 +2,7 @@
 
 use super::client::{Answer, exchange};
 use super::common::*;
-use super::{ask, cluster, create, surely};
+use super::{ask, cluster, cluster_of, create, surely};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,13 @@ fn get(endpoint: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
     ask(endpoint, "GET", target, headers, "")
 }
 
-#[test]
-fn a_linearizable_keyspace_is_the_same_at_every_member() {
-    let (cluster, endpoints) = cluster();
+on_every_protocol! {
+    a_linearizable_keyspace_is_the_same_at_every_member;
+    a_session_never_reads_back_in_time_though_its_member_is_cut_off;
+}
+
+fn a_linearizable_keyspace_is_the_same_at_every_member(protocol: &str) {
+    let (cluster, endpoints) = cluster_of(protocol);
     create(&endpoints[0], "accounts", "linearizable");
     let key = "/v1/keyspaces/accounts/keys/alice";
     for (i, endpoint) in endpoints.iter().enumerate() {
@@ -55,9 +59,8 @@ fn a_condition_lets_one_of_two_writers_through() {
     assert_eq!(list["keys"], json!([{"key": "ada", "value": "one"}]), "all or nothing");
 }
 
-#[test]
-fn a_session_never_reads_back_in_time_though_its_member_is_cut_off() {
-    let (cluster, endpoints) = cluster();
+fn a_session_never_reads_back_in_time_though_its_member_is_cut_off(protocol: &str) {
+    let (cluster, endpoints) = cluster_of(protocol);
     create(&endpoints[0], "config", "sequential");
     let key = "/v1/keyspaces/config/keys/mode";
     let first = surely(&endpoints[0], "PUT", key, &[], r#"{"value":"old"}"#).session();
@@ -86,8 +89,6 @@ fn a_session_never_reads_back_in_time_though_its_member_is_cut_off() {
         get(&endpoints[away], &format!("{key}?consistency=eventual"), &[("synod-session", &second)]);
     assert_eq!(eventual.json()["value"], json!("old"));
     assert_eq!(eventual.session(), second, "the session has still seen what it had");
-    // A linearizable read cannot be had there at all, nor can a write.
-    create(leader, "ledger", "linearizable");
     fault("unblock");
     let caught_up = until("the member catches up", || {
         let answer = get(&endpoints[away], key, &[("synod-session", &second)]);
@@ -217,6 +218,7 @@ fn what_cannot_be_is_refused_with_what_to_do() {
         ("GET", &long_key, "", 413, "too-large"),
         ("PUT", "/v1/keyspaces/log/keys/%FF", r#"{"value":"1"}"#, 400, "key"),
         ("PUT", "/v1/keyspaces/log/keys/%00a", r#"{"value":"1"}"#, 400, "key"),
+        ("GET", "/v1/keyspaces/log/keys/%00a", "", 400, "key"),
         ("PUT", put, "", 400, "malformed"),
         ("PUT", put, "{}", 400, "malformed"),
         ("PUT", put, r#"{"value":1}"#, 400, "malformed"),

@@ -16,7 +16,12 @@ use common::*;
 
 /// Three members that agree on a leader.
 fn cluster() -> (Cluster, Vec<String>) {
-    let cluster = Cluster::start(3);
+    cluster_of("raft")
+}
+
+/// The same with this protocol.
+fn cluster_of(protocol: &str) -> (Cluster, Vec<String>) {
+    let cluster = Cluster::of(protocol, 3);
     cluster.leader();
     let endpoints = (0..3).map(|i| cluster.endpoint(i)).collect();
     (cluster, endpoints)
