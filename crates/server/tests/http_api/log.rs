@@ -2,7 +2,7 @@
 
 use super::client::{Answer, exchange};
 use super::common::*;
-use super::{ask, cluster, cluster_of, create, surely};
+use super::{ask, cluster, create, surely};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,9 @@ fn get(endpoint: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
     ask(endpoint, "GET", target, headers, "")
 }
 
-on_every_protocol! {
-    a_linearizable_keyspace_is_the_same_at_every_member;
-    a_session_never_reads_back_in_time_though_its_member_is_cut_off;
-}
-
-fn a_linearizable_keyspace_is_the_same_at_every_member(protocol: &str) {
-    let (cluster, endpoints) = cluster_of(protocol);
+#[test]
+fn a_linearizable_keyspace_is_the_same_at_every_member() {
+    let (cluster, endpoints) = cluster();
     create(&endpoints[0], "accounts", "linearizable");
     let key = "/v1/keyspaces/accounts/keys/alice";
     for (i, endpoint) in endpoints.iter().enumerate() {
@@ -59,8 +55,9 @@ fn a_condition_lets_one_of_two_writers_through() {
     assert_eq!(list["keys"], json!([{"key": "ada", "value": "one"}]), "all or nothing");
 }
 
-fn a_session_never_reads_back_in_time_though_its_member_is_cut_off(protocol: &str) {
-    let (cluster, endpoints) = cluster_of(protocol);
+#[test]
+fn a_session_never_reads_back_in_time_though_its_member_is_cut_off() {
+    let (cluster, endpoints) = cluster();
     create(&endpoints[0], "config", "sequential");
     let key = "/v1/keyspaces/config/keys/mode";
     let first = surely(&endpoints[0], "PUT", key, &[], r#"{"value":"old"}"#).session();

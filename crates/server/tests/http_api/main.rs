@@ -16,12 +16,7 @@ use common::*;
 
 /// Three members that agree on a leader.
 fn cluster() -> (Cluster, Vec<String>) {
-    cluster_of("raft")
-}
-
-/// The same with this protocol.
-fn cluster_of(protocol: &str) -> (Cluster, Vec<String>) {
-    let cluster = Cluster::of(protocol, 3);
+    let cluster = Cluster::start(3);
     cluster.leader();
     let endpoints = (0..3).map(|i| cluster.endpoint(i)).collect();
     (cluster, endpoints)
