@@ -23,7 +23,11 @@ fn by_seeds(bug: &str, max: u64, drive: impl Fn(u64)) {
     let found = (0..max).find_map(|seed| Some((seed, catch_unwind(AssertUnwindSafe(|| drive(seed))).err()?)));
     let (seed, panic) = found.unwrap_or_else(|| panic!("{bug}: not found in {max} seeds"));
     let why = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    println!("{bug}: found after {} seeds: {}", seed + 1, why.and_then(|why| why.lines().next()).unwrap_or_default());
+    println!(
+        "{bug}: found after {} seeds: {}",
+        seed + 1,
+        why.and_then(|why| why.lines().next()).unwrap_or_default()
+    );
 }
 
 /// This golden script must find it.
