@@ -19,7 +19,7 @@ fn runs(protocol: Protocol, fault: Fault, seeds: std::ops::Range<u64>) -> Vec<Ou
 /// Every promise is kept in all of these; returns how many transfers were done.
 fn all_pass(protocol: Protocol, fault: Fault, seeds: std::ops::Range<u64>) -> u64 {
     let outcomes = runs(protocol, fault, seeds);
-    outcomes.iter().for_each(|outcome| passes(outcome));
+    outcomes.iter().for_each(passes);
     outcomes.iter().map(|outcome| outcome.committed).sum()
 }
 
