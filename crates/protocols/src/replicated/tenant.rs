@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 /// checkpoint had, so that checkpoints cost a part of what they replace.
 pub const CHECKPOINT_RECORDS: usize = 64;
 
+/// Bytes of a checkpoint at the most, since it is one entry: one that would be larger is put off.
+pub const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
+
 /// A process that can say in few records what all its records so far say.
 pub trait Checkpoint: Process {
     /// Records that give the same process as all that it has emitted, except for what the recovery itself begins.
@@ -145,7 +148,9 @@ impl<P: Checkpoint<Ask = (), Answer = ()>> Tenant<P> {
         if since >= CHECKPOINT_RECORDS.max(last.saturating_mul(4)) {
             let records = self.process.checkpoint();
             self.since_checkpoint = (0, records.len());
-            self.propose(records, true, wants);
+            if records.iter().map(|record| record.to_bytes().len()).sum::<usize>() <= CHECKPOINT_BYTES_MAX {
+                self.propose(records, true, wants);
+            }
         }
         self.let_out(now, wants);
     }

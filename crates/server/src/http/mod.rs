@@ -13,8 +13,11 @@ mod observe;
 mod openapi;
 mod ops;
 mod reply;
+mod sagas;
 mod text;
 mod transactions;
+
+pub(crate) use ops::shown as shown_values;
 
 use crate::api::VERSION;
 use crate::member::Member;
@@ -152,6 +155,7 @@ async fn routed<P: ReplicatedLog + 'static>(
         ["keyspaces", _, "keys" | "batch", ..] => keys::answer(member, call).await?,
         ["keyspaces", ..] => keyspaces::answer(member, call).await?,
         ["transactions", ..] => transactions::answer(member, call).await?,
+        ["sagas", ..] => sagas::answer(member, call).await?,
         ["openapi.json"] => respond(StatusCode::OK, "application/json", openapi::text().to_owned()),
         ["health"] => observe::health(member),
         ["version"] => json_response(

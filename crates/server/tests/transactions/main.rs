@@ -10,6 +10,7 @@ mod client;
 
 mod keyspaces;
 mod killed;
+mod sagas;
 
 use client::{Answer, exchange};
 use common::*;

@@ -177,7 +177,7 @@ fn orchestrator() -> Host<Orchestrator> {
             saga::Event::Ended { saga, .. } => {
                 Told::Decided(saga.to_string(), Decision::Abort, BTreeMap::new())
             }
-            saga::Event::Paused { .. } => Told::Other,
+            saga::Event::Paused { .. } | saga::Event::Agreed { .. } => Told::Other,
         },
         locks: |_| Vec::new(),
         balances: |_| BTreeMap::new(),
