@@ -100,23 +100,16 @@ impl<P: Checkpoint<Ask = (), Answer = ()>> Tenant<P> {
         self.waiting.len()
     }
 
-    /// Something happens to the process.
-    pub fn step(&mut self, now: Time, input: Input<P>, wants: &mut Wants<P>) {
-        self.with(now, wants, |process, out| process.step(now, input, out));
+    /// The process, for a host that takes something from it which is no step and records nothing.
+    pub fn process_mut(&mut self) -> &mut P {
+        &mut self.process
     }
 
-    /// The host does something to the process that is no input of its protocol. What it wants done
-    /// obeys the durability rule as after a step.
-    pub fn with<T>(
-        &mut self,
-        now: Time,
-        wants: &mut Wants<P>,
-        act: impl FnOnce(&mut P, &mut Effects<P>) -> T,
-    ) -> T {
+    /// Something happens to the process.
+    pub fn step(&mut self, now: Time, input: Input<P>, wants: &mut Wants<P>) {
         let mut effects = Effects::new();
-        let result = act(&mut self.process, &mut effects);
+        self.process.step(now, input, &mut effects);
         self.take(now, effects, wants);
-        result
     }
 
     /// The oldest entry that was asked for is committed, and counts.

@@ -2,6 +2,7 @@
 
 use super::clients::{Clients, Late, Request};
 use super::life::{Hostable, Hosted};
+use super::outside::Agents;
 use super::sagas::{self, SagaAsk, SagaError, SagaSeen, Sagas};
 use super::show::{self, Seen};
 use crate::calls::Machine;
@@ -113,6 +114,8 @@ pub(super) struct Host<P: ReplicatedLog + 'static> {
     /// Those that were used while this member led.
     keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
     clients: Clients,
+    /// Participants outside.
+    agents: Agents,
     /// Messages between processes here.
     messages: VecDeque<(NodeId, NodeId, Message)>,
 }
@@ -129,6 +132,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             sagas: Sagas::default(),
             keyspaces: BTreeMap::new(),
             clients: Clients::default(),
+            agents: Agents::default(),
             messages: VecDeque::new(),
         }
     }
@@ -140,7 +144,8 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         let lives = self.keyspaces.values().filter_map(Hosted::deadline).chain(self.coordinator.deadline());
         let begins = self.keyspaces.values().filter_map(Hosted::begin_at).chain(self.coordinator.begin_at());
         let sagas = self.orchestrator.deadline().into_iter().chain(self.orchestrator.begin_at());
-        lives.chain(begins).chain(sagas).chain(self.clients.deadline()).min()
+        let outside = self.agents.deadline(self.member.core.borrow().node.machine().registry());
+        lives.chain(begins).chain(sagas).chain(self.clients.deadline()).chain(outside).min()
     }
 
     fn take(&mut self, happened: Happened) {
@@ -179,6 +184,10 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         let due: Vec<SpaceId> =
             self.keyspaces.iter().filter(|(_, hosted)| is_due(hosted)).map(|(space, _)| *space).collect();
         due.into_iter().for_each(|space| self.participate(now, space, Input::Timeout));
+        {
+            let (core, mailbox) = (self.member.core.borrow(), self.member.calls.borrow().host.clone());
+            self.agents.sweep(now, core.node.machine().registry(), &mailbox, self.coordinator.id);
+        }
         self.deliver(now);
         self.begin_wanted(now);
     }
@@ -203,6 +212,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             self.sagas = Sagas::default();
             self.keyspaces.clear();
             self.messages.clear();
+            self.agents.forget();
             return self.clients.end(&super::HostedError::NotLeader);
         }
         // Those that may be waited for. Others begin when they are needed.
@@ -480,11 +490,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         let mut changes = Changes::new();
         let mut is_in_doubt = false;
         if let Some(tenant) = hosted.tenant() {
-            let mut nothing = Wants::default();
-            tenant.with(Time::ZERO, &mut nothing, |participant, _| {
-                changes = participant.resource_mut().take_committed();
-                is_in_doubt = participant.is_in_doubt();
-            });
+            let participant = tenant.process_mut();
+            changes = participant.resource_mut().take_committed();
+            is_in_doubt = participant.is_in_doubt();
         }
         assert!(changes.is_empty() || !wants.entries.is_empty(), "what changes values is recorded");
         for entry in wants.entries {
@@ -508,6 +516,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                 self.coordinate(now, Input::Message { from, message });
             } else if self.is_keyspace(SpaceId(to.0)) {
                 self.participate(now, SpaceId(to.0), Input::Message { from, message });
+            } else {
+                let (core, mailbox) = (self.member.core.borrow(), self.member.calls.borrow().host.clone());
+                self.agents.send(core.node.machine().registry(), &mailbox, (from, to), message);
             }
         }
         self.begin_wanted(now);

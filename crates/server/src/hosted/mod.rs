@@ -27,6 +27,7 @@
 mod clients;
 mod host;
 mod life;
+mod outside;
 mod plan;
 pub(crate) mod sagas;
 mod service;

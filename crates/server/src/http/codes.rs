@@ -2,10 +2,12 @@
 
 /// Every code, and what it means; the document lists them.
 pub(super) const CODES: &[(&str, &str)] = &[
+    ("address", "That is no address of a participant."),
     ("after", "`after` is not what an answer said as `next`."),
     ("apart", "The participants do not share a log, and one entry was asked for."),
     ("behind", "The session has seen more than this member has, and it did not arrive in time."),
     ("busy", "Too much waits; nothing was done."),
+    ("cannot-take-part", "The participant cannot do what is asked of one, or cannot be reached."),
     ("clock-behind", "This member's clock is too far behind what others have written."),
     ("consistency-too-strong", "The keyspace does not give so strong a level."),
     ("consistency-unknown", "There is no such level."),
@@ -42,6 +44,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("not-started", "The keyspace, or who serves it, has not started at this member yet."),
     ("operation", "That is no operation on a keyspace."),
     ("parameter-unknown", "The query has a parameter that is not there."),
+    ("participant-in-transaction", "The participant takes part in a transaction that is not over."),
     ("participant-unknown", "There is no such participant."),
     ("plan", "The saga cannot be carried out as planned."),
     ("precondition", "The value is not what `if` says; nothing was written."),

@@ -12,6 +12,7 @@ mod level;
 mod observe;
 mod openapi;
 mod ops;
+mod participants;
 mod reply;
 mod sagas;
 mod text;
@@ -154,6 +155,7 @@ async fn routed<P: ReplicatedLog + 'static>(
     Ok(match path.as_slice() {
         ["keyspaces", _, "keys" | "batch", ..] => keys::answer(member, call).await?,
         ["keyspaces", ..] => keyspaces::answer(member, call).await?,
+        ["participants", ..] => participants::answer(member, call).await?,
         ["transactions", ..] => transactions::answer(member, call).await?,
         ["sagas", ..] => sagas::answer(member, call).await?,
         ["openapi.json"] => respond(StatusCode::OK, "application/json", openapi::text().to_owned()),

@@ -5,7 +5,7 @@
 
 use super::codes::CODES;
 use super::reply::ApiError;
-use super::{fault, keys, keyspaces, level, observe, sagas, text, transactions};
+use super::{fault, keys, keyspaces, level, observe, participants, sagas, text, transactions};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
@@ -133,6 +133,7 @@ fn document() -> Value {
         fault::paths(),
         keyspaces::paths(),
         keys::paths(),
+        participants::paths(),
         transactions::paths(),
         sagas::paths(),
     ] {
@@ -148,6 +149,8 @@ fn document() -> Value {
     let mut schemas = Map::new();
     for area in [
         keyspaces::schemas(),
+        participants::schemas(),
+        sagas::schemas(),
         transactions::schemas(),
         json!({"Text": text::schema(), "Error": error_schema()}),
     ] {

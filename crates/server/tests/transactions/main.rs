@@ -8,6 +8,10 @@ mod common;
 #[path = "../http_api/client.rs"]
 mod client;
 
+#[path = "../outside/database.rs"]
+mod database;
+
+mod databases;
 mod keyspaces;
 mod killed;
 mod sagas;
