@@ -261,7 +261,7 @@ impl Connection {
         };
         match told(&answer) {
             // These say that nothing was done.
-            (code, why) if matches!(code.as_str(), "no-leader" | "not-leader" | "busy") => {
+            (code, why) if matches!(code.as_str(), "no-leader" | "not-leader" | "not-started" | "busy") => {
                 Attempt::NotDone(why)
             }
             (_, why) if head.status == StatusCode::SERVICE_UNAVAILABLE => Attempt::Unknown(why),
