@@ -49,6 +49,9 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "style.css" CSS;
     "icon.svg" SVG;
     "bars.js" SCRIPT;
+    "cap.js" SCRIPT;
+    "caplane.js" SCRIPT;
+    "capwords.js" SCRIPT;
     "compare.js" SCRIPT;
     "dom.js" SCRIPT;
     "editor.js" SCRIPT;
@@ -57,6 +60,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "help.js" SCRIPT;
     "histories.js" SCRIPT;
     "inspector.js" SCRIPT;
+    "keyspaces.js" SCRIPT;
     "ladder.js" SCRIPT;
     "lessons.js" SCRIPT;
     "live.js" SCRIPT;
@@ -64,6 +68,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "matrix.js" SCRIPT;
     "matrix.json" JSON;
     "measures.js" SCRIPT;
+    "members.js" SCRIPT;
     "menu.js" SCRIPT;
     "protocols.js" SCRIPT;
     "ring.js" SCRIPT;
@@ -72,6 +77,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "story.js" SCRIPT;
     "table.js" SCRIPT;
     "trace.js" SCRIPT;
+    "transactions.js" SCRIPT;
     "transfer.js" SCRIPT;
     "transport.js" SCRIPT;
     "verdicts.js" SCRIPT;

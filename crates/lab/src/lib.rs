@@ -9,10 +9,12 @@
 //! `Origin` of each request that does something.
 
 mod assets;
+mod cap;
 mod export;
 mod flp;
 mod lessons;
 mod live;
+mod member;
 mod runs;
 mod server;
 mod trace;
@@ -25,6 +27,7 @@ pub use live::{
     LIVE_BYTES_MAX, LIVE_EVENTS_MAX, LIVE_LAG_MAX, LiveAction, LiveCluster, LiveDescription, LiveHistory,
     LiveNode, LiveVerb,
 };
+pub use member::{MEMBER_ANSWER_BYTES_MAX, MEMBER_WAIT_MAX};
 pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError, simulate};
 pub use server::{BoundLab, SCRIPT_BYTES_MAX};
 pub use trace::{TRACE_BYTES_MAX, TRACE_VERSION, Trace, TraceError, WINDOW_EVENTS_MAX};

@@ -74,6 +74,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/swarm", post(swarm))
         .route("/api/flp", post(flp))
         .route("/api/transfer", post(transfer))
+        .route("/api/cap", post(cap))
         .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
         .route("/api/history/run", post(run_history))
         .route("/api/history/live", get(live_history))
@@ -81,6 +82,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/events", get(events))
         .route("/api/live", get(live))
         .route("/api/live/act", post(act))
+        .route("/api/live/member", post(ask_member))
         .route("/", get(|| async { file("") }))
         .route("/{name}", get(|Path(name): Path<String>| async move { file(&name) }))
         .layer(DefaultBodyLimit::max(SCRIPT_BYTES_MAX))
@@ -245,6 +247,15 @@ async fn transfer(body: Bytes) -> Response {
     apart(move || crate::transfer::films(&asked).map_err(|why| (StatusCode::BAD_REQUEST, why))).await
 }
 
+/// One partition under each level of consistency.
+async fn cap(body: Bytes) -> Response {
+    let asked: crate::cap::Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("this is no measurement: {error}")),
+    };
+    apart(move || crate::cap::films(&asked).map_err(|why| (StatusCode::BAD_REQUEST, why))).await
+}
+
 /// A history of anybody's, judged.
 async fn history(body: Bytes) -> Response {
     apart(move || verdicts::judged_text(&body)).await
@@ -375,5 +386,20 @@ async fn act(State(shared): App, body: Bytes) -> Response {
     match cluster.act(&action) {
         Ok(()) => Json(json!({ "done": true })).into_response(),
         Err(why) => refuse(StatusCode::CONFLICT, why),
+    }
+}
+
+/// What a member of the live cluster says to a request of its own API.
+async fn ask_member(State(shared): App, body: Bytes) -> Response {
+    let Some((cluster, _)) = &shared.live else { return no_live() };
+    let asked: crate::member::Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => {
+            return refuse(StatusCode::BAD_REQUEST, format!("this asks no member anything: {error}"));
+        }
+    };
+    match crate::member::ask(cluster, asked).await {
+        Ok(said) => Json(said).into_response(),
+        Err((status, why)) => refuse(status, why),
     }
 }

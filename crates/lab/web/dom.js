@@ -42,6 +42,21 @@ export function put(el, attrs) {
   }
 }
 
+/**
+ * Children for items, each kept for as long as its item says the same: what somebody is about to press must not be replaced under the finger.
+ * @template T @param {any} box @param {T[]} items @param {(item:T) => string} says @param {(item:T) => any} make
+ */
+export function keep(box, items, says, make) {
+  const old = new Map([...box.children].map((el) => [el.keptAs, el])), wanted = new Set(items.map(says));
+  for (const [as, el] of old) if (!wanted.has(as)) el.remove();
+  let at = box.firstChild;
+  for (const item of items) {
+    const as = says(item), el = old.get(as) ?? make(item);
+    el.keptAs = as;
+    if (el === at) at = at.nextSibling; else box.insertBefore(el, at);
+  }
+}
+
 /** @param {string} id @returns {any} */
 export function byId(id) {
   return document.getElementById(id);

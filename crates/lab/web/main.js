@@ -11,10 +11,13 @@ import { EventTable } from './table.js';
 import { ScriptPanel } from './editor.js';
 import { Story, drawVerdict, election } from './story.js';
 import { LiveTrace, act, drawLive } from './live.js';
+import { Cap } from './cap.js';
 import { Compare, LOCKSTEP_SCRIPT, Lockstep } from './compare.js';
 import { lessonOf } from './lessons.js';
 import { Flp, scheduleOf } from './flp.js';
+import { Keyspaces } from './keyspaces.js';
 import { drawMatrix } from './matrix.js';
+import { Transactions } from './transactions.js';
 import { Transfer } from './transfer.js';
 import { Verdicts } from './verdicts.js';
 import { PROTOCOLS } from './protocols.js';
@@ -25,9 +28,11 @@ import { showHelp } from './help.js';
 import { byId, calm } from './dom.js';
 import { SINGLE, scriptTime, summary } from './words.js';
 
-const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'transfer', 'flp', 'replay'];
+const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'cap', 'transfer', 'flp', 'replay'];
 /** Those that show no run, and so have no time. */
-const TIMELESS = ['matrix', 'verdicts', 'transfer', 'flp'];
+const TIMELESS = ['matrix', 'verdicts', 'cap', 'transfer', 'flp'];
+/** Beside the picture; the last two of a live cluster only. */
+const TABS = ['node', 'script', 'events', 'keys', 'txns'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
 const DUEL_PRELUDE_NS = 20e6;
@@ -92,7 +97,11 @@ const compare = new Compare(byId('compare'), {
   act: (line) => addLine(line),
   seek: (t) => seek(t), tip, hold: () => pause(),
 });
+const cap = new Cap(byId('cap'), { complain: toast, say });
 const flp = new Flp(byId('flp'), toast);
+const liveCluster = () => (state.place === 'live' ? state.trace?.cluster : null);
+const keyspaces = new Keyspaces(byId('panel-keys'), { cluster: liveCluster, act: (action) => doLive(action), complain: toast, say });
+const transactions = new Transactions(byId('panel-txns'), { cluster: liveCluster, complain: toast, say });
 const transfer = new Transfer(byId('transfer'), { complain: toast, say });
 const verdicts = new Verdicts(byId('verdicts'), { complain: toast, say, tip });
 const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
@@ -398,6 +407,9 @@ function enter(place) {
     const link = byId(`place-${other}`);
     if (other === place) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
   }
+  // On a phone the row of places is longer than the screen is wide.
+  const row = byId('places'), here = byId(`place-${place}`);
+  row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
 }
 
 /** @param {any} trace @param {number} t @param {boolean} keep the window of the space-time diagram */
@@ -418,8 +430,10 @@ function show(trace, t, keep) {
   enter(state.place);
   lab.dataset.hash = trace.header.hash;
   byId('undo').disabled = byId('redo').disabled = byId('copy').disabled = state.place === 'live';
-  byId('tab-script').hidden = state.place === 'live';
-  if (state.place === 'live' && !byId('panel-script').hidden) showTab('node');
+  const live = state.place === 'live';
+  byId('tab-script').hidden = live;
+  byId('tab-keys').hidden = byId('tab-txns').hidden = !live;
+  if ((live ? ['script'] : ['keys', 'txns']).some((name) => !byId(`panel-${name}`).hidden)) showTab('node');
   byId('hint').textContent = state.place === 'live' ? 'Click a node to kill or start its process. Right-click, or hold, for more.'
     : forkable() ? 'Click a node or a link to break it. Right-click, or hold, for more.' : carried ? 'This page carries one run. The laboratory can run its script again, and break it elsewhere.' : 'A recording: look at any moment of it.';
   state.dirty = true;
@@ -460,6 +474,7 @@ async function navigate() {
   if (address.place === 'matrix') { openMatrix(); return; }
   if (address.place === 'flp') { openFlp(); return; }
   if (address.place === 'verdicts') { openVerdicts(); return; }
+  if (address.place === 'cap') { openCap(); return; }
   if (address.place === 'transfer') { openTransfer(); return; }
   if (address.place === 'compare') {
     const first = address.script === null;
@@ -508,6 +523,13 @@ function openFlp() {
   flp.show(scheduleOf(location.hash));
 }
 
+function openCap() {
+  pause();
+  clearTimeout(settling);
+  enter('cap');
+  cap.open(location.hash);
+}
+
 function openTransfer() {
   pause();
   clearTimeout(settling);
@@ -548,25 +570,27 @@ function openLive() {
 
 /** @param {string} name */
 function showTab(name) {
-  for (const other of ['node', 'script', 'events']) {
+  lab.dataset.tab = name;
+  for (const other of TABS) {
     const on = other === name;
     byId(`tab-${other}`).setAttribute('aria-selected', String(on));
     byId(`tab-${other}`).tabIndex = on ? 0 : -1;
     byId(`panel-${other}`).hidden = !on;
   }
+  if (name === 'keys') keyspaces.refresh();
+  if (name === 'txns') transactions.refresh();
   table.refresh();
   state.dirty = true;
 }
 
 function tabs() {
-  const names = ['node', 'script', 'events'];
-  for (const name of names) {
+  for (const name of TABS) {
     const tab = byId(`tab-${name}`);
     tab.addEventListener('click', () => showTab(name));
     tab.addEventListener('keydown', (/** @type {KeyboardEvent} */ e) => {
       const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
       if (!by) return;
-      const shown = names.filter((n) => !byId(`tab-${n}`).hidden), next = shown[(shown.indexOf(name) + by + shown.length) % shown.length];
+      const shown = TABS.filter((n) => !byId(`tab-${n}`).hidden), next = shown[(shown.indexOf(name) + by + shown.length) % shown.length];
       showTab(next);
       byId(`tab-${next}`).focus();
       e.preventDefault();

@@ -78,7 +78,7 @@ export function readAddress(fragment) {
   const text = told.get('s');
   const t = number('t');
   return {
-    place: ['sim', 'live', 'replay', 'compare', 'matrix', 'flp', 'verdicts', 'transfer'].includes(place) ? place : 'sim',
+    place: ['sim', 'live', 'replay', 'compare', 'matrix', 'flp', 'verdicts', 'cap', 'transfer'].includes(place) ? place : 'sim',
     script: text === undefined ? null : unpack(text),
     protocols: (told.get('p') ?? '').split(',').filter((name) => name !== ''),
     hash: told.get('h') ?? null,

@@ -43,6 +43,7 @@ pub mod sessions;
 pub mod spaces;
 mod start;
 pub mod tape;
+mod weak;
 mod writer;
 
 pub use changes::Change;
@@ -54,3 +55,4 @@ pub use node::{
     Outcome, PeerSend, Reply, Request, StartError,
 };
 pub use peer::{PeerMessage, SnapshotId, SnapshotPart, SnapshotRequest};
+pub use weak::{Blank, WeakFigures, WeakNode, WeakNodeConfig, WeakNotice, WeakOutbox};

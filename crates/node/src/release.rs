@@ -5,8 +5,7 @@
 //! a held one to the same peer waits with it.
 
 use std::collections::VecDeque;
-use synod_protocols::log::ReplicatedLog;
-use synod_protocols::{NodeId, Release};
+use synod_protocols::{NodeId, Process, Release};
 
 /// The messages that wait for one peer, each with the frame that it waits for.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ struct PeerQueue<M> {
 
 /// The effects that wait. Their number is bounded by the windows of the protocol.
 #[derive(Debug)]
-pub(crate) struct Held<P: ReplicatedLog> {
+pub(crate) struct Held<P: Process> {
     peers: Vec<PeerQueue<P::Message>>,
     /// Messages in `peers`.
     sends: usize,
@@ -28,20 +27,20 @@ pub(crate) struct Held<P: ReplicatedLog> {
 
 /// A held effect that stays on this member, and whose time has come.
 #[derive(Debug)]
-pub(crate) enum Local<P: ReplicatedLog> {
+pub(crate) enum Local<P: Process> {
     /// A message of the process to itself.
     Return(P::Message),
     /// An event for the host.
     Event(P::Event),
 }
 
-impl<P: ReplicatedLog> Default for Held<P> {
+impl<P: Process> Default for Held<P> {
     fn default() -> Self {
         Held { peers: Vec::new(), sends: 0, returns: VecDeque::new(), events: VecDeque::new() }
     }
 }
 
-impl<P: ReplicatedLog> Held<P> {
+impl<P: Process> Held<P> {
     /// Takes a message that was emitted when `emitted` was the last frame and `durable` the last
     /// one synced; gives it back if it may leave now.
     pub(crate) fn send(

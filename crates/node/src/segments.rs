@@ -83,6 +83,12 @@ impl Segments {
         Some((self.all[at + 1].id, point.clone()))
     }
 
+    /// The last segment with a frame that restates, synced when `durable` was the last frame synced.
+    pub(crate) fn last_restated(&self, durable: u64) -> Option<SegmentId> {
+        let is_restated = |segment: &&Segment| segment.restated.is_some_and(|sequence| sequence <= durable);
+        self.all.iter().rfind(is_restated).map(|segment| segment.id)
+    }
+
     /// Forgets the segments before `first`, and gives them.
     pub(crate) fn drop_before(&mut self, first: SegmentId) -> Vec<SegmentId> {
         let count = self.all.iter().take_while(|segment| segment.id < first).count();

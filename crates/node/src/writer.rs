@@ -7,7 +7,7 @@
 use crate::disk::{DiskCommand, SegmentId};
 use crate::frame::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameKind, LogIdentity, Place, SEGMENT_HEADER_BYTES,
-    encode_segment_header, seal_frame,
+    encode_segment_header, frame_len, seal_frame,
 };
 use crate::positions::{FrameAt, Positions};
 use crate::recovery::LogEnd;
@@ -41,6 +41,8 @@ struct Batch {
     frames: Vec<Waiting>,
     /// Whether the last frame may take more records.
     open: bool,
+    /// Whether it is written at the head of a new segment, however much room there is.
+    begins_segment: bool,
 }
 
 impl Batch {
@@ -49,7 +51,7 @@ impl Batch {
         frames.clear();
         let mut bytes = Vec::with_capacity(BATCH_BYTES_USUAL);
         bytes.resize(SEGMENT_HEADER_BYTES, 0);
-        Batch { bytes, frames, open: false }
+        Batch { bytes, frames, open: false, begins_segment: false }
     }
 }
 
@@ -71,6 +73,17 @@ pub(crate) struct LogIndex {
     pub(crate) segments: Segments,
     /// The last position that a record held.
     pub(crate) last_position: Index,
+    /// How much of it there is.
+    pub(crate) volume: Volume,
+}
+
+/// How long a log is that is cut where a record says everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// Bytes of the last such record; zero if there is none.
+    pub(crate) everything: u64,
+    /// Bytes of what came after it.
+    pub(crate) since: u64,
 }
 
 /// The writing end of the log.
@@ -97,6 +110,7 @@ pub(crate) struct Writer {
     segments: Segments,
     syncs: u64,
     bytes_written: u64,
+    volume: Volume,
 }
 
 impl Writer {
@@ -108,7 +122,7 @@ impl Writer {
         end: LogEnd,
         index: LogIndex,
     ) -> Writer {
-        let LogIndex { positions, segments, last_position } = index;
+        let LogIndex { positions, segments, last_position, volume } = index;
         Writer {
             identity,
             segment_bytes,
@@ -126,11 +140,21 @@ impl Writer {
             segments,
             syncs: 0,
             bytes_written: 0,
+            volume,
         }
     }
 
-    /// Appends the records of one step; they share a frame.
+    /// Appends the records of one step of a replicated log; they share a frame.
     pub(crate) fn push_records<P: ReplicatedLog>(&mut self, records: &mut Vec<P::Record>) {
+        self.push_step(records, P::span);
+    }
+
+    /// Appends the records of one step; they share a frame. `span_of`: the positions that a record holds.
+    pub(crate) fn push_step<R: Wire>(
+        &mut self,
+        records: &mut Vec<R>,
+        span_of: impl Fn(&R) -> Option<(Index, Index)>,
+    ) {
         let batch_bytes_max = self.batch_bytes_max;
         let mut last_position = self.last_position;
         let mut replaced = 0;
@@ -139,7 +163,7 @@ impl Writer {
         let step_start = batch.bytes.len();
         for record in records.drain(..) {
             record.encode(&mut batch.bytes);
-            if let Some((first, last)) = P::span(&record) {
+            if let Some((first, last)) = span_of(&record) {
                 span = Some(widen(span, first, last));
                 replaced += u64::from(first <= last_position);
                 last_position = last;
@@ -186,6 +210,13 @@ impl Writer {
             body.extend_from_slice(&incarnation.0.to_le_bytes());
             record.encode(body);
         });
+    }
+
+    /// Appends a record that makes all earlier ones needless, at the head of a segment of its own, so that the segments
+    /// before it can go when it is durable.
+    pub(crate) fn push_everything(&mut self, incarnation: Incarnation, record: &impl Wire) {
+        self.batches.push_back(Batch { begins_segment: true, ..Batch::new(Vec::new()) });
+        self.push_restated(incarnation, record);
     }
 
     /// Appends a frame that takes no records.
@@ -239,14 +270,14 @@ impl Writer {
         if self.in_flight.is_some() {
             return None;
         }
-        let Batch { mut bytes, frames, .. } = self.batches.pop_front()?;
+        let Batch { mut bytes, frames, begins_segment, .. } = self.batches.pop_front()?;
         bytes.resize(bytes.len().next_multiple_of(FRAME_ALIGNMENT), 0);
         let frames_len = (bytes.len() - SEGMENT_HEADER_BYTES) as u64;
         let needed = needed_bytes(bytes.len());
         let first_sequence = frames.first().expect("a batch has a frame").sequence;
         let last_sequence = frames.last().expect("a batch has a frame").sequence;
         let (segment, offset, len, create) = match self.open {
-            Some((segment, offset, len)) if len.saturating_sub(offset) >= needed => {
+            Some((segment, offset, len)) if !begins_segment && len.saturating_sub(offset) >= needed => {
                 (segment, offset, len, None)
             }
             open => {
@@ -279,6 +310,13 @@ impl Writer {
         self.waiting_first =
             self.batches.iter().flat_map(|batch| &batch.frames).filter_map(|frame| Some(frame.span?.0)).min();
         self.open = Some((segment, offset + frames_len, len));
+        match begins_segment {
+            true => {
+                let everything = self.spare.first().map_or(0, |first| frame_len(first.body_len) as u64);
+                self.volume = Volume { everything, since: frames_len - everything };
+            }
+            false => self.volume.since += frames_len,
+        }
         let bytes = Bytes::from(bytes);
         let (offset, bytes) =
             if create.is_some() { (0, bytes) } else { (offset, bytes.slice(SEGMENT_HEADER_BYTES..)) };
@@ -384,6 +422,17 @@ impl Writer {
             self.positions.forget_through(*last);
         }
         dropped
+    }
+
+    /// Forgets the segments before the last one that durably begins with everything, and gives them, to be removed.
+    pub(crate) fn drop_needless(&mut self) -> Vec<SegmentId> {
+        let first = self.segments.last_restated(self.durable);
+        first.map(|first| self.drop_before(first)).unwrap_or_default()
+    }
+
+    /// How long the log is, if it is cut where a record says everything.
+    pub(crate) fn volume(&self) -> Volume {
+        self.volume
     }
 
     /// Where a frame of this log stands.

@@ -194,6 +194,18 @@ impl Wire for u64 {
     }
 }
 
+/// Zigzag, so that small numbers of either sign are short.
+impl Wire for i64 {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, ((self << 1) ^ (self >> 63)) as u64);
+    }
+
+    fn decode(input: &mut Reader) -> Result<i64, DecodeError> {
+        let zigzag = input.varint("number")?;
+        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+}
+
 impl Wire for bool {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));

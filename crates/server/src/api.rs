@@ -1,17 +1,21 @@
 //! The client API: etcd v3's services, as far as this version offers them. `docs/etcd-api.md` lists
 //! what is there, what is not, and where Synod differs.
 
-use crate::calls::Asked;
+use crate::calls::{AskError, Asked, failure};
 use crate::clock;
-use crate::grpc::Responder;
+use crate::grpc::{Responder, STOPPED};
 use crate::member::{Event, Member};
 use crate::members::addition;
+use crate::session::{ETCD_STORE, NEW, Session, SessionError, WAIT, draw_secret};
 use bytes::Bytes;
+use http::HeaderValue;
 use prost::Message;
+use std::rc::Rc;
 use synod_node::kv;
-use synod_node::spaces::Query;
+use synod_node::spaces::{self, Query};
 use synod_node::{Change, Request};
-use synod_protocols::log::{MemberPart, MembershipChange, ReplicatedLog};
+use synod_protocols::log::{Index, MemberPart, MembershipChange, ReplicatedLog};
+use synod_protocols::weak::TokenError;
 use synod_protocols::{NodeId, Time};
 use synod_store::proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentResponse, HashKvRequest, MemberPromoteRequest,
@@ -78,6 +82,84 @@ fn unknown(path: &str) -> Refusal {
     Refusal::new(Code::Unimplemented, format!("{path} is not offered by this version of Synod"))
 }
 
+/// Answers a call that belongs to a session, or hands it to the member: a read of the member's own state not before that
+/// has caught up with the session.
+pub(crate) fn call_in_session<P: ReplicatedLog + 'static>(
+    member: &Rc<Member<P>>,
+    method: Method,
+    message: Bytes,
+    responder: Responder,
+    deadline: Option<Time>,
+    shown: HeaderValue,
+) {
+    let member = Rc::clone(member);
+    tokio::task::spawn_local(async move {
+        let session = async {
+            let session = session(&member, &shown).await?;
+            if is_local_read(&member, method, &message) {
+                let left = deadline.map_or(WAIT, |deadline| deadline.since(clock::now()).min(WAIT));
+                member.catch_up(session.seen, left).await.map_err(|error| not_in_session(&error))?;
+            }
+            Ok(session)
+        };
+        match session.await {
+            Ok(session) => {
+                // What is answered at once is answered from what is applied; what waits says more when it is answered.
+                let responder = responder.in_session(&session.token(member.applied_index()));
+                dispatch(&member, method, message, responder, deadline, Some(session));
+            }
+            Err(refusal) => {
+                member.calls.borrow_mut().figures.refused += 1;
+                responder.refuse(&refusal);
+            }
+        }
+    });
+}
+
+/// The session that a call's metadata name, or a new one.
+async fn session<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    shown: &HeaderValue,
+) -> Result<Session, Refusal> {
+    let text = shown.to_str().map_err(|_| not_in_session(&SessionError::Token(TokenError::Malformed)))?;
+    if text != NEW {
+        let opened =
+            member.seal_of_shown().and_then(|seal| Ok((seal.open_log_token(ETCD_STORE, text)?, seal)));
+        return opened.map(|(seen, seal)| Session { seen, seal }).map_err(|error| not_in_session(&error));
+    }
+    if member.seal().is_none() {
+        let secret = draw_secret().map_err(|error| {
+            Refusal::new(Code::Unavailable, format!("no random numbers could be had ({error}): try again"))
+        })?;
+        let sealed = member.ask(Request::Command(spaces::Command::Seal { secret }.to_log())).await;
+        sealed.map_err(|error| match error {
+            AskError::Node(error) => failure(error),
+            AskError::Stopped => STOPPED,
+        })?;
+    }
+    let seal = member.seal().ok_or_else(|| not_in_session(&SessionError::Busy))?;
+    Ok(Session { seen: Index::ZERO, seal })
+}
+
+/// In the codes that clients act upon: with `Unavailable` they turn to another member.
+fn not_in_session(error: &SessionError) -> Refusal {
+    let code = match error {
+        SessionError::TooLong | SessionError::Token(_) => Code::InvalidArgument,
+        SessionError::Behind { .. } => Code::Unavailable,
+        SessionError::Busy => Code::ResourceExhausted,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn is_local_read<P: ReplicatedLog + 'static>(member: &Member<P>, method: Method, message: &Bytes) -> bool {
+    let request = match method {
+        Method::Range => range(member, message.clone()),
+        Method::Write(kind) => write(member, kind, message.clone()),
+        _ => return false,
+    };
+    matches!(request, Ok(Request::LocalRead(_)))
+}
+
 /// Answers a call, or hands it to the member.
 pub(crate) fn call<P: ReplicatedLog + 'static>(
     member: &Member<P>,
@@ -85,6 +167,17 @@ pub(crate) fn call<P: ReplicatedLog + 'static>(
     message: Bytes,
     responder: Responder,
     deadline: Option<Time>,
+) {
+    dispatch(member, method, message, responder, deadline, None);
+}
+
+fn dispatch<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    method: Method,
+    message: Bytes,
+    responder: Responder,
+    deadline: Option<Time>,
+    session: Option<Session>,
 ) {
     let mut kind = Asked::Data;
     let request = match method {
@@ -112,7 +205,7 @@ pub(crate) fn call<P: ReplicatedLog + 'static>(
     };
     match request {
         Ok(request) => {
-            let ticket = member.calls.borrow_mut().wait(clock::now(), kind, responder, deadline);
+            let ticket = member.calls.borrow_mut().wait(clock::now(), kind, responder, deadline, session);
             member.tell(Event::Client { ticket, request });
         }
         Err(refusal) => {

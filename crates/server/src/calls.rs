@@ -3,20 +3,23 @@
 use crate::config::Config;
 use crate::engine::FileMap;
 use crate::grpc::{self, Responder};
+use crate::hosted::{Happened, Mailbox, Proposed};
 use crate::member::{Event, Member as RunningMember};
 use crate::members::{MemberInfo, change_refusal};
+use crate::session::Session;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use synod_node::spaces::{Answer, Response, SpacesMachine};
+use synod_node::spaces::{Answer, ProcessId, Response, SpacesMachine};
 use synod_node::{ClientError, ClusterId, NodeStatus, Outcome, Reply, Request, kv, spaces};
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::log::{Member, Ticket};
+use synod_protocols::log::{Index, Member, Ticket};
 use synod_protocols::{NodeId, Time};
 use synod_store::proto::etcdserverpb::{
     Member as EtcdMember, MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse,
     MoveLeaderResponse, ResponseHeader,
 };
 use synod_store::{Code, Refusal, Revision};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
 
 /// The store and the keyspaces, on files.
@@ -32,6 +35,9 @@ pub(crate) struct Calls {
     deadlines: BTreeSet<(Time, Ticket)>,
     last: u64,
     pub(crate) figures: Figures,
+    /// Where the processes that run on the log are told things, and until they run, where those are.
+    pub(crate) host: Mailbox,
+    happened: Option<UnboundedReceiver<Happened>>,
 }
 
 /// How calls ended, in this life.
@@ -58,14 +64,19 @@ pub(crate) enum Asked {
 /// Who waits for an answer.
 enum Call {
     /// A client of the etcd API.
-    Etcd { asked: Asked, responder: Responder, deadline: Option<Time> },
+    Etcd { asked: Asked, responder: Responder, deadline: Option<Time>, session: Option<Session> },
     /// A task of this member.
     Task(oneshot::Sender<Outcome<Machine>>),
+    /// A process that runs on the log, in one of its lives.
+    Process(ProcessId, Option<Index>),
 }
 
 impl Calls {
     pub(crate) fn new(config: &Config) -> Calls {
+        let (host, happened) = mpsc::unbounded_channel();
         Calls {
+            host: Mailbox(host),
+            happened: Some(happened),
             cluster: config.cluster_id(),
             member: config.id(),
             request_timeout: config.request_timeout,
@@ -83,14 +94,27 @@ impl Calls {
         asked: Asked,
         responder: Responder,
         deadline: Option<Time>,
+        session: Option<Session>,
     ) -> Ticket {
         let ticket = self.next_ticket();
         let deadline = deadline.filter(|deadline| *deadline < now + self.request_timeout);
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
         }
-        self.waiting.insert(ticket, Call::Etcd { asked, responder, deadline });
+        self.waiting.insert(ticket, Call::Etcd { asked, responder, deadline, session });
         ticket
+    }
+
+    /// Keeps a proposal of a process that runs on the log until its answer comes.
+    pub(crate) fn wait_for_process(&mut self, process: ProcessId, life: Option<Index>) -> Ticket {
+        let ticket = self.next_ticket();
+        self.waiting.insert(ticket, Call::Process(process, life));
+        ticket
+    }
+
+    /// What the host of those processes hears, once.
+    pub(crate) fn happened(&mut self) -> Option<UnboundedReceiver<Happened>> {
+        self.happened.take()
     }
 
     fn next_ticket(&mut self) -> Ticket {
@@ -129,14 +153,28 @@ impl Calls {
         infos: impl FnOnce(&[Member]) -> Vec<MemberInfo>,
     ) {
         let (asked, responder) = match self.waiting.remove(&reply.ticket) {
-            Some(Call::Etcd { asked, responder, deadline }) => {
+            Some(Call::Etcd { asked, responder, deadline, session }) => {
                 if let Some(deadline) = deadline {
                     self.deadlines.remove(&(deadline, reply.ticket));
                 }
-                (asked, responder)
+                let index = match &reply.outcome {
+                    Outcome::Applied { index, .. } | Outcome::Answered { index, .. } => *index,
+                    Outcome::Changed { .. } | Outcome::Failed(_) => status.applied,
+                };
+                let token = session.map(|session| session.token(index));
+                (asked, token.into_iter().fold(responder, |responder, token| responder.in_session(&token)))
             }
             // A task that has ended does not hear it, which is no error.
             Some(Call::Task(tell)) => return drop(tell.send(reply.outcome)),
+            Some(Call::Process(process, life)) => {
+                let outcome = match reply.outcome {
+                    Outcome::Applied { index, response: Response::Process(verdict) } => Ok((index, verdict)),
+                    Outcome::Failed(error) => Err(error),
+                    _ => unreachable!("what a process wants recorded is answered in kind"),
+                };
+                let proposed = Proposed { ticket: reply.ticket, process, life, outcome };
+                return self.host.tell(Happened::Proposed(proposed));
+            }
             None => return,
         };
         let header = |header: &mut ResponseHeader| {
@@ -189,7 +227,7 @@ impl Calls {
                 }
                 failure(error)
             }
-            Outcome::Applied { response: Response::Spaces(_), .. }
+            Outcome::Applied { response: Response::Spaces(_) | Response::Process(_), .. }
             | Outcome::Answered { answer: Answer::Reached, .. } => {
                 unreachable!("clients of the etcd API ask the store alone")
             }
@@ -200,6 +238,7 @@ impl Calls {
     /// Tells everybody that the member stops.
     pub(crate) fn stop(&mut self) {
         self.deadlines.clear();
+        self.host.tell(Happened::Stop);
         for (_, call) in self.waiting.drain() {
             // A task sees that its sender is gone.
             if let Call::Etcd { responder, .. } = call {
@@ -255,7 +294,7 @@ impl<P: ReplicatedLog + 'static> RunningMember<P> {
 }
 
 /// In etcd's words and codes, which its clients act upon.
-fn failure(error: ClientError) -> Refusal {
+pub(crate) fn failure(error: ClientError) -> Refusal {
     match error {
         ClientError::NoLeader => Refusal::new(Code::Unavailable, "etcdserver: no leader"),
         ClientError::Busy => Refusal::new(Code::ResourceExhausted, "etcdserver: too many requests"),

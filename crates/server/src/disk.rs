@@ -30,6 +30,8 @@ const ZEROS_SYNCED_BYTES: u64 = 1 << 20;
 pub(crate) struct FileDisk {
     directory: PathBuf,
     files: BTreeMap<SegmentId, File>,
+    /// The size that segments have unless one write needs more: the smallest that was asked for.
+    usual: u64,
     /// A spare in the making or made: its size and how it went.
     spare: Option<(u64, mpsc::Receiver<io::Result<()>>)>,
 }
@@ -37,7 +39,7 @@ pub(crate) struct FileDisk {
 impl FileDisk {
     /// The log in `directory`, which exists.
     pub(crate) fn open(directory: PathBuf) -> FileDisk {
-        FileDisk { directory, files: BTreeMap::new(), spare: None }
+        FileDisk { directory, files: BTreeMap::new(), usual: u64::MAX, spare: None }
     }
 
     fn path(&self, segment: SegmentId) -> PathBuf {
@@ -88,7 +90,8 @@ impl FileDisk {
         self.files.remove(&segment);
         fs::rename(&spare, self.path(segment))?;
         sync_directory(&self.directory)?;
-        self.start_spare(spare, bytes);
+        self.usual = self.usual.min(bytes);
+        self.start_spare(spare, self.usual);
         Ok(())
     }
 
@@ -121,7 +124,7 @@ fn make_zeros(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-fn fault(doing: &str) -> impl Fn(io::Error) -> DiskFault {
+pub(crate) fn fault(doing: &str) -> impl Fn(io::Error) -> DiskFault {
     move |error| match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DiskFault::Full,
         _ => DiskFault::Failed(format!("{doing} the log: {error}")),

@@ -6,18 +6,19 @@
 //! |---|---|
 //! | 4 | length of the body, little endian, at most [`FRAME_BYTES_MAX`] |
 //! | 4 | CRC-32 of kind and body, little endian |
-//! | 1 | kind: 0 hello, 1 refusal, 2 message, 3 message that the sender showed to its watchers |
+//! | 1 | kind: 0 hello, 1 refusal, 2 message, 3 message that the sender showed to its watchers, 4 message of a weak keyspace |
 //! | n | body |
 //!
 //! The first frame each way is a hello, or a refusal, whose body is a line of text for the operator. A message's
-//! body is a `synod_node::PeerMessage` in its wire encoding.
+//! body is a `synod_node::PeerMessage` in its wire encoding; that of a weak keyspace is the keyspace's number, then a
+//! `synod_protocols::weak::Message`.
 
 use bytes::{Buf, Bytes, BytesMut};
 use synod_protocols::wire::{put_bytes, put_list, put_varint};
 use synod_protocols::{DecodeError, Incarnation, NodeId, Reader, Wire};
 
 /// What the dialling side sends first: a name, and the version of all that follows.
-pub(crate) const MAGIC: [u8; 8] = *b"SYNODP\0\x02";
+pub(crate) const MAGIC: [u8; 8] = *b"SYNODP\0\x03";
 /// The longest body.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// The longest body before the other side has said who it is.
@@ -40,11 +41,13 @@ pub(crate) enum Kind {
     Message,
     /// A message that the sender has shown to those who watch it.
     Shown,
+    /// A message of a weak keyspace.
+    Weak,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown].get(usize::from(byte)).copied()
+        [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown, Kind::Weak].get(usize::from(byte)).copied()
     }
 }
 

@@ -51,6 +51,8 @@ const BODIES_COUNTED: usize = 4;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// Metadata of calls that belong to a session, both ways.
+const SESSION: HeaderName = HeaderName::from_static("synod-session");
 const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 thread_local! {
@@ -95,10 +97,15 @@ pub(crate) async fn serve<P: ReplicatedLog + 'static>(member: Rc<Member<P>>, str
             match incoming[i].poll(cx, body_max) {
                 Poll::Pending => i += 1,
                 Poll::Ready(result) => {
-                    let Incoming { method, respond, deadline, .. } = incoming.swap_remove(i);
-                    let responder = Responder { respond };
+                    let Incoming { method, respond, deadline, session, .. } = incoming.swap_remove(i);
+                    let responder = Responder::new(respond);
                     match result {
-                        Ok(message) => api::call(&member, method, message, responder, deadline),
+                        Ok(message) => match session {
+                            None => api::call(&member, method, message, responder, deadline),
+                            Some(session) => {
+                                api::call_in_session(&member, method, message, responder, deadline, session);
+                            }
+                        },
                         Err(Some(refusal)) => responder.refuse(&refusal),
                         Err(None) => {}
                     }
@@ -123,7 +130,7 @@ fn bound_bodies(incoming: &mut Vec<Incoming>) {
         let text = format!(
             "more than {BODIES_BYTES_MAX} bytes of unfinished requests on one connection: send fewer at a time"
         );
-        Responder { respond: call.respond }.refuse(&Refusal::new(Code::ResourceExhausted, text));
+        Responder::new(call.respond).refuse(&Refusal::new(Code::ResourceExhausted, text));
     }
 }
 
@@ -135,6 +142,8 @@ struct Incoming {
     received: BytesMut,
     first: Bytes,
     deadline: Option<Time>,
+    /// The session that the call belongs to.
+    session: Option<HeaderValue>,
 }
 
 impl Incoming {
@@ -158,7 +167,7 @@ impl Incoming {
         let method = match api::Method::of(request.uri().path()) {
             Ok(method) => method,
             Err(refusal) => {
-                Responder { respond }.refuse(&refusal);
+                Responder::new(respond).refuse(&refusal);
                 return None;
             }
         };
@@ -171,6 +180,7 @@ impl Incoming {
             received: BytesMut::new(),
             first: Bytes::new(),
             deadline,
+            session: request.headers().get(SESSION).cloned(),
         })
     }
 
@@ -274,6 +284,8 @@ fn parse_timeout(value: &HeaderValue) -> Option<Duration> {
 /// The way back to a client.
 pub(crate) struct Responder {
     respond: SendResponse<Bytes>,
+    /// What its session has seen with this answer.
+    session: Option<HeaderValue>,
 }
 
 /// A message behind its prefix, written by `write` in `len` bytes.
@@ -286,6 +298,16 @@ fn frame(len: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
 }
 
 impl Responder {
+    fn new(respond: SendResponse<Bytes>) -> Responder {
+        Responder { respond, session: None }
+    }
+
+    /// Says with the answer what its session has seen by then.
+    pub(crate) fn in_session(mut self, token: &str) -> Responder {
+        self.session = HeaderValue::from_str(token).ok();
+        self
+    }
+
     /// Answers with a message. A client that has gone does not hear it, which is no error.
     pub(crate) fn answer(self, message: &impl Message) {
         self.send(frame(message.encoded_len(), |out| {
@@ -310,6 +332,9 @@ impl Responder {
         }
         let mut response = Response::new(());
         response.headers_mut().insert(CONTENT_TYPE, APPLICATION_GRPC);
+        if let Some(token) = self.session {
+            response.headers_mut().insert(SESSION, token);
+        }
         let Ok(mut stream) = self.respond.send_response(response, false) else { return };
         if frame.len() > ANSWER_AT_ONCE_BYTES {
             tokio::task::spawn_local(send_large(stream, frame));

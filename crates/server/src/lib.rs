@@ -26,6 +26,7 @@
 //! ```
 
 mod api;
+mod applied;
 mod calls;
 mod clock;
 mod config;
@@ -37,14 +38,18 @@ mod error;
 mod events;
 mod frame;
 mod grpc;
+mod hosted;
 mod http;
 mod life;
 mod member;
 mod members;
+pub mod outside;
 mod peers;
 mod recorder;
 mod server;
 mod service;
+mod session;
+mod weak;
 
 pub use config::{
     CLUSTER_NAME_BYTES_MAX, Config, MEMBERS_MAX, MemberAddress, PROTOCOLS, REQUEST_BYTES_MAX_MAX, Start,

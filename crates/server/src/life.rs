@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::member::Member;
 use crate::recorder::Recorder;
 use crate::service::Service;
+use crate::weak::Weak;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -148,12 +149,13 @@ fn run<P: ReplicatedLog + 'static, S: Service>(
             let recorder = start_recorder(&config, &node)?;
             let (disk, replies) = DiskThread::start(&config.name, disk).map_err(system("a thread"))?;
 
-            let member = Member::new(config, service, node, outbox, disk, recorder, log);
+            let (weak, weak_replies) = Weak::open(&config)?;
+            let member = Member::new(config, service, node, outbox, disk, weak, recorder, log);
             tokio::task::spawn_local(Rc::clone(&member).accept_peers(peers));
             member.look_for_peers();
             S::welcome(&member, door);
             let _ = ready.send(addresses);
-            let result = member.run(replies, done, stop).await;
+            let result = member.run(replies, done, weak_replies, stop).await;
             member.wind_up();
             sleep(FAREWELL).await;
             // The directory's lock is given up last, after the disk's thread has ended with the member.

@@ -6,6 +6,7 @@
 //! out when those connections' own tasks run next. A turn that finds more has a larger batch; that is all the batching
 //! there is.
 
+use crate::applied::Applied;
 use crate::calls::Calls;
 use crate::clock;
 use crate::config::Config;
@@ -17,12 +18,15 @@ use crate::members::Members;
 use crate::peers::{Connection, FaultChange, Link};
 use crate::recorder::Recorder;
 use crate::service::Service;
+use crate::weak::{self as weak_host, Weak};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+use synod_node::spaces::SpaceId;
 use synod_node::{DiskReply, Input, Node, NodeStatus, Notice, Outbox, PeerMessage, Request, StateMachine};
 use synod_protocols::log::{ReplicatedLog, Role, Ticket};
+use synod_protocols::weak;
 use synod_protocols::{Incarnation, LinkSession, NodeId, Time, Wire};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -60,6 +64,12 @@ pub(crate) enum Event<P: ReplicatedLog, S: Service = Calls> {
     Persisted { ticket: Ticket, result: Result<(), String> },
     /// What is done to a link on purpose.
     Fault { peer: NodeId, change: FaultChange },
+    /// A message from a peer to the replica of a weak keyspace.
+    WeakPeer { peer: NodeId, connection: u64, bytes: usize, space: SpaceId, message: weak::Message },
+    /// Somebody asks the replica of a weak keyspace.
+    Weak { space: SpaceId, request: weak::Request },
+    /// The wall clock is taken to be ahead by so many milliseconds, on purpose.
+    ClockAhead(i64),
 }
 
 /// What the storing thread says when the state is durable.
@@ -98,6 +108,8 @@ pub(crate) struct Member<P: ReplicatedLog, S: Service = Calls> {
     /// Who waits for an answer.
     pub(crate) calls: RefCell<S>,
     pub(crate) counters: Counters,
+    /// Who waits for the log to be applied further.
+    pub(crate) applied: Applied,
     connections: Cell<u64>,
     incarnation: Incarnation,
     said: RefCell<BTreeMap<(NodeId, String), Time>>,
@@ -111,6 +123,7 @@ pub(crate) struct Core<P: ReplicatedLog, S: Service = Calls> {
     pub(crate) links: BTreeMap<NodeId, Link>,
     pub(crate) members: Members,
     pub(crate) events: Events,
+    pub(crate) weak: Weak,
     outbox: Outbox<P, S::Machine>,
     disk: DiskThread,
     recorder: Option<Recorder>,
@@ -124,6 +137,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         node: Node<P, S::Machine>,
         outbox: Outbox<P, S::Machine>,
         disk: DiskThread,
+        weak: Weak,
         recorder: Option<Recorder>,
         log: Box<dyn Fn(&str)>,
     ) -> Rc<Self> {
@@ -132,7 +146,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         let events = Events::new(id);
         let members = Members::new(&config);
         let core =
-            Core { node, links: BTreeMap::new(), members, events, outbox, disk, recorder, sessions: 0 };
+            Core { node, links: BTreeMap::new(), members, events, weak, outbox, disk, recorder, sessions: 0 };
         Rc::new(Member {
             calls: RefCell::new(calls),
             config,
@@ -141,6 +155,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
             wake: Notify::new(),
             core: RefCell::new(core),
             counters: Counters::default(),
+            applied: Applied::default(),
             connections: Cell::new(0),
             incarnation,
             said: RefCell::default(),
@@ -249,6 +264,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         self: &Rc<Self>,
         mut disk: mpsc::UnboundedReceiver<(DiskReply, Duration)>,
         mut persisted: mpsc::UnboundedReceiver<Persisted>,
+        mut weak_disk: mpsc::UnboundedReceiver<weak_host::Replied>,
         stop: &Notify,
     ) -> Result<(), Error> {
         let sleep = tokio::time::sleep(Duration::ZERO);
@@ -275,6 +291,8 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                     None => return Err(Error::Fatal("the disk's thread ended: see the lines above".to_owned())),
                 },
                 () = self.wake.notified() => {}
+                // Its sending end is the member's own.
+                Some(reply) = weak_disk.recv() => self.core.borrow_mut().weak.on_disk(clock::now(), reply),
                 done = persisted.recv() => match done {
                     Some((ticket, result)) => self.tell(Event::Persisted { ticket, result }),
                     None => return Err(Error::Fatal("the thread that stores the state ended: see the lines above".to_owned())),
@@ -290,6 +308,9 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
             while let Ok((reply, took)) = disk.try_recv() {
                 self.disk_took(took);
                 replies.push(reply);
+            }
+            while let Ok(reply) = weak_disk.try_recv() {
+                self.core.borrow_mut().weak.on_disk(clock::now(), reply);
             }
             self.turn(&mut replies)?;
         }
@@ -316,6 +337,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
             self.calls.borrow().deadline(),
             core.events.deadline(),
             core.members.deadline(),
+            core.weak.deadline(),
         ];
         own.into_iter().flatten().chain(links).min()
     }
@@ -345,7 +367,10 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
             return Err(Error::Removed { name, path });
         }
         self.calls.borrow_mut().expire(now);
+        S::turned(self, core, now)?;
+        core.weak.flush(now)?;
         self.carry_out(core, now)?;
+        self.applied.reach(core.node.status().applied);
         raise(&self.counters.turn_micros_max, clock::now().since(now).as_micros() as u64);
         Ok(())
     }
@@ -356,12 +381,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                 core.node.step(now, Input::Client { ticket, request }, &mut core.outbox);
             }
             Event::Peer { peer, connection, shown, bytes, message } => {
-                let Some(link) = core.links.get_mut(&peer) else { return };
-                let Some(key) = link.connection.as_ref().filter(|c| c.number == connection).map(|c| c.key)
-                else {
-                    return;
-                };
-                link.bytes_received += bytes as u64;
+                let Some((link, key)) = arrived(&mut core.links, peer, connection, bytes) else { return };
                 if shown {
                     link.shown.1 += 1;
                     if !link.fault.block_in {
@@ -372,6 +392,15 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                     core.node.step(now, Input::Peer { from: peer, message }, &mut core.outbox);
                 }
             }
+            Event::WeakPeer { peer, connection, bytes, space, message } => {
+                if arrived(&mut core.links, peer, connection, bytes)
+                    .is_some_and(|(link, _)| !link.fault.block_in)
+                {
+                    core.weak.message(now, peer, space, message);
+                }
+            }
+            Event::Weak { space, request } => core.weak.request(now, space, request),
+            Event::ClockAhead(millis) => core.weak.set_clock_ahead(millis),
             Event::LinkUp { peer, mut connection } => {
                 self.disconnect(core, now, peer, None);
                 let Some(link) = core.links.get_mut(&peer) else { return };
@@ -380,6 +409,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                 core.sessions += 1;
                 let session = LinkSession(core.sessions);
                 core.node.step(now, Input::LinkUp { peer, session }, &mut core.outbox);
+                core.weak.link_up(now, peer, session);
                 core.events.note(now, &format!("connected to {peer}"));
             }
             Event::LinkDown { peer, connection, why } => {
@@ -421,6 +451,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         }
         link.connect(None);
         core.node.step(now, Input::LinkDown { peer }, &mut core.outbox);
+        core.weak.link_down(now, peer);
         core.events.note(now, &format!("lost the connection to {peer}"));
     }
 
@@ -438,8 +469,12 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         }
         let mut lost = Vec::new();
         for (peer, link) in &mut core.links {
+            core.weak.fill(now, link);
             if let Err(error) = link.flush(now, self) {
                 lost.push((*peer, error.to_string()));
+            } else if core.weak.waits_for(*peer) && link.held_bytes() == 0 {
+                // The kernel has taken all that there was.
+                self.wake();
             }
         }
         if !core.outbox.replies.is_empty() {
@@ -449,6 +484,9 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         let notices = std::mem::take(&mut core.outbox.notices);
         for notice in notices {
             self.notice(core, now, notice)?;
+        }
+        for line in core.weak.take_lines() {
+            self.log_once(self.id, line);
         }
         if let Some(recorder) = &mut core.recorder
             && let Some(line) = recorder.record(&mut core.outbox.tape)
@@ -535,5 +573,20 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
     pub(crate) fn wind_up(&self) {
         self.stopping.set(true);
         self.calls.borrow_mut().stop();
+        self.core.borrow_mut().weak.stop();
     }
+}
+
+/// The link by which something has arrived, and its connection's name to watchers; none if that came by a connection which
+/// is no more.
+fn arrived(
+    links: &mut BTreeMap<NodeId, Link>,
+    peer: NodeId,
+    connection: u64,
+    bytes: usize,
+) -> Option<(&mut Link, u64)> {
+    let link = links.get_mut(&peer)?;
+    let key = link.connection.as_ref().filter(|current| current.number == connection)?.key;
+    link.bytes_received += bytes as u64;
+    Some((link, key))
 }

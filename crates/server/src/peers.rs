@@ -17,8 +17,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use synod_node::PeerMessage;
+use synod_node::spaces::SpaceId;
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::{Incarnation, NodeId, Time, Wire};
+use synod_protocols::weak;
+use synod_protocols::{Incarnation, NodeId, Reader, Time, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -195,9 +197,13 @@ impl Link {
         self.stuck = false;
     }
 
+    /// Bytes that wait here for the kernel to take them, or for their time.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.out.len() + self.delayed.iter().map(|(_, frame)| frame.len()).sum::<usize>()
+    }
+
     fn check_bound(&self) -> io::Result<()> {
-        let delayed: usize = self.delayed.iter().map(|(_, frame)| frame.len()).sum();
-        if self.out.len() + delayed > QUEUE_BYTES_MAX {
+        if self.held_bytes() > QUEUE_BYTES_MAX {
             return Err(io::Error::other(format!("more than {QUEUE_BYTES_MAX} bytes wait to be sent")));
         }
         Ok(())
@@ -231,12 +237,24 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                     Ok(None) => break,
                     Err(error) => return Some(error.to_string()),
                 };
+                let bytes = body.len();
                 let shown = match kind {
                     Kind::Message => false,
                     Kind::Shown => true,
+                    Kind::Weak => {
+                        let mut rest = Reader::new(body);
+                        let decoded = SpaceId::decode(&mut rest)
+                            .and_then(|space| Ok((space, weak::Message::from_bytes(rest.into_rest())?)));
+                        match decoded {
+                            Ok((space, message)) => {
+                                self.tell(Event::WeakPeer { peer, connection, bytes, space, message });
+                            }
+                            Err(error) => return Some(FrameError::Body(error).to_string()),
+                        }
+                        continue;
+                    }
                     Kind::Hello | Kind::Refusal => return Some("it introduced itself twice".to_owned()),
                 };
-                let bytes = body.len();
                 match PeerMessage::from_bytes(body) {
                     Ok(message) => self.tell(Event::Peer { peer, connection, shown, bytes, message }),
                     Err(error) => return Some(FrameError::Body(error).to_string()),

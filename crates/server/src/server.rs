@@ -9,7 +9,7 @@ pub use crate::life::Stop;
 use crate::life::{Life, Log, listen};
 use crate::member::{Core, Member, Persisted};
 use crate::service::Service;
-use crate::{grpc, http};
+use crate::{grpc, hosted, http, weak};
 use bytes::Bytes;
 use rustix::net::sockopt;
 use std::net::SocketAddr;
@@ -125,6 +125,9 @@ impl Service for Calls {
     }
 
     fn welcome<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, door: TcpListener) {
+        if let Some(happened) = member.calls.borrow_mut().happened() {
+            hosted::spawn(member, happened);
+        }
         tokio::task::spawn_local(accept_clients(Rc::clone(member), door));
     }
 
@@ -141,6 +144,22 @@ impl Service for Calls {
         }
     }
 
+    fn turned<P: ReplicatedLog + 'static>(
+        member: &Rc<Member<P>>,
+        core: &mut Core<P>,
+        now: Time,
+    ) -> Result<(), Error> {
+        let machine = core.node.machine();
+        if core.weak.is_behind(now, machine.generation()) {
+            let status = core.node.status();
+            let peers: Vec<NodeId> = core.links.keys().copied().collect();
+            let registry = (machine.generation(), status.applied.0, machine.registry());
+            core.weak.reconcile(now, registry, status.incarnation, &peers)?;
+        }
+        weak::roster::keep(member, core, now);
+        Ok(())
+    }
+
     fn deadline(&self) -> Option<Time> {
         Calls::deadline(self)
     }
@@ -149,8 +168,10 @@ impl Service for Calls {
         Calls::expire(self, now);
     }
 
-    /// Clients ask, by a call of its own.
-    fn standing(&mut self, _role: Role, _epoch: Epoch, _leader: Option<NodeId>) {}
+    /// Clients ask, by a call of its own; processes on the log run where the leader is.
+    fn standing(&mut self, role: Role, _epoch: Epoch, _leader: Option<NodeId>) {
+        self.host.tell(hosted::Happened::Leads(role == Role::Leader));
+    }
 
     fn stop(&mut self) {
         Calls::stop(self);
@@ -163,6 +184,8 @@ impl Service for Calls {
                 spaces::Command::Drop { name, .. } => format!("drop {name}"),
                 spaces::Command::Register { name, .. } => format!("register {name}"),
                 spaces::Command::Unregister { name } => format!("unregister {name}"),
+                spaces::Command::Seal { .. } => "seal sessions".to_owned(),
+                spaces::Command::Process { step } => hosted::label(&step),
             });
         }
         Some(match Command::decode(command).ok()? {

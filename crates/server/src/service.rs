@@ -48,6 +48,18 @@ pub(crate) trait Service: Sized + 'static {
         replies: Vec<Reply<Self::Machine>>,
     );
 
+    /// A turn is over but for what it sends: what follows from the new state?
+    ///
+    /// # Errors
+    /// Whatever the member must stop for.
+    fn turned<P: ReplicatedLog + 'static>(
+        _member: &Rc<Member<P, Self>>,
+        _core: &mut Core<P, Self>,
+        _now: Time,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// When [`Service::expire`] has something to do.
     fn deadline(&self) -> Option<Time>;
 

@@ -1,10 +1,13 @@
 //! Four levels in the simulator: campaigns under every fault, judged by the checker, and what separates the levels.
 
 use std::path::Path;
+use std::time::Duration;
 use synod_check::history::History;
 use synod_check::judge::{Object, judge};
 use synod_check::linearizable::Limits;
-use synod_sim::weak::{CapScenario, Fault, Level, Scenario, cap, judged, run, separate};
+use synod_sim::weak::{
+    CapScenario, Fault, Level, Scenario, Slice, Tally, cap, cap_film, judged, run, separate,
+};
 
 /// How many seeds for each fault; `SYNOD_SEEDS=200 cargo test -p synod-sim --test weak` runs more.
 fn seeds(usual: u64) -> std::ops::Range<u64> {
@@ -128,4 +131,27 @@ fn a_partition_stops_what_must_be_agreed_on_and_nothing_else() {
         assert_eq!((weak.minority.refused, weak.majority.refused), (0, 0), "{weak:?}");
         assert!(weak.minority.stale > 0 && weak.majority.stale > 0, "{weak:?}");
     }
+}
+
+#[test]
+fn the_slices_of_a_film_add_up_to_its_sums_and_the_past_grows_while_the_cut_lasts() {
+    let what = CapScenario::default();
+    let slice = Duration::from_millis(250);
+    let film = cap_film(Level::Sequential, &what, slice);
+    assert_eq!((film.slices.len(), film.split_ms, film.end_ms), (40, 5_000.0, 10_000.0));
+    let sum = |side: fn(&Slice) -> Tally, from: usize| {
+        film.slices[from..].iter().map(side).fold((0, 0, 0), |(asked, refused, stale), one| {
+            let (puts, gets) = (one.puts, one.gets);
+            assert!(one.puts_refused <= puts && one.gets_refused + one.gets_stale <= gets, "{one:?}");
+            (asked + puts + gets, refused + one.puts_refused + one.gets_refused, stale + one.gets_stale)
+        })
+    };
+    // The cut begins with the twenty-first slice.
+    let (alone, others) = (sum(|slice| slice.alone, 20), sum(|slice| slice.others, 20));
+    let (minority, majority) = (film.cap.minority, film.cap.majority);
+    assert_eq!(alone, (minority.asked, minority.refused, minority.stale));
+    assert_eq!(others, (majority.asked, majority.refused, majority.stale));
+    // Alone, what is read was replaced ever longer ago.
+    let (early, late) = (film.slices[24].alone.behind_ms, film.slices[39].alone.behind_ms);
+    assert!(early > 500.0 && late > early + 3_000.0 && late <= 5_000.0, "{early} {late}");
 }

@@ -7,10 +7,17 @@
 //! |---|---|
 //! | `s` | the [`Registry`] |
 //! | `v`, number of a keyspace on the log in eight bytes, the key | the value |
+//! | `j`, number of a hosted process in eight bytes | which of its entries count |
+//! | `r`, number of a hosted process, index of an entry in eight bytes each | the records of that entry |
+//!
+//! Keys of a keyspace that begin with a zero byte are the host's own: idempotency marks of sagas, say.
 //!
 //! A command of this module begins with [`TAG`], which no command of the store does.
 
+mod journals;
 mod registry;
+
+pub use journals::{ProcessId, Step};
 
 pub use registry::{
     KEYSPACES_MAX, Model, NAME_BYTES_MAX, OUTSIDE_BYTES_MAX, OUTSIDE_MAX, Outside, Refusal, Registry, Secret,
@@ -23,6 +30,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::ops::ControlFlow;
 use synod_protocols::log::{Index, Ticket};
+use synod_protocols::replicated::Verdict;
 use synod_protocols::{NodeId, Wire, wire_format};
 use synod_store::Error;
 
@@ -76,6 +84,16 @@ pub enum Command {
         /// Which.
         name: String,
     },
+    /// Something that a hosted process makes durable.
+    Process {
+        /// What.
+        step: Step,
+    },
+    /// Seal session tokens with this from now on, if nothing does yet.
+    Seal {
+        /// It.
+        secret: Secret,
+    },
 }
 
 wire_format!(enum Command {
@@ -83,6 +101,8 @@ wire_format!(enum Command {
     2 => Drop { name, force },
     3 => Register { name, description },
     4 => Unregister { name },
+    5 => Process { step },
+    6 => Seal { secret },
 });
 
 impl Command {
@@ -110,6 +130,8 @@ pub enum Done {
     Space(Space),
     /// The participant outside is there, or was.
     Outside(Outside),
+    /// Tokens are sealed.
+    Sealed,
 }
 
 /// What clients ask without changing anything.
@@ -138,6 +160,8 @@ pub enum Response {
     Store(synod_store::Outcome),
     /// About keyspaces.
     Spaces(Result<Done, Refusal>),
+    /// Whether what a hosted process wanted durable counts.
+    Process(Verdict),
 }
 
 /// See [the module](self).
@@ -193,7 +217,7 @@ where
     }
 
     /// Keys and values of a keyspace on the log whose keys begin with `prefix` and come after `after`, in order, `max` at
-    /// the most.
+    /// the most. The host's own keys are left out unless the prefix is one.
     ///
     /// # Errors
     /// The map's.
@@ -207,6 +231,9 @@ where
         let mut found = Vec::new();
         let mut visit = |stored: Bytes, value: &Bytes| {
             let key = stored.slice(VALUE_PREFIX_BYTES..);
+            if key.first() == Some(&0) && prefix.first() != Some(&0) {
+                return ControlFlow::Continue(());
+            }
             if found.len() == max {
                 return ControlFlow::Break(());
             }
@@ -245,12 +272,14 @@ where
         if let Command::Drop { name, force } = &command
             && let Some(space) = self.registry.space(name)
         {
-            let keys = self.values(space.id, b"", b"", usize::MAX)?;
-            if !keys.is_empty() && !force {
+            let id = space.id;
+            if self.is_in_doubt(id)? {
+                return Ok(Err(Refusal::InTransaction(name.clone())));
+            }
+            if !force && !self.values(id, b"", b"", 1)?.is_empty() {
                 return Ok(Err(Refusal::HoldsKeys(name.clone())));
             }
-            let id = space.id;
-            keys.into_iter().for_each(|(key, _)| self.put_value(id, &key, None));
+            self.forget_space(id)?;
         }
         let done = self.change(index, command);
         if done.is_ok() {
@@ -271,6 +300,11 @@ where
                 Done::Outside(self.registry.register(Outside { id, name, description })?)
             }
             Command::Unregister { name } => Done::Outside(self.registry.unregister(&name)?),
+            Command::Seal { secret } => {
+                self.registry.seal(secret);
+                Done::Sealed
+            }
+            Command::Process { .. } => return Err(Refusal::Malformed),
         })
     }
 }
@@ -287,6 +321,7 @@ where
 
     fn apply(&mut self, index: Index, command: Bytes) -> Result<Response, Self::Error> {
         Ok(match Command::from_log(&command) {
+            Some(Ok(Command::Process { step })) => Response::Process(self.take_step(index, step)?),
             Some(Ok(command)) => Response::Spaces(self.apply_own(index, command)?),
             Some(Err(refusal)) => Response::Spaces(Err(refusal)),
             None => Response::Store(self.kv.apply(index, command)?),

@@ -241,6 +241,11 @@ impl Registry {
         self.secret
     }
 
+    /// Keeps what seals session tokens, if nothing does yet.
+    pub(super) fn seal(&mut self, secret: Secret) {
+        self.secret.get_or_insert(secret);
+    }
+
     /// Makes a keyspace. One of that name and model that is there already is the answer too.
     pub(super) fn create(&mut self, mut space: Space, secret: Secret) -> Result<Space, Refusal> {
         check_name(&space.name)?;

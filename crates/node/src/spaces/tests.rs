@@ -1,5 +1,6 @@
 use super::*;
 use crate::kv::tests::TestMap;
+use synod_protocols::replicated::{Entry, Journal};
 
 fn create(name: &str, model: Model) -> Command {
     let founders = vec![NodeId(2), NodeId(1)];
@@ -9,7 +10,7 @@ fn create(name: &str, model: Model) -> Command {
 fn apply(machine: &mut SpacesMachine<TestMap>, index: u64, command: &Command) -> Result<Done, Refusal> {
     match machine.apply(Index(index), command.to_log()).expect("a map in memory does not fail") {
         Response::Spaces(done) => done,
-        Response::Store(_) => panic!("a command about keyspaces is answered in kind"),
+        Response::Store(_) | Response::Process(_) => panic!("a command about keyspaces is answered in kind"),
     }
 }
 
@@ -89,4 +90,104 @@ fn a_keyspace_that_holds_keys_is_dropped_with_force_alone_and_leaves_nothing() {
     assert!(drop(true).is_ok());
     assert_eq!(keys(&machine, 1, b"", b"", 9), [""; 0]);
     assert_eq!(keys(&machine, 2, b"", b"", 9), ["a", "ab", "b"]);
+}
+
+#[test]
+fn the_first_secret_seals_for_ever() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    let seal = |secret| Command::Seal { secret: Secret(secret) };
+    assert_eq!(apply(&mut machine, 1, &seal([7, 8])), Ok(Done::Sealed));
+    assert_eq!(apply(&mut machine, 2, &seal([9, 9])), Ok(Done::Sealed));
+    apply(&mut machine, 3, &create("feed", Model::Causal)).expect("made");
+    assert_eq!(machine.registry().secret(), Some(Secret([7, 8])));
+}
+
+fn step(machine: &mut SpacesMachine<TestMap>, index: u64, step: Step) -> Verdict {
+    match machine
+        .apply(Index(index), Command::Process { step }.to_log())
+        .expect("a map in memory does not fail")
+    {
+        Response::Process(verdict) => verdict,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn begin(machine: &mut SpacesMachine<TestMap>, index: u64, process: ProcessId) -> Verdict {
+    step(machine, index, Step::new(process, Entry::Begin { member: NodeId(1), nonce: 1 }))
+}
+
+fn records(life: u64, sequence: u64, replaces: bool, records: &[&'static str]) -> Entry {
+    let records = records.iter().map(|record| Bytes::from(*record)).collect();
+    Entry::Records { life, sequence, replaces, records }
+}
+
+fn texts(machine: &SpacesMachine<TestMap>, process: ProcessId) -> Vec<String> {
+    let records = machine.records(process).expect("a map in memory does not fail");
+    records.iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect()
+}
+
+#[test]
+fn records_of_the_life_that_began_last_are_kept_until_they_are_replaced_and_across_a_restart() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    let process = ProcessId::Coordinator;
+    assert_eq!(begin(&mut machine, 3, process), Verdict::Began);
+    let one = step(&mut machine, 4, Step::new(process, records(3, 0, false, &["a", "b"])));
+    let other = step(&mut machine, 5, Step::new(ProcessId::Orchestrator, records(3, 1, false, &["x"])));
+    assert_eq!((one, other), (Verdict::Accepted, Verdict::Stale));
+    assert_eq!(begin(&mut machine, 6, process), Verdict::Began);
+    let stale = step(&mut machine, 7, Step::new(process, records(3, 1, true, &["c"])));
+    let broken = step(&mut machine, 8, Step::new(process, records(6, 1, true, &["c"])));
+    assert_eq!((stale, broken), (Verdict::Stale, Verdict::Broken));
+    assert_eq!(step(&mut machine, 9, Step::new(process, records(6, 0, false, &["d"]))), Verdict::Accepted);
+    assert_eq!(texts(&machine, process), ["a", "b", "d"]);
+    assert_eq!(step(&mut machine, 10, Step::new(process, records(6, 1, true, &["e"]))), Verdict::Accepted);
+    machine.commit(Stored::default()).expect("committed");
+    assert_eq!(
+        step(&mut machine, 11, Step::new(process, records(6, 2, false, &["lost"]))),
+        Verdict::Accepted
+    );
+    let machine = SpacesMachine::open(machine.into_map()).expect("the same");
+    assert_eq!(texts(&machine, process), ["e"]);
+    assert_eq!(machine.journal(process), Ok(Journal { life: Index(6), entries: 2 }));
+}
+
+#[test]
+fn values_are_written_with_the_records_that_count_and_with_no_others() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    apply(&mut machine, 1, &create("bank", Model::Linearizable)).expect("made");
+    let (space, process) = (SpaceId(1), ProcessId::Keyspace(SpaceId(1)));
+    let put = |machine: &mut SpacesMachine<TestMap>, index, life, sequence, value: &'static str| {
+        let writes = vec![("k".to_owned(), Some(Bytes::from(value)))];
+        let entry = records(life, sequence, false, &["r"]);
+        step(machine, index, Step { process, entry, writes, is_in_doubt: true })
+    };
+    begin(&mut machine, 2, process);
+    assert_eq!(put(&mut machine, 3, 2, 0, "one"), Verdict::Accepted);
+    begin(&mut machine, 4, process);
+    assert_eq!(put(&mut machine, 5, 2, 1, "two"), Verdict::Stale);
+    assert_eq!(machine.value(space, b"k"), Ok(Some(Bytes::from("one"))));
+    let drop = Command::Drop { name: "bank".into(), force: true };
+    assert_eq!(apply(&mut machine, 6, &drop), Err(Refusal::InTransaction("bank".into())));
+    let entry = records(4, 0, true, &["s"]);
+    step(&mut machine, 7, Step { process, entry, writes: Vec::new(), is_in_doubt: false });
+    assert!(apply(&mut machine, 8, &drop).is_ok());
+    assert_eq!(machine.value(space, b"k"), Ok(None));
+    assert_eq!(texts(&machine, process), [""; 0]);
+    assert_eq!(put(&mut machine, 9, 4, 1, "late"), Verdict::Stale, "the keyspace is gone");
+    assert_eq!(begin(&mut machine, 10, process), Verdict::Stale);
+}
+
+#[test]
+fn keys_of_the_host_are_not_listed_and_do_not_keep_a_keyspace() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    apply(&mut machine, 1, &create("bank", Model::Linearizable)).expect("made");
+    machine.put_value(SpaceId(1), b"\0mark", Some(Bytes::from_static(b"x")));
+    machine.put_value(SpaceId(1), b"k", Some(Bytes::from_static(b"x")));
+    let keys = |machine: &SpacesMachine<TestMap>, prefix: &[u8]| {
+        machine.values(SpaceId(1), prefix, b"", 9).expect("a map in memory does not fail").len()
+    };
+    assert_eq!((keys(&machine, b""), keys(&machine, b"\0")), (1, 1));
+    machine.put_value(SpaceId(1), b"k", None);
+    assert!(apply(&mut machine, 2, &Command::Drop { name: "bank".into(), force: false }).is_ok());
+    assert_eq!(keys(&machine, b"\0"), 0);
 }

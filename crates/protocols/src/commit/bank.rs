@@ -2,7 +2,7 @@
 
 use super::TxnId;
 use super::resource::{Locks, Refusal, Resource};
-use crate::wire::Wire;
+use crate::wire::{DecodeError, Wire};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -133,5 +133,15 @@ impl Resource for Bank {
 
     fn locks(&self) -> Vec<(String, TxnId)> {
         self.locks.held()
+    }
+
+    fn committed(&self) -> Bytes {
+        let accounts: Vec<(String, u64)> = self.accounts.clone().into_iter().collect();
+        accounts.to_bytes()
+    }
+
+    fn restore(&mut self, committed: Bytes) -> Result<(), DecodeError> {
+        self.accounts = Vec::from_bytes(committed)?.into_iter().collect();
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::{Decision, TxnId};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::Ticket;
+use crate::replicated::Checkpoint;
 use crate::types::{NodeId, Time};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -108,7 +109,7 @@ pub enum Request {
         /// Which.
         txn: TxnId,
     },
-    /// Undo it all.
+    /// Undo it all, unless it is decided or its only participant decides.
     Abort {
         /// Returned with a refusal.
         ticket: Ticket,
@@ -222,8 +223,22 @@ struct Txn {
     attempts: u32,
 }
 
+/// A transaction that is not over, as its coordinator knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenTxn {
+    /// Which.
+    pub txn: TxnId,
+    /// How far it is.
+    pub phase: Phase,
+    /// Who takes part, as far as it is still asked.
+    pub participants: Vec<NodeId>,
+    /// Whose answer is waited for.
+    pub waits_for: Vec<NodeId>,
+}
+
+/// How far a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Phase {
+pub enum Phase {
     /// Work is being done.
     Open,
     /// Votes are being collected.
@@ -315,6 +330,18 @@ impl Process for Coordinator {
     }
 }
 
+impl Checkpoint for Coordinator {
+    /// The life, so that the next one has another number, and the commits that somebody has not acknowledged.
+    fn checkpoint(&self) -> Vec<Record> {
+        let committing = self.txns.iter().filter(|(_, state)| state.phase == Phase::Committing);
+        let committed = committing.map(|(txn, state)| Record::Committed {
+            txn: *txn,
+            participants: state.branches.keys().copied().collect(),
+        });
+        [Record::Epoch { epoch: self.epoch }].into_iter().chain(committed).collect()
+    }
+}
+
 /// For hosts, tests and people.
 impl Coordinator {
     /// The current life.
@@ -325,6 +352,27 @@ impl Coordinator {
     /// How many transactions are not over.
     pub fn open(&self) -> usize {
         self.txns.len()
+    }
+
+    /// What is not over, in ascending order.
+    pub fn transactions(&self) -> impl Iterator<Item = OpenTxn> {
+        self.txns.iter().map(|(txn, state)| OpenTxn {
+            txn: *txn,
+            phase: state.phase,
+            waits_for: state
+                .branches
+                .iter()
+                .filter(|(_, branch)| state.phase != Phase::Preparing || branch.vote.is_none())
+                .map(|(id, _)| *id)
+                .collect(),
+            participants: state.branches.keys().copied().collect(),
+        })
+    }
+
+    /// Who has not acknowledged the commit of a transaction; nobody if it is over, or was never committed.
+    pub fn unacknowledged(&self, txn: TxnId) -> impl Iterator<Item = NodeId> {
+        let committing = self.txns.get(&txn).filter(|state| state.phase == Phase::Committing);
+        committing.into_iter().flat_map(|state| state.branches.keys().copied())
     }
 
     /// All transactions of this coordinator below this one are over.
@@ -401,7 +449,11 @@ impl Coordinator {
                 self.prepare(now, txn, out);
             }
             Request::Abort { txn, .. } => {
-                self.open_mut(txn)?;
+                // Also while votes are collected: what is not decided may still be aborted.
+                let phase = self.txns.get(&txn).map(|state| state.phase);
+                if !matches!(phase, Some(Phase::Open | Phase::Preparing)) {
+                    return Err(RefusalReason::NotOpen);
+                }
                 self.abort(txn, AbortReason::Asked, out);
             }
         }

@@ -2,9 +2,9 @@
 
 use super::TxnId;
 use super::resource::{Locks, Refusal, Resource};
-use crate::wire::Wire;
+use crate::wire::{DecodeError, Wire};
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
@@ -30,35 +30,78 @@ pub enum KeyOp {
         /// The key.
         key: String,
     },
+    /// Adds to a value that is a whole number in decimal digits, as an account's balance is.
+    Add {
+        /// The key, which must be there.
+        key: String,
+        /// How much; less than nothing takes away.
+        by: i64,
+        /// What must be left, or the work is refused as an overdraft.
+        at_least: Option<u64>,
+    },
 }
 
 crate::wire_format!(enum KeyOp {
     1 => Put { key, value },
     2 => Expect { key, value },
     3 => Get { key },
+    4 => Add { key, by, at_least },
 });
 
 impl KeyOp {
-    fn key(&self) -> &str {
+    /// The key that it is about.
+    pub fn key(&self) -> &str {
         match self {
-            KeyOp::Put { key, .. } | KeyOp::Expect { key, .. } | KeyOp::Get { key } => key,
+            KeyOp::Put { key, .. }
+            | KeyOp::Expect { key, .. }
+            | KeyOp::Get { key }
+            | KeyOp::Add { key, .. } => key,
         }
     }
 
     fn writes(&self) -> bool {
-        matches!(self, KeyOp::Put { .. })
+        matches!(self, KeyOp::Put { .. } | KeyOp::Add { .. })
     }
+}
+
+/// The number that a value is with so much added.
+fn add(key: &str, value: Option<Bytes>, by: i64, at_least: Option<u64>) -> Result<Bytes, Refusal> {
+    let name = String::from(key);
+    let value = value.ok_or_else(|| Refusal::Unknown { name: name.clone() })?;
+    let number = core::str::from_utf8(&value).ok().and_then(|text| text.parse::<i64>().ok());
+    let number = number.ok_or_else(|| Refusal::NoNumber { name: name.clone() })?;
+    let sum = number.checked_add(by).ok_or_else(|| Refusal::Overflow { account: name.clone() })?;
+    if at_least.is_some_and(|least| u64::try_from(sum).map_or(true, |sum| sum < least)) {
+        let balance = u64::try_from(number).unwrap_or_default();
+        return Err(Refusal::Overdraft { account: name, balance });
+    }
+    Ok(Bytes::from(sum.to_string()))
 }
 
 /// Keys and values, and what open transactions would change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Keyspace {
     values: BTreeMap<String, Bytes>,
-    changes: BTreeMap<TxnId, BTreeMap<String, Option<Bytes>>>,
+    changes: BTreeMap<TxnId, Changes>,
     locks: Locks,
+    /// What was committed since the host took it last, if it takes it.
+    committed: Option<Changes>,
 }
 
+/// New values by key; none deletes.
+pub type Changes = BTreeMap<String, Option<Bytes>>;
+
 impl Keyspace {
+    /// A keyspace whose values a host keeps: these now, and whatever [`Keyspace::take_committed`] gives it.
+    pub fn kept(values: BTreeMap<String, Bytes>) -> Keyspace {
+        Keyspace { values, committed: Some(Changes::new()), ..Keyspace::default() }
+    }
+
+    /// What was committed since this was asked the last time.
+    pub fn take_committed(&mut self) -> Changes {
+        self.committed.as_mut().map(core::mem::take).unwrap_or_default()
+    }
+
     /// The committed values.
     pub fn values(&self) -> &BTreeMap<String, Bytes> {
         &self.values
@@ -77,6 +120,10 @@ impl Resource for Keyspace {
             let value = changed.get(key).cloned().unwrap_or_else(|| self.values.get(key).cloned());
             match op {
                 KeyOp::Put { value, .. } => drop(changed.insert(key.into(), value.clone())),
+                KeyOp::Add { by, at_least, .. } => {
+                    let sum = add(key, value, *by, *at_least)?;
+                    changed.insert(key.into(), Some(sum));
+                }
                 KeyOp::Expect { value: wanted, .. } if *wanted != value => {
                     return Err(Refusal::Unexpected { name: key.into() });
                 }
@@ -99,6 +146,9 @@ impl Resource for Keyspace {
 
     fn commit(&mut self, txn: TxnId) {
         for (key, value) in self.changes.remove(&txn).unwrap_or_default() {
+            if let Some(committed) = &mut self.committed {
+                committed.insert(key.clone(), value.clone());
+            }
             match value {
                 Some(value) => drop(self.values.insert(key, value)),
                 None => drop(self.values.remove(&key)),
@@ -114,5 +164,15 @@ impl Resource for Keyspace {
 
     fn locks(&self) -> Vec<(String, TxnId)> {
         self.locks.held()
+    }
+
+    fn committed(&self) -> Bytes {
+        let values: Vec<(String, Bytes)> = self.values.clone().into_iter().collect();
+        values.to_bytes()
+    }
+
+    fn restore(&mut self, committed: Bytes) -> Result<(), DecodeError> {
+        self.values = Vec::from_bytes(committed)?.into_iter().collect();
+        Ok(())
     }
 }

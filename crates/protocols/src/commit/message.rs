@@ -330,6 +330,18 @@ pub enum ParticipantRecord {
         /// What it did.
         work: Vec<Bytes>,
     },
+    /// The transaction has happened here, and what it did is in a [`ParticipantRecord::State`], or kept by the host.
+    Kept {
+        /// Which.
+        txn: TxnId,
+        /// What it read, if it was decided here.
+        answer: Bytes,
+    },
+    /// What all transactions that committed so far have made of the resource.
+    State {
+        /// In the resource's own encoding.
+        committed: Bytes,
+    },
 }
 
 crate::wire_format!(enum ParticipantRecord {
@@ -339,6 +351,8 @@ crate::wire_format!(enum ParticipantRecord {
     4 => Aborted { txn },
     5 => CommittedAlone { txn, work },
     6 => Life { life },
+    7 => Kept { txn, answer },
+    8 => State { committed },
 });
 
 impl Describe for ParticipantRecord {
@@ -350,6 +364,8 @@ impl Describe for ParticipantRecord {
             ParticipantRecord::Committed { .. } => "Committed",
             ParticipantRecord::Aborted { .. } => "Aborted",
             ParticipantRecord::CommittedAlone { .. } => "CommittedAlone",
+            ParticipantRecord::Kept { .. } => "Kept",
+            ParticipantRecord::State { .. } => "State",
         }
     }
 
@@ -362,7 +378,9 @@ impl Describe for ParticipantRecord {
             ParticipantRecord::Prepared { txn, .. }
             | ParticipantRecord::Committed { txn }
             | ParticipantRecord::Aborted { txn }
+            | ParticipantRecord::Kept { txn, .. }
             | ParticipantRecord::CommittedAlone { txn, .. } => format!("{txn}"),
+            ParticipantRecord::State { committed } => format!("{} bytes", committed.len()),
         }
     }
 }

@@ -62,8 +62,8 @@
 //! # What it leaves out
 //!
 //! Waiting for locks (a conflict is a no, and the client tries again), partial rollback, damaged disks
-//! (such a process abstains and says nothing: what it promised is not known), compaction of the records
-//! (a host keeps them all), and an answer to a client whose coordinator died before it told the outcome.
+//! (such a process abstains and says nothing: what it promised is not known), and an answer to a client whose
+//! coordinator died before it told the outcome.
 
 mod bank;
 mod coordinator;
@@ -76,8 +76,10 @@ pub mod three_phase;
 mod three_phase_message;
 
 pub use bank::{Bank, BankOp};
-pub use coordinator::{AbortReason, Config, Coordinator, Event, Limits, RefusalReason, Request, Timing};
-pub use keyspace::{KeyOp, Keyspace};
+pub use coordinator::{
+    AbortReason, Config, Coordinator, Event, Limits, OpenTxn, Phase, RefusalReason, Request, Timing,
+};
+pub use keyspace::{Changes, KeyOp, Keyspace};
 pub use message::{CoordinatorRecord, Message, Outcome, ParticipantRecord, Peer, Stamp, Vote};
 pub use participant::{InDoubt, Participant, ParticipantConfig, ParticipantEvent};
 pub use planner::{CannotRoute, Placement, Route};
@@ -102,6 +104,17 @@ crate::wire_format!(struct TxnId { coordinator, epoch, number });
 impl fmt::Display for TxnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.coordinator, self.epoch, self.number)
+    }
+}
+
+/// As [`fmt::Display`] shows it.
+impl core::str::FromStr for TxnId {
+    type Err = core::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<TxnId, Self::Err> {
+        let mut parts = text.strip_prefix('n').unwrap_or_default().splitn(3, '.');
+        let mut number = || parts.next().unwrap_or_default().parse::<u64>();
+        Ok(TxnId { coordinator: NodeId(number()?), epoch: number()?, number: number()? })
     }
 }
 

@@ -5,10 +5,12 @@ use super::resource::{Refusal, Resource};
 use super::{Decision, TxnId};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
+use crate::replicated::Checkpoint;
 use crate::types::{NodeId, Time};
 use crate::wire::Wire;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::hash::Hash;
@@ -19,8 +21,12 @@ use core::time::Duration;
 pub struct ParticipantConfig<R> {
     /// This participant.
     pub id: NodeId,
-    /// What the resource holds before its first transaction; the same in every life.
+    /// What the resource holds before its first transaction; the same in every life, unless the host keeps what is
+    /// committed.
     pub initial: R,
+    /// Whether the host stores what a transaction changes together with the record of its commit, so that `initial` holds
+    /// all of that when a life begins. Otherwise it is done again from the records. Default false.
+    pub is_kept: bool,
     /// After how long in doubt the participant asks; eight times as long at the most, doubling.
     /// Default 200 ms.
     pub ask: Duration,
@@ -41,6 +47,7 @@ impl<R> ParticipantConfig<R> {
         ParticipantConfig {
             id,
             initial,
+            is_kept: false,
             ask: Duration::from_millis(200),
             active: Duration::from_secs(5),
             transactions_max: 1_024,
@@ -150,6 +157,7 @@ impl<R: Resource> Process for Participant<R> {
         };
         if let Recovery::Resume { records } = from {
             records.for_each(|record| participant.restore(record, now));
+            participant.redo_prepared();
         }
         if !participant.abstains {
             participant.life += 1;
@@ -182,11 +190,50 @@ impl<R: Resource> Process for Participant<R> {
     }
 }
 
+impl<R: Resource> Checkpoint for Participant<R> {
+    /// Its life and its coordinators', what is committed, how what is remembered has ended, and what is promised.
+    fn checkpoint(&self) -> Vec<Record> {
+        let mut records = vec![Record::Life { life: self.life }];
+        records.extend(self.coordinators.values().map(|stamp| Record::Fence { stamp: *stamp }));
+        if !self.config.is_kept {
+            records.push(Record::State { committed: self.resource.committed() });
+        }
+        for (txn, end) in &self.ended {
+            match end {
+                End::Committed { answer } => records.push(Record::Kept { txn: *txn, answer: answer.clone() }),
+                End::Aborted { is_durable: true, .. } => records.push(Record::Aborted { txn: *txn }),
+                // A crash would have forgotten these too.
+                End::Aborted { is_durable: false, .. } | End::ReadOnly => {}
+            }
+        }
+        for (txn, branch) in self.branches.iter().filter(|(_, branch)| branch.is_prepared) {
+            records.push(Record::Prepared {
+                txn: *txn,
+                floor: self.coordinators[&txn.coordinator].floor,
+                addresses: branch.addresses.clone(),
+                peers: branch.peers.clone(),
+                work: branch.work.clone(),
+            });
+        }
+        records
+    }
+}
+
 /// For hosts, tests and people.
 impl<R: Resource> Participant<R> {
     /// What transactions change here.
     pub fn resource(&self) -> &R {
         &self.resource
+    }
+
+    /// The same, for a host that takes from it what it keeps.
+    pub fn resource_mut(&mut self) -> &mut R {
+        &mut self.resource
+    }
+
+    /// Whether something is promised here and not decided.
+    pub fn is_in_doubt(&self) -> bool {
+        self.branches.values().any(|branch| branch.is_prepared)
     }
 
     /// Who waits for a decision, in ascending order.
@@ -217,7 +264,8 @@ impl<R: Resource> Participant<R> {
     }
 }
 
-/// Recovery: the work of what was prepared or committed is done again, and gives the same.
+/// Recovery: the work of what was prepared or committed is done again, and gives the same. What was prepared is done when
+/// it is known how it ended: until then its locks kept what it had read as it was.
 impl<R: Resource> Participant<R> {
     fn restore(&mut self, record: Record, now: Time) {
         match record {
@@ -225,11 +273,10 @@ impl<R: Resource> Participant<R> {
             Record::Fence { stamp } => self.raise(stamp),
             Record::Prepared { txn, floor, addresses, peers, work } => {
                 self.raise(Stamp { epoch: floor.epoch.max(txn.epoch), floor });
-                let answers = self.redo(txn, &work);
                 let deadline = now + self.config.ask;
                 let branch = Branch {
                     work,
-                    answers,
+                    answers: Vec::new(),
                     addresses,
                     peers,
                     is_prepared: true,
@@ -240,13 +287,14 @@ impl<R: Resource> Participant<R> {
                 self.branches.insert(txn, branch);
             }
             Record::Committed { txn } => {
-                self.branches.remove(&txn);
-                self.resource.commit(txn);
+                if let Some(branch) = self.branches.remove(&txn).filter(|_| !self.config.is_kept) {
+                    self.redo(txn, &branch.work);
+                    self.resource.commit(txn);
+                }
                 self.ended.insert(txn, End::Committed { answer: Bytes::new() });
             }
             Record::Aborted { txn } => {
                 self.branches.remove(&txn);
-                self.resource.abort(txn);
                 self.ended.insert(txn, End::Aborted { why: Refusal::Over, is_durable: true });
             }
             Record::CommittedAlone { txn, work } => {
@@ -254,7 +302,20 @@ impl<R: Resource> Participant<R> {
                 self.resource.commit(txn);
                 self.ended.insert(txn, End::Committed { answer });
             }
+            Record::Kept { txn, answer } => drop(self.ended.insert(txn, End::Committed { answer })),
+            Record::State { committed } => {
+                let restored = self.resource.restore(committed);
+                assert!(restored.is_ok(), "what this participant has recorded cannot be read: {restored:?}");
+            }
         }
+    }
+
+    fn redo_prepared(&mut self) {
+        let mut branches = core::mem::take(&mut self.branches);
+        for (txn, branch) in &mut branches {
+            branch.answers = self.redo(*txn, &branch.work);
+        }
+        self.branches = branches;
     }
 
     fn redo(&mut self, txn: TxnId, work: &[Bytes]) -> Vec<Bytes> {
@@ -499,7 +560,10 @@ impl<R: Resource> Participant<R> {
     fn commit_alone(&mut self, txn: TxnId, out: &mut Effects<Self>) {
         let Some(mut branch) = self.branches.remove(&txn) else { return };
         let answer = branch.answers.pop().unwrap_or_default();
-        out.record(Record::CommittedAlone { txn, work: branch.work });
+        out.record(match self.config.is_kept {
+            true => Record::Kept { txn, answer: answer.clone() },
+            false => Record::CommittedAlone { txn, work: branch.work },
+        });
         self.resource.commit(txn);
         self.ended.insert(txn, End::Committed { answer });
         out.event(ParticipantEvent::Ended { txn, decision: Decision::Commit });

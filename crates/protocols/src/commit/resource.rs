@@ -2,7 +2,7 @@
 
 use super::TxnId;
 use crate::contract::Describe;
-use crate::wire::Wire;
+use crate::wire::{DecodeError, Wire};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,6 +33,15 @@ pub trait Resource: Clone + Debug + Hash {
 
     /// Who holds which lock, in ascending order of what is locked.
     fn locks(&self) -> Vec<(String, TxnId)>;
+
+    /// All that is committed, and nothing of open transactions, in the resource's own encoding.
+    fn committed(&self) -> Bytes;
+
+    /// Puts what [`Resource::committed`] gave in the place of what is committed.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is something else; nothing is changed.
+    fn restore(&mut self, committed: Bytes) -> Result<(), DecodeError>;
 }
 
 /// Why work was refused. Nothing was done, and the transaction cannot commit any more.
@@ -74,6 +83,16 @@ pub enum Refusal {
     Busy,
     /// The transaction is over here, or its earlier work was lost in a crash.
     Over,
+    /// The value is to be added to, and is no number.
+    NoNumber {
+        /// Of what.
+        name: String,
+    },
+    /// A system outside has declined, for a reason of its own.
+    Declined {
+        /// The reason, on one line for people.
+        why: String,
+    },
 }
 
 crate::wire_format!(enum Refusal {
@@ -85,6 +104,8 @@ crate::wire_format!(enum Refusal {
     6 => Malformed,
     7 => Busy,
     8 => Over,
+    9 => NoNumber { name },
+    10 => Declined { why },
 });
 
 impl Describe for Refusal {
@@ -98,6 +119,8 @@ impl Describe for Refusal {
             Refusal::Malformed => "malformed",
             Refusal::Busy => "busy",
             Refusal::Over => "over",
+            Refusal::NoNumber { .. } => "no-number",
+            Refusal::Declined { .. } => "declined",
         }
     }
 
@@ -111,6 +134,8 @@ impl Describe for Refusal {
             Refusal::Malformed => "the work cannot be read".into(),
             Refusal::Busy => "too much is under way".into(),
             Refusal::Over => "the transaction is over here".into(),
+            Refusal::NoNumber { name } => alloc::format!("the value of {name} is no decimal number"),
+            Refusal::Declined { why } => why.clone(),
         }
     }
 }

@@ -186,6 +186,11 @@ pub enum SagaRecord {
         /// Which saga.
         saga: SagaId,
     },
+    /// Sagas were counted up to this one, which may be over and forgotten.
+    Counted {
+        /// The latest.
+        saga: SagaId,
+    },
 }
 
 crate::wire_format!(enum SagaRecord {
@@ -197,6 +202,7 @@ crate::wire_format!(enum SagaRecord {
     6 => Undone { saga, step },
     7 => Agreed { saga, step },
     8 => Ended { saga },
+    9 => Counted { saga },
 });
 
 impl Describe for SagaRecord {
@@ -210,6 +216,7 @@ impl Describe for SagaRecord {
             SagaRecord::Undone { .. } => "Undone",
             SagaRecord::Agreed { .. } => "Agreed",
             SagaRecord::Ended { .. } => "Ended",
+            SagaRecord::Counted { .. } => "Counted",
         }
     }
 
@@ -222,7 +229,7 @@ impl Describe for SagaRecord {
             | SagaRecord::Undone { saga, step }
             | SagaRecord::Agreed { saga, step } => format!("{saga} step {step}"),
             SagaRecord::Backward { saga, why } => format!("{saga}: {why}"),
-            SagaRecord::Ended { saga } => format!("{saga}"),
+            SagaRecord::Ended { saga } | SagaRecord::Counted { saga } => format!("{saga}"),
         }
     }
 }

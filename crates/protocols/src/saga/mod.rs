@@ -39,7 +39,7 @@
 //!
 //! # What it leaves out
 //!
-//! Nested sagas, save-points, damaged disks (such a process abstains), compaction of records.
+//! Nested sagas, save-points, damaged disks (such a process abstains).
 
 mod bank;
 mod message;

@@ -6,6 +6,7 @@ use super::plan::{Plan, PlanError};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::Ticket;
+use crate::replicated::Checkpoint;
 use crate::types::{NodeId, Time};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -286,6 +287,36 @@ impl Process for Orchestrator {
     }
 }
 
+impl Checkpoint for Orchestrator {
+    /// What is not over, and how far sagas were counted.
+    fn checkpoint(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (id, saga) in &self.sagas {
+            records.push(Record::Began { saga: *id, plan: saga.plan.clone() });
+            for (step, progress) in (0..).zip(&saga.steps) {
+                if progress.is_agreed {
+                    records.push(Record::Agreed { saga: *id, step });
+                }
+                match progress.state.clone() {
+                    StepState::Pending => {}
+                    // That it is being undone follows from the saga being undone.
+                    StepState::Started | StepState::Undoing => {
+                        records.push(Record::Started { saga: *id, step });
+                    }
+                    StepState::Done { output } => records.push(Record::Done { saga: *id, step, output }),
+                    StepState::Refused => records.push(Record::Refused { saga: *id, step }),
+                    StepState::Undone => records.push(Record::Undone { saga: *id, step }),
+                }
+            }
+            if let Some(why) = &saga.backward {
+                records.push(Record::Backward { saga: *id, why: why.clone() });
+            }
+        }
+        records.push(Record::Counted { saga: self.last });
+        records
+    }
+}
+
 /// For hosts, tests and people.
 impl Orchestrator {
     /// Sagas below this one are over.
@@ -399,6 +430,7 @@ impl Orchestrator {
                 }
             }
             Record::Ended { saga } => drop(self.sagas.remove(&saga)),
+            Record::Counted { saga } => self.last = saga,
         }
     }
 

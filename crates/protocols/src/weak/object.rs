@@ -183,6 +183,18 @@ pub enum Content {
     Elements(BTreeSet<Bytes>),
 }
 
+impl Content {
+    /// Whether it is what a key holds that was never written. (A counter is one as soon as something was added.)
+    pub fn is_nothing(&self) -> bool {
+        match self {
+            Content::Value(value) => value.is_none(),
+            Content::Siblings(siblings) => siblings.is_empty(),
+            Content::Sum(_) => false,
+            Content::Elements(elements) => elements.is_empty(),
+        }
+    }
+}
+
 /// What an update does to one object: it removes cells, and puts one of its own in their place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delta {

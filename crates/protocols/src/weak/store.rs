@@ -12,7 +12,9 @@ use crate::fingerprint::Fingerprint;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::hash::{Hash, Hasher};
+use core::ops::Bound;
 
 /// Leaves of the tree of digests.
 pub const LEAVES: usize = 256;
@@ -59,6 +61,28 @@ impl Store {
     /// All objects that were written and not wholly removed, tombstones included.
     pub fn objects(&self) -> impl Iterator<Item = (&Name, &Object)> {
         self.objects.iter()
+    }
+
+    /// Objects that hold something, whose keys begin with `prefix` and which come after `after`: in order of their kinds,
+    /// and then of their keys.
+    pub fn shown<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        after: Option<&'a Name>,
+    ) -> impl Iterator<Item = (&'a Name, Content)> {
+        let of_kind = move |kind: Kind| {
+            let first = Name { kind, key: Bytes::copy_from_slice(prefix) };
+            let from = match after {
+                Some(after) if *after >= first => Bound::Excluded(after.clone()),
+                _ => Bound::Included(first),
+            };
+            let follows = move |name: &Name| name.kind == kind && name.key.starts_with(prefix);
+            self.objects.range((from, Bound::Unbounded)).take_while(move |(name, _)| follows(name))
+        };
+        let found = Kind::ALL.into_iter().flat_map(of_kind);
+        found
+            .map(|(name, object)| (name, content(name.kind, Some(object))))
+            .filter(|(_, content)| !content.is_nothing())
     }
 
     /// How many deleted registers leave a tombstone.

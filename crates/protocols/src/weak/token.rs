@@ -19,8 +19,18 @@ use core::fmt;
 /// Bytes of a token at the most; a longer one is refused.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 
-/// First byte of every token of this format.
-const FORMAT: u8 = 1;
+/// What a token holds, beside whose it is: its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A causal context.
+    Context = 1,
+    /// How far a replicated log is applied.
+    Index = 2,
+}
+
+impl Format {
+    const ALL: [Format; 2] = [Format::Context, Format::Index];
+}
 
 /// What seals the tokens of a cluster; known to its members only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,10 +68,21 @@ impl fmt::Display for TokenError {
 
 /// A token that says: this was seen.
 pub fn seal(secret: Secret, cluster: ClusterId, keyspace: KeyspaceId, seen: &CausalContext) -> Bytes {
-    let mut out = alloc::vec![FORMAT];
+    seal_as(Format::Context, secret, cluster, keyspace, seen)
+}
+
+/// A token with something else in it.
+pub fn seal_as<T: Wire>(
+    format: Format,
+    secret: Secret,
+    cluster: ClusterId,
+    keyspace: KeyspaceId,
+    content: &T,
+) -> Bytes {
+    let mut out = alloc::vec![format as u8];
     put_varint(&mut out, cluster.0);
     put_varint(&mut out, keyspace.0);
-    seen.encode(&mut out);
+    content.encode(&mut out);
     let seal = siphash_2_4(secret.0, &out);
     out.extend_from_slice(&seal.to_le_bytes());
     out.into()
@@ -77,19 +98,36 @@ pub fn open(
     cluster: ClusterId,
     keyspace: KeyspaceId,
 ) -> Result<CausalContext, TokenError> {
+    open_as(Format::Context, token, secret, cluster, keyspace)
+}
+
+/// What was sealed by [`seal_as`] in the same format.
+///
+/// # Errors
+/// Everything but a token of this format, cluster and keyspace.
+pub fn open_as<T: Wire>(
+    format: Format,
+    token: &Bytes,
+    secret: Secret,
+    cluster: ClusterId,
+    keyspace: KeyspaceId,
+) -> Result<T, TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::Malformed);
     }
     let (content, seal) = token.split_last_chunk::<8>().ok_or(TokenError::Malformed)?;
     let mut reader = Reader::new(token.slice(..content.len()));
     let mut read = || {
-        let format = reader.byte("format").ok().filter(|format| *format == FORMAT)?;
-        let cluster = ClusterId(reader.varint("cluster").ok()?);
-        let keyspace = KeyspaceId(reader.varint("keyspace").ok()?);
-        let seen = CausalContext::decode(&mut reader).ok()?;
-        Some((format, cluster, keyspace, seen)).filter(|_| reader.remaining() == 0)
+        let tag = reader.byte("format").ok()?;
+        let of_format = Format::ALL.into_iter().find(|known| *known as u8 == tag)?;
+        let of_cluster = ClusterId(reader.varint("cluster").ok()?);
+        let of_keyspace = KeyspaceId(reader.varint("keyspace").ok()?);
+        // What is in a token of another format is of no interest: it is of another keyspace.
+        let held = (of_format == format).then(|| T::from_bytes(reader.clone().into_rest()).ok());
+        let held = held.map_or(Some(None), |held| held.map(Some))?;
+        Some((of_cluster, of_keyspace, held))
     };
-    let (_, of_cluster, of_keyspace, seen) = read().ok_or(TokenError::Malformed)?;
+    let (of_cluster, of_keyspace, held) = read().ok_or(TokenError::Malformed)?;
     // Said first, since it helps more: another cluster's seal cannot fit either.
     if of_cluster != cluster {
         return Err(TokenError::OtherCluster(of_cluster));
@@ -98,7 +136,7 @@ pub fn open(
         return Err(TokenError::Forged);
     }
     match of_keyspace == keyspace {
-        true => Ok(seen),
+        true => held.ok_or(TokenError::Malformed),
         false => Err(TokenError::OtherKeyspace(of_keyspace)),
     }
 }
@@ -172,5 +210,15 @@ mod tests {
             assert!(open(&altered.into(), SECRET, HERE.0, HERE.1).is_err(), "byte {place}");
             assert!(open(&token.slice(..place), SECRET, HERE.0, HERE.1).is_err(), "{place} bytes");
         }
+    }
+
+    #[test]
+    fn a_token_of_another_format_is_of_another_keyspace() {
+        let token = seal_as(Format::Index, SECRET, HERE.0, HERE.1, &42u64);
+        assert_eq!(open_as(Format::Index, &token, SECRET, HERE.0, HERE.1), Ok(42u64));
+        assert_eq!(open(&token, SECRET, HERE.0, KeyspaceId(3)), Err(TokenError::OtherKeyspace(HERE.1)));
+        assert_eq!(open(&token, SECRET, HERE.0, HERE.1), Err(TokenError::Malformed));
+        let unknown = Bytes::from([&[3], &token[1..]].concat());
+        assert_eq!(open(&unknown, SECRET, HERE.0, HERE.1), Err(TokenError::Malformed));
     }
 }

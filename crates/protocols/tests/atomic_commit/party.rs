@@ -11,6 +11,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use synod_protocols::log::Ticket;
+use synod_protocols::replicated::Checkpoint;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::wire::{DecodeError, Reader};
 use synod_protocols::{Describe, Effects, Emit, Fingerprint, Input, Process, Recovery, Wire};
@@ -42,6 +43,8 @@ pub trait Party: Process<Ask = (), Answer = (), Base = ()> {
     fn told(event: Self::Event) -> Told;
     fn bank(&self) -> Option<&Bank>;
     fn in_doubt(&self) -> Vec<TxnId>;
+    /// Records that can take the place of all so far, where the protocol has them.
+    fn checkpoint(&self) -> Option<Vec<Self::Record>>;
 }
 
 /// A transaction whose work comes piece by piece.
@@ -296,6 +299,15 @@ impl Party for TwoPhase {
             TwoPhase::Bank(bank) => bank.in_doubt().into_iter().map(|doubt| doubt.txn).collect(),
         }
     }
+
+    fn checkpoint(&self) -> Option<Vec<TwoPhaseRecord>> {
+        Some(match self {
+            TwoPhase::Coordinator(coordinator) => {
+                coordinator.checkpoint().into_iter().map(TwoPhaseRecord::Coordinator).collect()
+            }
+            TwoPhase::Bank(bank) => bank.checkpoint().into_iter().map(TwoPhaseRecord::Bank).collect(),
+        })
+    }
 }
 
 /// Three-phase commit: the coordinator is a site without money.
@@ -376,6 +388,10 @@ impl Party for ThreePhase {
 
     fn in_doubt(&self) -> Vec<TxnId> {
         self.0.in_doubt().into_iter().map(|(txn, _)| txn).collect()
+    }
+
+    fn checkpoint(&self) -> Option<Vec<SiteRecord>> {
+        None
     }
 }
 

@@ -98,6 +98,9 @@ impl<P: Party> Run<P> {
             return;
         }
         if self.rng.chance(self.weather.crash, 1_000) {
+            if self.rng.chance(1, 2) {
+                self.world.checkpoint(id);
+            }
             let durable = self.rng.below(1 + self.world.unsynced(id) as u64) as usize;
             total.crashes += 1;
             return self.world.crash(id, durable);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use synod_protocols::log::{LogConfig, ReplicatedLog, Ticket};
 use synod_protocols::multi_paxos::MultiPaxos;
 use synod_protocols::raft::Raft;
-use synod_protocols::replicated::{self, Replicated};
+use synod_protocols::replicated::{self, CHECKPOINT_RECORDS, Checkpoint, Replicated};
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::viewstamped::Viewstamped;
 use synod_protocols::wire::{DecodeError, Reader};
@@ -234,6 +234,14 @@ impl<L: ReplicatedLog> Party for Either<L> {
             Either::Bank(bank) => bank.in_doubt().into_iter().map(|doubt| doubt.txn).collect(),
         }
     }
+
+    /// Members do it by themselves, in the log.
+    fn checkpoint(&self) -> Option<Vec<EitherRecord<L::Record>>> {
+        match self {
+            Either::Member(_) => None,
+            Either::Bank(bank) => Some(bank.checkpoint().into_iter().map(EitherRecord::Bank).collect()),
+        }
+    }
 }
 
 const MEMBERS: [NodeId; 3] = [NodeId(10), NodeId(11), NodeId(12)];
@@ -362,4 +370,32 @@ fn a_replicated_coordinator_keeps_its_promises_in_trouble_on_every_log() {
         println!("{name}: {commits} commits in trouble");
         assert!(commits > 100, "{name}: {commits}");
     }
+}
+
+/// So many transfers that records are replaced several times, and then another leader.
+#[test]
+fn records_are_replaced_by_few_and_the_next_leader_goes_on_from_those() {
+    let mut run = started::<Raft>(5);
+    let kept = |run: &Timed<Either<Raft>>, id: NodeId| match run.world.machines[&id].process.as_ref() {
+        Some(Either::Member(member)) => member.records().len(),
+        _ => 0,
+    };
+    for round in 0..150 {
+        let leader = coordinator(&run).expect("somebody leads");
+        let (from, to) = if round % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        run.world.run_txn(leader, &transfer(from, to, 1));
+        run.advance(run.world.now + Duration::from_millis(100));
+        let most = MEMBERS.map(|id| kept(&run, id)).into_iter().max().unwrap_or_default();
+        assert!(most <= 2 * CHECKPOINT_RECORDS, "round {round}: {most} records are kept");
+    }
+    let commits = run.world.oracle.commits;
+    assert!(commits > 200, "{commits}");
+    let leader = coordinator(&run).expect("somebody leads");
+    run.world.crash(leader, 0);
+    run.advance(run.world.now + Duration::from_secs(20));
+    let next = coordinator(&run).expect("another one leads");
+    run.world.run_txn(next, &transfer("a", "b", 1));
+    run.advance(run.world.now + Duration::from_secs(1));
+    assert!(run.world.oracle.commits == commits + 2 && run.world.is_quiet());
+    run.world.check_money();
 }

@@ -97,6 +97,7 @@ impl<P: Party> Runner<P> {
             ["pass", span] => world.pass(duration(span)?),
             ["disk", id, speed] => world.machine(node(id)?).is_slow = *speed == "slow",
             ["sync", id] => world.sync(node(id)?, usize::MAX),
+            ["checkpoint", id] => world.checkpoint(node(id)?),
             ["crash", id] => world.crash(node(id)?, 0),
             ["crash", id, durable] => world.crash(node(id)?, number(durable)? as usize),
             ["restart", id] => world.start(node(id)?),

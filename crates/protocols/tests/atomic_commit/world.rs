@@ -58,8 +58,27 @@ pub struct Machine<P: Party> {
 #[derive(Clone)]
 enum Held<P: Party> {
     Records(Vec<P::Record>),
+    /// In the place of all records before.
+    Checkpoint(Vec<P::Record>),
     Send(NodeId, P::Message),
     Event(P::Event),
+}
+
+impl<P: Party> Held<P> {
+    fn is_batch(&self) -> bool {
+        matches!(self, Held::Records(_) | Held::Checkpoint(_))
+    }
+}
+
+impl<P: Party> Machine<P> {
+    /// What waited for a sync is on disk.
+    fn keep(&mut self, held: Held<P>) {
+        match held {
+            Held::Records(records) => self.disk.extend(records),
+            Held::Checkpoint(records) => self.disk = records,
+            Held::Send(..) | Held::Event(_) => {}
+        }
+    }
 }
 
 /// One request, and what its client knows.
@@ -203,11 +222,17 @@ impl<P: Party> World<P> {
         let machine = self.machine(id);
         machine.process = None;
         let waiting = std::mem::take(&mut machine.waiting);
-        let batches = waiting.into_iter().filter_map(|held| match held {
-            Held::Records(records) => Some(records),
-            _ => None,
-        });
-        machine.disk.extend(batches.take(durable).flatten());
+        let batches = waiting.into_iter().filter(Held::is_batch);
+        batches.take(durable).for_each(|held| machine.keep(held));
+    }
+
+    /// The process says in few records what all its records say; they are on disk after the next sync.
+    pub fn checkpoint(&mut self, id: NodeId) {
+        let machine = self.machine(id);
+        let Some(records) = machine.process.as_ref().and_then(P::checkpoint) else { return };
+        machine.waiting.push_back(Held::Checkpoint(records));
+        let is_slow = machine.is_slow;
+        self.sync(id, if is_slow { 0 } else { usize::MAX });
     }
 
     pub fn step(&mut self, id: NodeId, input: Input<P>) {
@@ -250,14 +275,14 @@ impl<P: Party> World<P> {
         loop {
             let machine = self.machine(id);
             match machine.waiting.front() {
-                Some(Held::Records(_)) if left == 0 => return,
+                Some(held) if held.is_batch() && left == 0 => return,
                 None => return,
                 Some(_) => {}
             }
             match machine.waiting.pop_front().expect("just seen") {
-                Held::Records(records) => {
+                held @ (Held::Records(_) | Held::Checkpoint(_)) => {
                     left -= 1;
-                    machine.disk.extend(records);
+                    machine.keep(held);
                 }
                 Held::Send(to, message) => self.post(id, to, message),
                 Held::Event(event) => self.hear(id, P::told(event)),
@@ -267,8 +292,7 @@ impl<P: Party> World<P> {
 
     /// How many steps' records wait for a sync.
     pub fn unsynced(&self, id: NodeId) -> usize {
-        let is_batch = |held: &&Held<P>| matches!(held, Held::Records(_));
-        self.machines[&id].waiting.iter().filter(is_batch).count()
+        self.machines[&id].waiting.iter().filter(|held| held.is_batch()).count()
     }
 
     fn hear(&mut self, id: NodeId, told: Told) {

@@ -43,6 +43,9 @@ pub fn drive(seed: u64, total: &mut Totals) {
                 world.start(id);
             }
         } else if rng.chance(crash, 1_000) {
+            if rng.chance(1, 2) {
+                world.checkpoint();
+            }
             let durable = rng.below(1 + world.unsynced() as u64) as usize;
             world.crash(id, durable);
             total.crashes += 1;
@@ -153,7 +156,8 @@ fn heal(world: &mut World) {
     // it may be held by others that wait in the same way: that is what a lack of isolation can do.
     for _ in 0..10 {
         world.pass(Duration::from_secs(10));
-        let waits = |(saga, _): &(SagaId, String)| !world.disk.contains(&SagaRecord::Ended { saga: *saga });
+        let waits =
+            |(saga, _): &(SagaId, String)| !world.history.contains(&SagaRecord::Ended { saga: *saga });
         let paused: Vec<_> = world.paused.iter().filter(|step| waits(step)).cloned().collect();
         for (saga, step) in paused {
             bring_money(world, saga, &step);
@@ -168,7 +172,7 @@ const LOAN: u64 = 1_000;
 
 /// Money that was spent meanwhile is brought from elsewhere, to where this step is to be undone.
 fn bring_money(world: &mut World, saga: SagaId, step: &str) {
-    let began = world.disk.iter().find_map(|record| match record {
+    let began = world.history.iter().find_map(|record| match record {
         SagaRecord::Began { saga: other, plan } if *other == saga => Some(plan.clone()),
         _ => None,
     });

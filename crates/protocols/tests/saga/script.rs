@@ -82,6 +82,7 @@ impl Runner {
             ["pass", span] => world.pass(duration(span)?),
             ["disk", "o", speed] => world.is_slow = *speed == "slow",
             ["sync", "o"] => world.sync(usize::MAX),
+            ["checkpoint", "o"] => world.checkpoint(),
             ["crash", id] => world.crash(node(id)?, 0),
             ["crash", id, durable] => world.crash(node(id)?, number(durable)? as usize),
             ["restart", id] => world.start(node(id)?),

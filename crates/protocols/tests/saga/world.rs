@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 use synod_protocols::log::Ticket;
+use synod_protocols::replicated::Checkpoint;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::{Describe, Effects, Input, Process, Recovery};
 
@@ -24,6 +25,8 @@ pub struct World {
     pub now: Time,
     pub orchestrator: Option<Orchestrator>,
     pub disk: Vec<SagaRecord>,
+    /// All that was ever on the disk.
+    pub history: Vec<SagaRecord>,
     /// Whether the orchestrator's effects wait for [`World::sync`].
     pub is_slow: bool,
     waiting: VecDeque<Held>,
@@ -48,8 +51,16 @@ pub struct Bank {
 
 enum Held {
     Records(Vec<SagaRecord>),
+    /// In the place of all records before.
+    Checkpoint(Vec<SagaRecord>),
     Send(NodeId, Message),
     Event(Event),
+}
+
+impl Held {
+    fn is_batch(&self) -> bool {
+        matches!(self, Held::Records(_) | Held::Checkpoint(_))
+    }
 }
 
 /// One request, and what its client knows.
@@ -74,6 +85,7 @@ impl World {
             now: Time::ZERO,
             orchestrator: None,
             disk: Vec::new(),
+            history: Vec::new(),
             is_slow: false,
             waiting: VecDeque::new(),
             banks: (1..=banks).map(NodeId).map(bank).collect(),
@@ -130,11 +142,28 @@ impl World {
             return;
         }
         self.orchestrator = None;
-        let batches = std::mem::take(&mut self.waiting).into_iter().filter_map(|held| match held {
-            Held::Records(records) => Some(records),
-            _ => None,
-        });
-        self.disk.extend(batches.take(durable).flatten());
+        let batches = std::mem::take(&mut self.waiting).into_iter().filter(Held::is_batch);
+        batches.take(durable).for_each(|held| self.keep(held));
+    }
+
+    /// The orchestrator says in few records what all its records say; they are on disk after the next sync.
+    pub fn checkpoint(&mut self) {
+        if let Some(orchestrator) = &self.orchestrator {
+            self.waiting.push_back(Held::Checkpoint(orchestrator.checkpoint()));
+            self.sync(if self.is_slow { 0 } else { usize::MAX });
+        }
+    }
+
+    /// What waited for a sync is on disk.
+    fn keep(&mut self, held: Held) {
+        match held {
+            Held::Records(records) => {
+                self.history.extend(records.iter().cloned());
+                self.disk.extend(records);
+            }
+            Held::Checkpoint(records) => self.disk = records,
+            Held::Send(..) | Held::Event(_) => {}
+        }
     }
 
     fn step(&mut self, input: Input<Orchestrator>) {
@@ -159,14 +188,14 @@ impl World {
         let mut left = batches;
         loop {
             match self.waiting.front() {
-                Some(Held::Records(_)) if left == 0 => return,
+                Some(held) if held.is_batch() && left == 0 => return,
                 None => return,
                 Some(_) => {}
             }
             match self.waiting.pop_front().expect("just seen") {
-                Held::Records(records) => {
+                held @ (Held::Records(_) | Held::Checkpoint(_)) => {
                     left -= 1;
-                    self.disk.extend(records);
+                    self.keep(held);
                 }
                 Held::Send(to, message) => self.post(ORCHESTRATOR, to, message),
                 Held::Event(event) => self.hear(event),
@@ -175,7 +204,7 @@ impl World {
     }
 
     pub fn unsynced(&self) -> usize {
-        self.waiting.iter().filter(|held| matches!(held, Held::Records(_))).count()
+        self.waiting.iter().filter(|held| held.is_batch()).count()
     }
 
     fn hear(&mut self, event: Event) {
@@ -311,13 +340,13 @@ impl World {
 
     /// Every saga that was begun has ended, and what the banks did is all of it or, undone, none.
     pub fn check_ended(&self) {
-        for record in &self.disk {
+        for record in &self.history {
             let SagaRecord::Began { saga, plan } = record else { continue };
             let saga = *saga;
-            let has_ended = self.disk.contains(&SagaRecord::Ended { saga });
+            let has_ended = self.history.contains(&SagaRecord::Ended { saga });
             assert!(has_ended, "NO PROGRESS: {saga} has not ended");
             let is_undone = self
-                .disk
+                .history
                 .iter()
                 .any(|record| matches!(record, SagaRecord::Backward { saga: other, .. } if *other == saga));
             for step in &plan.steps {

@@ -1,5 +1,6 @@
 //! `POST /fault`: links that are cut and delayed on purpose, where the configuration allows it.
 
+use super::openapi::{answer, body, operation, page};
 use super::reply::{Content, json_response, text};
 use crate::config::{parse_duration, parse_name};
 use crate::member::{Event, Member};
@@ -24,6 +25,8 @@ struct FaultRequest {
     block_out: Vec<String>,
     unblock: Vec<String>,
     delay: BTreeMap<String, String>,
+    /// Milliseconds by which the wall clock is taken to be ahead of what it reads; less than nothing for behind.
+    clock_ahead_ms: Option<i64>,
 }
 
 pub(super) fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8]) -> Response<Content> {
@@ -37,8 +40,7 @@ pub(super) fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8])
     let request: FaultRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => {
-            let form =
-                r#"{"block":["n2"],"block-in":[],"block-out":[],"unblock":["n3"],"delay":{"n2":"50ms"}}"#;
+            let form = r#"{"block":["n2"],"block-in":[],"block-out":[],"unblock":["n3"],"delay":{"n2":"50ms"},"clock-ahead-ms":0}"#;
             return text(StatusCode::BAD_REQUEST, &format!("not understood ({error}): POST {form}"));
         }
     };
@@ -47,6 +49,7 @@ pub(super) fn fault<P: ReplicatedLog + 'static>(member: &Member<P>, body: &[u8])
             for (peer, change) in changes {
                 member.tell(Event::Fault { peer, change });
             }
+            request.clock_ahead_ms.into_iter().for_each(|millis| member.tell(Event::ClockAhead(millis)));
             json_response(StatusCode::OK, &json!({"ok": true}))
         }
         Err(why) => text(StatusCode::BAD_REQUEST, &why),
@@ -85,4 +88,27 @@ fn changes<P: ReplicatedLog + 'static>(
         at(name, &|fault| fault.delay = Some(delay))?;
     }
     Ok(changes)
+}
+
+/// This path in the document.
+pub(super) fn paths() -> serde_json::Value {
+    let names = || json!({"type": "array", "items": {"type": "string"}});
+    let schema = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "block": names(), "block-in": names(), "block-out": names(), "unblock": names(),
+            "delay": {"type": "object", "additionalProperties": {"type": "string"}}
+        }
+    });
+    let operation = operation(
+        "Cut, mend or delay links to other members",
+        "Only where the member was started with fault injection, for tests.",
+        [],
+        [
+            answer(200, "Done.", json!({"type": "object"})),
+            page(400, "Not understood.", "text/plain"),
+            page(404, "This member does not allow it.", "text/plain"),
+        ],
+    );
+    json!({"/fault": {"post": body(operation, schema, json!({"block": [], "delay": {}}))}})
 }

@@ -1,28 +1,30 @@
 //! What a member says to programs, browsers, monitors and curl, over HTTP/1.1 on the clients' port.
 //!
-//! | path | answer |
-//! |---|---|
-//! | `GET /health` | 200 and `{"health":"true"}` while a leader is known, else 503 |
-//! | `GET /version` | the versions of the API and of Synod |
-//! | `GET /status` | where the member stands, as JSON |
-//! | `GET /metrics` | figures in Prometheus' text form |
-//! | `GET /events` | the live events, as Server-Sent Events |
-//! | `POST /fault` | cuts and delays links, where fault injection is configured |
-//! | `/v1/keyspaces...` | keyspaces: see `keyspaces` |
+//! What there is, is what the document at `/openapi.json` says ([`openapi`]): a request that is not in it does not get further than
+//! that. Each area has a file with its `paths()` for the document and an `answer` to what they are asked.
 
+mod codes;
 mod fault;
+mod keys;
 mod keyspaces;
+mod leader;
+mod level;
 mod observe;
+mod openapi;
+mod ops;
 mod reply;
+mod text;
+mod transactions;
 
 use crate::api::VERSION;
 use crate::member::Member;
+use crate::session as session_text;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use reply::{ApiError, Content, body, json_response, respond, text};
+use reply::{ApiError, Content, body, json_response, respond};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::convert::Infallible;
@@ -34,10 +36,11 @@ use tokio::net::TcpStream;
 /// Headers must arrive within this.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's headers, at most.
-const HEADER_BYTES_MAX: usize = 32 << 10;
+const HEADER_BYTES_MAX: usize = 48 << 10;
 /// The body of a request about faults, at most.
 const FAULT_BYTES_MAX: usize = 64 << 10;
-/// How much longer a request's JSON may be than the largest value that it may carry.
+/// How much longer than the largest value a request's JSON may be: base64 takes four bytes for three.
+const JSON_FACTOR: usize = 2;
 const JSON_OVERHEAD_BYTES: usize = 64 << 10;
 
 /// Serves one client's connection until it ends.
@@ -59,42 +62,25 @@ async fn answer<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
     request: Request<Incoming>,
 ) -> Response<Content> {
-    match (request.method(), request.uri().path()) {
-        (_, path) if path.starts_with("/v1/") => {
-            api(member, request).await.unwrap_or_else(|error| error.response())
-        }
-        (&Method::GET, "/health") => observe::health(member),
-        (&Method::GET, "/version") => json_response(
-            StatusCode::OK,
-            &json!({"etcdserver": VERSION, "etcdcluster": "3.4.0", "synod": env!("CARGO_PKG_VERSION")}),
-        ),
-        (&Method::GET, "/status") => json_response(StatusCode::OK, &observe::status(member)),
-        (&Method::GET, "/metrics") => {
-            respond(StatusCode::OK, "text/plain; version=0.0.4", observe::metrics(member))
-        }
-        (&Method::GET, "/events") => observe::events(member),
-        (&Method::POST, "/fault") => match body(request.into_body(), FAULT_BYTES_MAX).await {
-            Ok(body) => fault::fault(member, &body),
-            Err(error) => error.response(),
-        },
-        (_, "/health" | "/version" | "/status" | "/metrics" | "/events" | "/fault") => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "GET the others, POST /fault")
-        }
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "this is a Synod member: try /health, /version, /status, /metrics, /events or /v1/keyspaces. The client API \
-             is gRPC (etcd v3), as in: etcdctl --endpoints=HOST:PORT get KEY",
-        ),
-    }
+    let answer = match taken_apart(member, request).await {
+        Ok(call) => routed(member, &call).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| error.response())
 }
 
 /// A request of the API, taken apart.
 struct Call {
     method: Method,
-    /// The path behind `/v1/`, split at its slashes and decoded.
+    /// Path and query as they came.
+    target: String,
+    /// The path, without the `v1` that all of the API begins with: split at its slashes and decoded. What is not UTF-8 is
+    /// only in a key, and is seen there in `segments`.
     path: Vec<String>,
+    /// The same as bytes.
+    segments: Vec<Bytes>,
     /// What comes behind the question mark, decoded.
-    query: Vec<(String, String)>,
+    query: Vec<(String, Bytes)>,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -102,7 +88,13 @@ struct Call {
 impl Call {
     /// What the query says of a name.
     fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        let (_, value) = self.query.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The same of what need not be text.
+    fn query_bytes(&self, name: &str) -> Option<Bytes> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
     }
 
     /// A header's text.
@@ -118,46 +110,86 @@ impl Call {
     }
 }
 
-/// Finds out what a request asks, and has it done.
-async fn api<P: ReplicatedLog + 'static>(
-    member: &Rc<Member<P>>,
+/// Finds out what a request asks, and whether there is such a thing.
+async fn taken_apart<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
     request: Request<Incoming>,
-) -> Result<Response<Content>, ApiError> {
-    let bytes_max = usize::try_from(member.config.request_size_max).unwrap_or(usize::MAX);
+) -> Result<Call, ApiError> {
     let (parts, incoming) = request.into_parts();
-    let path =
-        parts.uri.path().trim_start_matches("/v1/").split('/').map(decoded).collect::<Result<_, _>>()?;
+    let path = parts.uri.path().trim_start_matches('/');
+    let mut segments = path.split('/').map(|part| decoded(part, false)).collect::<Result<Vec<_>, _>>()?;
     let pairs = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let query = pairs.map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok::<_, ApiError>((decoded(key)?, decoded(value)?))
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = String::from_utf8_lossy(&decoded(name, true)?).into_owned();
+        Ok::<_, ApiError>((name, decoded(value, true)?))
     });
-    let query = query.collect::<Result<_, _>>()?;
-    let body = body(incoming, bytes_max.saturating_add(JSON_OVERHEAD_BYTES)).await?;
-    let call = Call { method: parts.method, path, query, headers: parts.headers, body };
-    match call.path.first().map(String::as_str) {
-        Some("keyspaces") => keyspaces::answer(member, &call).await,
-        _ => Err(not_found(&call)),
+    let query = query.collect::<Result<Vec<_>, _>>()?;
+    openapi::check(&parts.method, &segments, &query)?;
+    let bytes_max = match path {
+        "fault" => FAULT_BYTES_MAX,
+        _ => usize::try_from(member.config.request_size_max)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(JSON_FACTOR)
+            .saturating_add(JSON_OVERHEAD_BYTES),
+    };
+    let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    if segments.first().is_some_and(|first| first == "v1") {
+        segments.remove(0);
     }
+    let path = segments.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    let body = body(incoming, bytes_max).await?;
+    Ok(Call { method: parts.method, target, path, segments, query, headers: parts.headers, body })
 }
 
-fn not_found(call: &Call) -> ApiError {
-    let what = format!("there is no {} /v1/{}", call.method, call.path.join("/"));
-    ApiError::new(StatusCode::NOT_FOUND, "no-such-path", what)
+/// Has done what was asked.
+async fn routed<P: ReplicatedLog + 'static>(
+    member: &Rc<Member<P>>,
+    call: &Call,
+) -> Result<Response<Content>, ApiError> {
+    let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
+    Ok(match path.as_slice() {
+        ["keyspaces", _, "keys" | "batch", ..] => keys::answer(member, call).await?,
+        ["keyspaces", ..] => keyspaces::answer(member, call).await?,
+        ["transactions", ..] => transactions::answer(member, call).await?,
+        ["openapi.json"] => respond(StatusCode::OK, "application/json", openapi::text().to_owned()),
+        ["health"] => observe::health(member),
+        ["version"] => json_response(
+            StatusCode::OK,
+            &json!({"etcdserver": VERSION, "etcdcluster": "3.4.0", "synod": env!("CARGO_PKG_VERSION")}),
+        ),
+        ["status"] => json_response(StatusCode::OK, &observe::status(member)),
+        ["metrics"] => respond(StatusCode::OK, "text/plain; version=0.0.4", observe::metrics(member)),
+        ["events"] => observe::events(member),
+        ["fault"] => fault::fault(member, &call.body),
+        _ => return Err(no_such_path(call)),
+    })
 }
 
-/// A part of a path without its percent signs.
-fn decoded(part: &str) -> Result<String, ApiError> {
-    let wrong = || ApiError::malformed(format!("`{part}` in the path is not percent-encoded UTF-8"));
+fn no_such_path(call: &Call) -> ApiError {
+    openapi::no_such_path(&call.method, &call.target)
+}
+
+/// A part of a path or a query without its percent signs; a plus in a query is a space.
+fn decoded(part: &str, is_query: bool) -> Result<Bytes, ApiError> {
+    let wrong = || {
+        let part: String = part.chars().take(200).collect();
+        ApiError::malformed(format!(
+            "`{part}` is not percent-encoded: write each byte of it as % and two digits"
+        ))
+    };
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.bytes();
     while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
+        match byte {
+            b'%' => {
+                let mut digit =
+                    || rest.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(wrong);
+                bytes.push((digit()? * 16 + digit()?) as u8);
+            }
+            b'+' if is_query => bytes.push(b' '),
+            _ => bytes.push(byte),
         }
-        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(wrong);
-        bytes.push((digit()? * 16 + digit()?) as u8);
     }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    Ok(bytes.into())
 }

@@ -1,5 +1,6 @@
 //! What there is to see of a member: where it stands, its figures, and what happens as it happens.
 
+use super::openapi::{answer, operation, page};
 use super::reply::{Content, json_response, text};
 use crate::clock;
 use crate::events::{WATCHERS_MAX, role_name};
@@ -73,6 +74,7 @@ pub(super) fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> serde_js
         "client-connections": member.counters.client_connections.get(),
         "fault-injection": member.config.fault_injection,
         "peers": peers,
+        "keyspaces": core.weak.status(),
     })
 }
 
@@ -152,6 +154,7 @@ pub(super) fn metrics<P: ReplicatedLog + 'static>(member: &Member<P>) -> String 
             let _ = writeln!(out, "synod_{name}{{peer=\"{peer}\"}} {}", value(link));
         }
     }
+    core.weak.metrics(&mut out);
     out
 }
 
@@ -165,4 +168,29 @@ pub(super) fn events<P: ReplicatedLog + 'static>(member: &Member<P>) -> Response
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// These paths in the document.
+pub(super) fn paths() -> serde_json::Value {
+    let health = || {
+        json!({
+            "type": "object", "required": ["health"],
+            "properties": {"health": {"type": "string", "enum": ["true", "false"]}, "reason": {"type": "string"}}
+        })
+    };
+    let object = || json!({"type": "object"});
+    json!({
+        "/health": {"get": operation("Whether a leader is known", "", [], [
+            answer(200, "One is.", health()),
+            answer(503, "None is.", health()),
+        ])},
+        "/version": {"get": operation("The versions of the API and of Synod", "", [], [answer(200, "They.", object())])},
+        "/status": {"get": operation("Where the member stands", "", [], [answer(200, "There.", object())])},
+        "/metrics": {"get": operation("Figures in Prometheus' text form", "", [], [page(200, "They.", "text/plain")])},
+        "/events": {"get": operation(
+            "What happens, as it happens", "Server-Sent Events, in the form of the simulator's traces.", [],
+            [page(200, "A stream that does not end.", "text/event-stream"), page(503, "Too many watch.", "text/plain")],
+        )},
+        "/openapi.json": {"get": operation("This document", "", [], [answer(200, "It.", object())])},
+    })
 }

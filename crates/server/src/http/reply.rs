@@ -1,8 +1,9 @@
 //! How requests are read and answered.
 
 use crate::calls::AskError;
+use crate::hosted::HostedError;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming};
 use serde_json::json;
@@ -55,11 +56,18 @@ pub(crate) struct ApiError {
     code: &'static str,
     /// For people: what was wrong, and what to do.
     message: String,
+    /// What the status does not mean without.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into() }
+        ApiError { status, code, message: message.into(), header: None }
+    }
+
+    /// The same with a header.
+    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> ApiError {
+        ApiError { header: Some((name, value)), ..self }
     }
 
     /// What cannot be read.
@@ -69,7 +77,11 @@ impl ApiError {
 
     pub(super) fn response(&self) -> Response<Content> {
         let value = json!({"error": {"code": self.code, "message": self.message}});
-        json_response(self.status, &value)
+        let mut response = json_response(self.status, &value);
+        if let Some((name, value)) = &self.header {
+            response.headers_mut().insert(name, value.clone());
+        }
+        response
     }
 }
 
@@ -105,6 +117,47 @@ impl From<AskError> for ApiError {
             ),
             AskError::Node(error @ (ClientError::Unsupported | ClientError::Change(_))) => {
                 ApiError::new(StatusCode::CONFLICT, "refused", format!("it cannot be done: {error:?}"))
+            }
+        }
+    }
+}
+
+impl From<HostedError> for ApiError {
+    fn from(error: HostedError) -> ApiError {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match error {
+            HostedError::NotLeader => ApiError::new(
+                unavailable,
+                "no-leader",
+                "this member does not lead any more, so nothing was begun: try again",
+            ),
+            HostedError::Unavailable => ApiError::new(
+                unavailable,
+                "not-started",
+                "the coordinator of transactions has not begun here in time, so nothing was done: try again",
+            ),
+            HostedError::Refused { code, why } => ApiError::new(StatusCode::BAD_REQUEST, code, why),
+            HostedError::TooLarge(why) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why),
+            HostedError::Unknown(name) => ApiError::new(
+                StatusCode::NOT_FOUND,
+                "participant-unknown",
+                format!(
+                    "`{name}` is no keyspace and no registered participant: create it at /v1/keyspaces, or register it \
+                     at /v1/participants"
+                ),
+            ),
+            HostedError::Busy => ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "busy",
+                "too many transactions are under way, so nothing was done: try again later",
+            ),
+            HostedError::UnknownOutcome => ApiError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "unknown-outcome",
+                "no outcome is known in time: it may have happened, all of it, or not at all. Read before you repeat it",
+            ),
+            HostedError::Stopping => {
+                ApiError::new(unavailable, "stopping", "this member stops: ask another one what became of it")
             }
         }
     }

@@ -7,8 +7,9 @@
 use super::world::{Alarm, run_with};
 use super::{Fault, Level, Scenario};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use synod_check::history::{History, Nanos, Operation, Outcome};
+use synod_check::history::{History, Operation, Outcome};
 use synod_protocols::types::{NodeId, Time};
 
 /// What is measured.
@@ -83,74 +84,179 @@ pub struct Cap {
     pub violations: Vec<String>,
 }
 
+/// What one side's sessions saw of the requests that they began within one slice of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Tally {
+    /// Puts.
+    pub puts: u64,
+    /// Those of them that were refused, or not answered within a second.
+    pub puts_refused: u64,
+    /// Gets.
+    pub gets: u64,
+    /// As for puts.
+    pub gets_refused: u64,
+    /// Gets that were answered with the past.
+    pub gets_stale: u64,
+    /// How far in the past at the most, in milliseconds: between the answer to the first write that replaced what was
+    /// read, and the question. 0 if none was stale.
+    pub behind_ms: f64,
+}
+
+/// Requests by when they began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Slice {
+    /// Of those who ask the member that is cut off.
+    pub alone: Tally,
+    /// Of those who ask the others.
+    pub others: Tally,
+}
+
+/// One level, from the first request to the last.
+#[derive(Clone, Debug, Serialize)]
+pub struct CapFilm {
+    /// The sums.
+    pub cap: Cap,
+    /// When the partition begins, in milliseconds after the load does.
+    pub split_ms: f64,
+    /// When it ends, and the load with it.
+    pub end_ms: f64,
+    /// How long a slice is; the last may be shorter.
+    pub slice_ms: f64,
+    /// All of it, in order, from the beginning of the load.
+    pub slices: Vec<Slice>,
+}
+
 /// When the first session asks: by then there is a leader, where there is one.
 const BEGIN: Duration = Duration::from_millis(500);
 
+/// The shortest slice of a film.
+pub const SLICE_MIN: Duration = Duration::from_millis(10);
+
 /// Measures one level.
 pub fn cap(level: Level, what: &CapScenario) -> Cap {
-    let split = Time::ZERO + BEGIN + what.calm;
+    measure(level, what).0
+}
+
+/// Measures one level, and tells it also slice by slice. A slice is at least [`SLICE_MIN`] long.
+pub fn cap_film(level: Level, what: &CapScenario, slice: Duration) -> CapFilm {
+    let slice = slice.max(SLICE_MIN);
+    let (cap, seen) = measure(level, what);
+    let span = what.calm + what.partition;
+    let mut slices = vec![Slice::default(); span.as_nanos().div_ceil(slice.as_nanos()) as usize];
+    for one in seen {
+        let at = one.at.saturating_sub(BEGIN).as_nanos() / slice.as_nanos();
+        let Some(slice) = slices.get_mut(at as usize) else { continue };
+        let side = if one.is_alone { &mut slice.alone } else { &mut slice.others };
+        side.count(&one);
+    }
+    CapFilm {
+        cap,
+        split_ms: milliseconds(what.calm),
+        end_ms: milliseconds(span),
+        slice_ms: milliseconds(slice),
+        slices,
+    }
+}
+
+/// The sums, and every request of a session.
+fn measure(level: Level, what: &CapScenario) -> (Cap, Vec<Seen>) {
+    let split = BEGIN + what.calm;
+    let end = split + what.partition;
     let scenario = Scenario {
         sessions: 2 * what.members,
         roams: false,
         give_up: Duration::from_secs(1),
         think: Duration::from_millis(40),
-        span: BEGIN + what.calm + what.partition,
+        span: end,
         latency: (what.delay, what.delay),
         sync: what.sync,
         ..Scenario::new(level, what.members, what.seed, Fault::None)
     };
-    let alone = NodeId(1);
+    let (alone, at) = (NodeId(1), Time::ZERO + split);
     let others = (2..=what.members).map(NodeId);
-    let plan: Vec<(Time, Alarm)> = others
-        .flat_map(|other| [(split, Alarm::Cut(alone, other)), (split, Alarm::Cut(other, alone))])
-        .collect();
+    let plan: Vec<(Time, Alarm)> =
+        others.flat_map(|other| [(at, Alarm::Cut(alone, other)), (at, Alarm::Cut(other, alone))]).collect();
     let outcome = run_with(&scenario, &plan);
-    let is_alone = |operation: &&Operation| operation.node.as_deref() == Some("n1");
-    let end = Time::ZERO + scenario.span;
-    let between = |from: Time, to: Time| {
-        let is_so = move |operation: &&Operation| {
-            let at = operation.invoked.time.unwrap_or_default();
-            at >= Nanos(from.0) && at < Nanos(to.0) && operation.client.starts_with('s')
-        };
-        outcome.history.operations.iter().filter(is_so)
-    };
-    // What is under way when the partition comes belongs to neither.
-    let calm_end = split - scenario.give_up;
-    Cap {
+    let seen = seen(&outcome.history, scenario.give_up);
+    let between = |from: Duration, to: Duration| seen.iter().filter(move |one| one.at >= from && one.at < to);
+    let cap = Cap {
         level,
-        calm: side(&outcome.history, between(Time::ZERO, calm_end).collect()),
-        minority: side(&outcome.history, between(split, end).filter(is_alone).collect()),
-        majority: side(&outcome.history, between(split, end).filter(|op| !is_alone(op)).collect()),
+        // What is under way when the partition comes belongs to neither.
+        calm: side(between(Duration::ZERO, split - scenario.give_up)),
+        minority: side(between(split, end).filter(|one| one.is_alone)),
+        majority: side(between(split, end).filter(|one| !one.is_alone)),
         convergence_ms: outcome.convergence.map(milliseconds),
         messages_per_request: outcome.messages as f64 / outcome.answered.max(1) as f64,
         violations: outcome.violations,
+    };
+    (cap, seen)
+}
+
+/// One request, as its session saw it.
+struct Seen {
+    /// When it was asked, since the world began.
+    at: Duration,
+    is_alone: bool,
+    is_put: bool,
+    /// How long it took, if it was answered.
+    took: Option<Duration>,
+    is_refused: bool,
+    /// Of a read that gave a value which, before it was asked for, had been replaced: for how long it had been.
+    behind: Option<Duration>,
+}
+
+impl Tally {
+    fn count(&mut self, one: &Seen) {
+        match one.is_put {
+            true => {
+                self.puts += 1;
+                self.puts_refused += u64::from(one.is_refused);
+            }
+            false => {
+                self.gets += 1;
+                self.gets_refused += u64::from(one.is_refused);
+                self.gets_stale += u64::from(one.behind.is_some());
+            }
+        }
+        self.behind_ms = self.behind_ms.max(one.behind.map_or(0.0, milliseconds));
     }
 }
 
-fn side(history: &History, operations: Vec<&Operation>) -> Side {
-    let spans = |op: &str| {
-        let mut spans: Vec<f64> = operations
-            .iter()
-            .filter(|operation| &*operation.call.op == op && matches!(operation.outcome, Outcome::Ok(_)))
-            .filter_map(|operation| {
-                let (from, to) = (operation.invoked.time?, operation.returned?.time?);
-                Some(milliseconds(Duration::from_nanos(to.0 - from.0)))
-            })
-            .collect();
+/// Every request of a session, in the order in which they were asked.
+fn seen(history: &History, give_up: Duration) -> Vec<Seen> {
+    let replaced = Replaced::new(history);
+    let is_asked = |operation: &&Operation| operation.client.starts_with('s');
+    let one = |operation: &Operation| {
+        let at = operation.invoked.time.unwrap_or_default();
+        let returned = operation.returned.and_then(|moment| moment.time);
+        let span = returned.map(|to| Duration::from_nanos(to.0 - at.0));
+        let is_ok = matches!(operation.outcome, Outcome::Ok(_));
+        Seen {
+            at: Duration::from_nanos(at.0),
+            is_alone: operation.node.as_deref() == Some("n1"),
+            is_put: &*operation.call.op == "put",
+            took: span.filter(|_| is_ok),
+            is_refused: !is_ok || span.is_none_or(|span| span > give_up),
+            behind: replaced.behind(operation),
+        }
+    };
+    history.operations.iter().filter(is_asked).map(one).collect()
+}
+
+fn side<'a>(seen: impl Iterator<Item = &'a Seen>) -> Side {
+    let seen: Vec<&Seen> = seen.collect();
+    let spans = |is_put: bool| {
+        let of_kind = seen.iter().filter(|one| one.is_put == is_put);
+        let mut spans: Vec<f64> = of_kind.filter_map(|one| one.took).map(milliseconds).collect();
         spans.sort_by(f64::total_cmp);
         spans
     };
-    let (puts, gets) = (spans("put"), spans("get"));
-    let is_late = |operation: &&&Operation| {
-        let span = |to: Nanos| to.0 - operation.invoked.time.unwrap_or_default().0;
-        let returned = operation.returned.and_then(|moment| moment.time);
-        !matches!(operation.outcome, Outcome::Ok(_)) || returned.is_none_or(|to| span(to) > 1_000_000_000)
-    };
+    let (puts, gets) = (spans(true), spans(false));
     Side {
-        asked: operations.len() as u64,
-        refused: operations.iter().filter(is_late).count() as u64,
+        asked: seen.len() as u64,
+        refused: seen.iter().filter(|one| one.is_refused).count() as u64,
         reads: gets.len() as u64,
-        stale: operations.iter().filter(|operation| is_stale(history, operation)).count() as u64,
+        stale: seen.iter().filter(|one| one.behind.is_some()).count() as u64,
         put_ms_p50: percentile(&puts, 50),
         put_ms_p99: percentile(&puts, 99),
         get_ms_p50: percentile(&gets, 50),
@@ -158,26 +264,36 @@ fn side(history: &History, operations: Vec<&Operation>) -> Side {
     }
 }
 
-/// Whether it is a read of a value that had been replaced before it was asked for.
-fn is_stale(history: &History, read: &Operation) -> bool {
-    let (Outcome::Ok(reply), "get") = (&read.outcome, &*read.call.op) else { return false };
-    let written = |operation: &&Operation| {
-        &*operation.call.op == "put"
-            && operation.call.key == read.call.key
-            && matches!(operation.outcome, Outcome::Ok(_))
-    };
-    let puts = || history.operations.iter().filter(written);
-    let own = puts().find(|put| put.call.value == reply.value);
-    let known = match (own, reply.value.as_ref().is_none_or(serde_json::Value::is_null)) {
-        (Some(put), _) => put.returned.map(|moment| moment.order),
-        (None, true) => Some(0),
-        // Its write was never answered: nothing can be said.
-        (None, false) => None,
-    };
-    let replaced = |put: &Operation, known: u64| {
-        put.invoked.order > known && put.returned.is_some_and(|moment| moment.order < read.invoked.order)
-    };
-    known.is_some_and(|known| puts().any(|put| replaced(put, known)))
+/// The answered puts of each key, to tell which reads are of the past.
+struct Replaced<'a>(BTreeMap<Option<&'a str>, Vec<&'a Operation>>);
+
+impl<'a> Replaced<'a> {
+    fn new(history: &'a History) -> Replaced<'a> {
+        let mut puts: BTreeMap<Option<&str>, Vec<&Operation>> = BTreeMap::new();
+        for put in &history.operations {
+            if &*put.call.op == "put" && matches!(put.outcome, Outcome::Ok(_)) {
+                puts.entry(put.call.key.as_deref()).or_default().push(put);
+            }
+        }
+        Replaced(puts)
+    }
+
+    /// For how long the value that is read had been replaced when it was asked for; none if it had not been.
+    fn behind(&self, read: &Operation) -> Option<Duration> {
+        let (Outcome::Ok(reply), "get") = (&read.outcome, &*read.call.op) else { return None };
+        let puts = self.0.get(&read.call.key.as_deref())?;
+        let own = puts.iter().find(|put| put.call.value == reply.value);
+        let known = match (own, reply.value.as_ref().is_none_or(serde_json::Value::is_null)) {
+            (Some(put), _) => put.returned?.order,
+            (None, true) => 0,
+            // Its write was never answered: nothing can be said.
+            (None, false) => return None,
+        };
+        let later = puts.iter().filter(|put| put.invoked.order > known);
+        let before = later.filter_map(|put| put.returned).filter(|moment| moment.order < read.invoked.order);
+        let first = before.filter_map(|moment| moment.time).min()?;
+        Some(Duration::from_nanos(read.invoked.time?.0 - first.0))
+    }
 }
 
 /// Of sorted values; 0 if there are none.

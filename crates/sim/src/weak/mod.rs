@@ -15,7 +15,7 @@ mod separate;
 mod stage;
 mod world;
 
-pub use cap::{Cap, CapScenario, Side, cap};
+pub use cap::{Cap, CapFilm, CapScenario, SLICE_MIN, Side, Slice, Tally, cap, cap_film};
 pub use separate::{Separation, judged, separate};
 pub use world::{Outcome, run};
 

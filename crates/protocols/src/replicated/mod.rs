@@ -28,26 +28,40 @@
 //! Gray and Lamport, *Consensus on Transaction Commit*, 2006, section 5, discuss the coordinator whose
 //! state is replicated, and how Paxos Commit saves a delay by replicating each vote instead.
 //!
+//! # Compaction
+//!
+//! From time to time a process says in few records what all its records say ([`Checkpoint`]), in an
+//! entry that *replaces* all before it. What the entry says includes what earlier entries of the same life
+//! say, committed or not: they come before it in the log, or it does not count.
+//!
+//! # Its parts
+//!
+//! [`Journal`] is what every member knows from the log alone; [`Tenant`] is a life, with what waits for
+//! which entry. [`Replicated`] joins the two to a log and is itself a process, so that it can be simulated;
+//! the server joins the same two to the log that it has anyway.
+//!
 //! # What it leaves out
 //!
-//! Compaction: records are kept in memory and in the log from the first on. A process that asks its host
-//! for something cannot be run. Members do not pass messages on to the leader: whoever talks to the
-//! process is given the addresses of all members and tries them.
+//! A process that asks its host for something cannot be run. Members do not pass messages on to the
+//! leader: whoever talks to the process is given the addresses of all members and tries them.
+
+mod journal;
+mod tenant;
+
+pub use journal::{Entry, Journal, Verdict};
+pub use tenant::{CHECKPOINT_RECORDS, Checkpoint, Tenant, Wants};
 
 use crate::contract::{Describe, Effects, Input, Process, Recovery, Release};
 use crate::fingerprint::Fingerprint;
 use crate::log::{
-    CommittedEntry, Index, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload,
-    ReplicatedLog, Role, Ticket,
+    CommittedEntry, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog,
+    Role, Ticket,
 };
 use crate::rng::Rng;
 use crate::types::{NodeId, Time};
 use crate::wire::{DecodeError, Reader, Wire};
-use alloc::collections::VecDeque;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::hash::Hash;
 
 /// What an owner of a member decides.
@@ -109,29 +123,6 @@ impl<L: Describe, M: Describe> Describe for Message<L, M> {
     }
 }
 
-/// A command of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Entry {
-    /// A life of the process begins on this member. The entry's position is the life's name.
-    Begin {
-        /// Where.
-        member: NodeId,
-        /// What tells the member's attempts apart.
-        nonce: u64,
-    },
-    /// What one step of a life wants durable.
-    Records {
-        /// Which life.
-        life: u64,
-        /// Which of its entries, counted from 0.
-        sequence: u64,
-        /// The process's records.
-        records: Vec<Bytes>,
-    },
-}
-
-crate::wire_format!(enum Entry { 1 => Begin { member, nonce }, 2 => Records { life, sequence, records } });
-
 /// What a member tells its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<E, R> {
@@ -156,11 +147,9 @@ pub struct Replicated<L: ReplicatedLog, P: Process> {
     config: Config<P::Config>,
     rng: Rng,
     log: L,
-    /// The records of all lives, as far as they are committed and this member knows.
+    /// The records of all lives, as far as they are committed, not replaced, and known here.
     records: Vec<P::Record>,
-    /// The life that began last, and how many of its entries are committed.
-    life: Index,
-    entries: u64,
+    journal: Journal,
     stage: Stage<P>,
 }
 
@@ -172,19 +161,10 @@ enum Stage<P: Process> {
     /// It has proposed to begin a life.
     Beginning { nonce: u64 },
     /// It runs it.
-    Running { process: P, proposed: u64, waiting: VecDeque<Held<P>> },
+    Running(Tenant<P>),
 }
 
-/// Something that waits for entries to be committed.
-#[derive(Clone, Debug)]
-enum Held<P: Process> {
-    /// One step's records.
-    Records,
-    Send(NodeId, P::Message),
-    Event(P::Event),
-}
-
-impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Process for Replicated<L, P> {
+impl<L: ReplicatedLog, P: Checkpoint<Ask = (), Answer = ()>> Process for Replicated<L, P> {
     type Config = Config<P::Config>;
     type Message = Message<L::Message, P::Message>;
     type Record = L::Record;
@@ -205,8 +185,8 @@ impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Process for Replicated
         // Nothing but the log is durable here: it delivers everything again from the first entry on.
         let log = L::recover(L::config(config.log.clone()), from, LogBase::default(), now, &mut effects);
         let rng = Rng::new(config.log.seed);
-        let (records, life, stage) = (Vec::new(), Index::ZERO, Stage::Idle);
-        let mut member = Replicated { config, rng, log, records, life, entries: 0, stage };
+        let (records, journal, stage) = (Vec::new(), Journal::default(), Stage::Idle);
+        let mut member = Replicated { config, rng, log, records, journal, stage };
         member.take_log(now, effects, out);
         member
     }
@@ -219,7 +199,7 @@ impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Process for Replicated
             Input::Message { from, message: Message::Process(message) } => {
                 self.step_process(now, Input::Message { from, message }, out);
             }
-            Input::Request(request) if matches!(self.stage, Stage::Running { .. }) => {
+            Input::Request(request) if matches!(self.stage, Stage::Running(_)) => {
                 self.step_process(now, Input::Request(request), out);
             }
             Input::Request(request) => {
@@ -248,20 +228,20 @@ impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Process for Replicated
     fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
         self.log.fingerprint(now, digest);
         self.records.iter().for_each(|record| record.to_bytes().hash(digest));
-        (self.life, self.entries).hash(digest);
-        if let Stage::Running { process, waiting, .. } = &self.stage {
-            process.fingerprint(now, digest);
-            waiting.len().hash(digest);
+        self.journal.hash(digest);
+        if let Stage::Running(tenant) = &self.stage {
+            tenant.process().fingerprint(now, digest);
+            tenant.waiting().hash(digest);
         }
     }
 }
 
 /// For hosts, tests and people.
-impl<L: ReplicatedLog, P: Process> Replicated<L, P> {
+impl<L: ReplicatedLog, P: Checkpoint<Ask = (), Answer = ()>> Replicated<L, P> {
     /// The process, if it runs here.
     pub fn process(&self) -> Option<&P> {
         match &self.stage {
-            Stage::Running { process, .. } => Some(process),
+            Stage::Running(tenant) => Some(tenant.process()),
             Stage::Idle | Stage::Beginning { .. } => None,
         }
     }
@@ -271,14 +251,14 @@ impl<L: ReplicatedLog, P: Process> Replicated<L, P> {
         &self.log
     }
 
-    /// All committed records that this member knows.
+    /// All committed records that this member knows and that were not replaced.
     pub fn records(&self) -> &[P::Record] {
         &self.records
     }
 }
 
 /// The log.
-impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Replicated<L, P> {
+impl<L: ReplicatedLog, P: Checkpoint<Ask = (), Answer = ()>> Replicated<L, P> {
     fn step_log(&mut self, now: Time, input: Input<L>, out: &mut Effects<Self>) {
         let mut effects = Effects::new();
         self.log.step(now, input, &mut effects);
@@ -310,16 +290,20 @@ impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Replicated<L, P> {
         }
     }
 
-    fn propose(&mut self, now: Time, entry: Entry, out: &mut Effects<Self>) {
-        let request = LogRequest::Propose { ticket: Ticket(0), commands: vec![entry.to_bytes()] };
+    /// All at once: what one of them causes comes behind the others.
+    fn propose(&mut self, now: Time, entries: &[Entry], out: &mut Effects<Self>) {
+        let commands = entries.iter().map(Wire::to_bytes).collect();
+        let request = LogRequest::Propose { ticket: Ticket(0), commands };
         self.step_log(now, Input::Request(request), out);
     }
 
     fn on_committed(&mut self, now: Time, committed: CommittedEntry, out: &mut Effects<Self>) {
         let Payload::Command(command) = committed.payload else { return };
-        match Entry::from_bytes(command) {
-            Ok(Entry::Begin { member, nonce }) => {
-                (self.life, self.entries) = (committed.index, 0);
+        // What cannot be read is not of this process.
+        let Ok(entry) = Entry::from_bytes(command) else { return };
+        let verdict = self.journal.apply(committed.index, &entry);
+        match (verdict, entry) {
+            (Verdict::Began, Entry::Begin { member, nonce }) => {
                 let is_own = matches!(self.stage, Stage::Beginning { nonce: own } if own == nonce);
                 match is_own && member == self.config.log.id {
                     true => self.begin(now, out),
@@ -327,45 +311,39 @@ impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Replicated<L, P> {
                     false => {}
                 }
             }
-            Ok(Entry::Records { life, sequence, records })
-                if (life, sequence) == (self.life.0, self.entries) =>
-            {
-                self.entries += 1;
+            (Verdict::Accepted, Entry::Records { replaces, records, .. }) => {
+                if replaces {
+                    self.records.clear();
+                }
                 self.records
                     .extend(records.into_iter().filter_map(|record| P::Record::from_bytes(record).ok()));
-                self.release(now, out);
+                self.run(now, out, |tenant, wants| tenant.accepted(now, wants));
             }
-            // An entry before it is missing, so this life has lost its memory.
-            Ok(Entry::Records { life, .. }) if life == self.life.0 => self.cease(out),
-            // Of a life that another one has replaced, or not of this process.
-            Ok(Entry::Records { .. }) | Err(_) => {}
+            (Verdict::Broken, _) => self.cease(out),
+            _ => {}
         }
     }
 }
 
 /// The process.
-impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Replicated<L, P> {
+impl<L: ReplicatedLog, P: Checkpoint<Ask = (), Answer = ()>> Replicated<L, P> {
     /// A leader that does not run the process proposes to.
     fn maybe_begin(&mut self, now: Time, out: &mut Effects<Self>) {
         if matches!(self.stage, Stage::Idle) && self.log.status().role == Role::Leader {
             let nonce = self.rng.next();
             self.stage = Stage::Beginning { nonce };
-            self.propose(now, Entry::Begin { member: self.config.log.id, nonce }, out);
+            self.propose(now, &[Entry::Begin { member: self.config.log.id, nonce }], out);
         }
     }
 
     /// A life begins here, from the records of all before it.
     fn begin(&mut self, now: Time, out: &mut Effects<Self>) {
-        let mut effects = Effects::new();
-        let mut records = self.records.iter().cloned();
-        let from = match self.records.is_empty() {
-            true => Recovery::First,
-            false => Recovery::Resume { records: &mut records },
-        };
-        let process = P::recover(self.config.process.clone(), from, P::Base::default(), now, &mut effects);
-        self.stage = Stage::Running { process, proposed: 0, waiting: VecDeque::new() };
+        let mut wants = Wants::default();
+        let (id, config, records) = (self.config.id, self.config.process.clone(), self.records.clone());
+        let tenant = Tenant::begin(id, self.journal.life, config, records, now, &mut wants);
+        self.stage = Stage::Running(tenant);
         out.event(Event::Began);
-        self.take_process(now, effects, out);
+        self.carry_out(now, wants, out);
     }
 
     /// To the process this is a crash: what waits for its records is lost.
@@ -377,62 +355,21 @@ impl<L: ReplicatedLog, P: Process<Ask = (), Answer = ()>> Replicated<L, P> {
     }
 
     fn step_process(&mut self, now: Time, input: Input<P>, out: &mut Effects<Self>) {
-        let Stage::Running { process, .. } = &mut self.stage else { return };
-        let mut effects = Effects::new();
-        process.step(now, input, &mut effects);
-        self.take_process(now, effects, out);
+        self.run(now, out, |tenant, wants| tenant.step(now, input, wants));
     }
 
-    fn take_process(&mut self, now: Time, effects: Effects<P>, out: &mut Effects<Self>) {
-        let Stage::Running { waiting, proposed, .. } = &mut self.stage else { return };
-        let sequence = *proposed;
-        let has_records = !effects.records.is_empty();
-        if has_records {
-            *proposed += 1;
-            waiting.push_back(Held::Records);
-        }
-        for send in effects.sends {
-            match send.release {
-                Release::Held => waiting.push_back(Held::Send(send.to, send.message)),
-                // What is true though its sender forgets is true though its sender is replaced.
-                Release::Early => out.send_early(send.to, Message::Process(send.message)),
-            }
-        }
-        for emit in effects.events {
-            match emit.release {
-                Release::Held => waiting.push_back(Held::Event(emit.event)),
-                Release::Early => out.event_early(Event::Process(emit.event)),
-            }
-        }
-        if has_records {
-            let records = effects.records.iter().map(Wire::to_bytes).collect();
-            self.propose(now, Entry::Records { life: self.life.0, sequence, records }, out);
-        }
-        self.let_out(now, out);
+    fn run(&mut self, now: Time, out: &mut Effects<Self>, act: impl FnOnce(&mut Tenant<P>, &mut Wants<P>)) {
+        let Stage::Running(tenant) = &mut self.stage else { return };
+        let mut wants = Wants::default();
+        act(tenant, &mut wants);
+        self.carry_out(now, wants, out);
     }
 
-    /// The oldest step's records are committed.
-    fn release(&mut self, now: Time, out: &mut Effects<Self>) {
-        if let Stage::Running { waiting, .. } = &mut self.stage {
-            let oldest = waiting.pop_front();
-            assert!(matches!(oldest, Some(Held::Records)), "entries of this life are committed in order");
-        }
-        self.let_out(now, out);
-    }
-
-    /// Lets out what waits for nothing any more. It may leave early: it rests on a quorum's disks, and
-    /// on nothing that this member has not synced.
-    fn let_out(&mut self, now: Time, out: &mut Effects<Self>) {
-        while let Stage::Running { waiting, .. } = &mut self.stage {
-            match waiting.pop_front() {
-                Some(Held::Send(to, message)) if to == self.config.id => {
-                    self.step_process(now, Input::Message { from: to, message }, out);
-                }
-                Some(Held::Send(to, message)) => out.send_early(to, Message::Process(message)),
-                Some(Held::Event(event)) => out.event_early(Event::Process(event)),
-                Some(Held::Records) => return waiting.push_front(Held::Records),
-                None => return,
-            }
+    fn carry_out(&mut self, now: Time, wants: Wants<P>, out: &mut Effects<Self>) {
+        wants.sends.into_iter().for_each(|(to, message)| out.send_early(to, Message::Process(message)));
+        wants.events.into_iter().for_each(|event| out.event_early(Event::Process(event)));
+        if !wants.entries.is_empty() {
+            self.propose(now, &wants.entries, out);
         }
     }
 }

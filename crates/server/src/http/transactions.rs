@@ -1,0 +1,239 @@
+//! Transactions: all of their work happens, or none.
+
+use super::openapi::{answer as answered, body, elsewhere, operation, path_parameter, query_parameter};
+use super::reply::{ApiError, Content, json_response};
+use super::{Call, leader, no_such_path, ops};
+use crate::hosted::{self, Asked, Branch, Ended, Seen, TIMEOUT_MAX, Work};
+use crate::member::Member;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::rc::Rc;
+use std::time::Duration;
+use synod_protocols::commit::{Decision, TxnId};
+use synod_protocols::log::ReplicatedLog;
+
+/// How long a transaction may take if its client does not say.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+const FORM: &str = r#"{"branches":[{"participant":"bank1","work":[{"add":{"key":"alice","by":-100,"at-least":0}}]},{"participant":"bank2","work":[{"add":{"key":"bob","by":100}}]}],"route":"auto","timeout-ms":5000}"#;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Run {
+    branches: Vec<BranchForm>,
+    #[serde(default)]
+    route: RouteForm,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct BranchForm {
+    participant: String,
+    work: Vec<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RouteForm {
+    #[default]
+    Auto,
+    OneEntry,
+    TwoPhase,
+}
+
+pub(super) async fn answer<P: ReplicatedLog + 'static>(
+    member: &Rc<Member<P>>,
+    call: &Call,
+) -> Result<Response<Content>, ApiError> {
+    let path: Vec<&str> = call.path.iter().skip(1).map(String::as_str).collect();
+    leader::redirect(member, call)?;
+    match (&call.method, path.as_slice()) {
+        (&Method::POST, []) => {
+            let form: Run = call.json(FORM)?;
+            let ended = run(member, form).await?;
+            Ok(json_response(StatusCode::OK, &shown(&ended)))
+        }
+        (&Method::GET, []) => {
+            let seen = hosted::look(member).await?;
+            let transactions: Vec<Value> = seen.iter().map(open).collect();
+            Ok(json_response(StatusCode::OK, &json!({"transactions": transactions})))
+        }
+        (&Method::GET, [id]) => {
+            let txn = named(id)?;
+            let seen = hosted::look(member).await?;
+            let found = seen.iter().find(|seen| seen.txn == txn);
+            let found = found.ok_or_else(|| {
+                ApiError::new(
+                    StatusCode::NOT_FOUND,
+                    "transaction-unknown",
+                    format!("no transaction {txn} is open here: it is over, or there was none of this name"),
+                )
+            })?;
+            Ok(json_response(StatusCode::OK, &open(found)))
+        }
+        _ => Err(no_such_path(call)),
+    }
+}
+
+async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
+    let mut branches = Vec::new();
+    for BranchForm { participant, work } in form.branches {
+        let is_outside = {
+            let core = member.core.borrow();
+            core.node.machine().registry().outside().any(|outside| outside.name == participant)
+        };
+        let work = match is_outside {
+            // In words that its agent checks.
+            true => Work::Sql(Bytes::from(Value::from(work).to_string())),
+            false => Work::Keys(ops::read(&work)?),
+        };
+        branches.push(Branch { participant, work });
+    }
+    let route = match form.route {
+        RouteForm::Auto => Asked::Auto,
+        RouteForm::OneEntry => Asked::OneEntry,
+        RouteForm::TwoPhase => Asked::TwoPhase,
+    };
+    let timeout = form.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
+    Ok(hosted::run(member, branches, route, timeout).await?)
+}
+
+/// How a transaction ended.
+fn shown(ended: &Ended) -> Value {
+    let answers: serde_json::Map<String, Value> =
+        ended.answers.iter().map(|(name, values)| (name.clone(), ops::shown(values))).collect();
+    let mut shown = json!({
+        "transaction": ended.txn.to_string(),
+        "decision": ended.decision.to_string(),
+        "route": ended.route.to_string(),
+        "answers": answers,
+    });
+    if let (Decision::Abort, Some(why)) = (ended.decision, &ended.why) {
+        shown["why"] = why.as_str().into();
+    }
+    shown
+}
+
+/// A transaction that is not over.
+fn open(seen: &Seen) -> Value {
+    let locks = seen.locks.iter().map(|(participant, key)| json!({"participant": participant, "key": key}));
+    json!({
+        "id": seen.txn.to_string(),
+        "state": seen.state,
+        "role": seen.role,
+        "participants": seen.participants,
+        "waits-for": seen.waits_for,
+        "locks": locks.collect::<Vec<Value>>(),
+        "age-ms": u64::try_from(seen.age.as_millis()).unwrap_or(u64::MAX),
+        "in-doubt": seen.is_in_doubt,
+    })
+}
+
+/// A transaction's name, as it is shown.
+fn named(id: &str) -> Result<TxnId, ApiError> {
+    id.parse().map_err(|_| {
+        ApiError::malformed(format!(
+            "`{}` is no name of a transaction, such as n5.1.7",
+            id.chars().take(80).collect::<String>()
+        ))
+    })
+}
+
+/// These paths in the document.
+pub(super) fn paths() -> Value {
+    let operation_schema = json!({"$ref": "#/components/schemas/Operation"});
+    let branch = json!({
+        "type": "object", "required": ["participant", "work"], "additionalProperties": false,
+        "properties": {
+            "participant": {"type": "string", "description": "A keyspace on the log, or a registered participant."},
+            "work": {"type": "array", "items": {"anyOf": [operation_schema, {"type": "object"}]}}
+        }
+    });
+    let run = json!({
+        "type": "object", "required": ["branches"], "additionalProperties": false,
+        "properties": {
+            "branches": {"type": "array", "items": branch},
+            "route": {"type": "string", "enum": ["auto", "one-entry", "two-phase"], "default": "auto"},
+            "timeout-ms": {
+                "type": "integer", "minimum": 1, "maximum": TIMEOUT_MAX.as_millis() as u64,
+                "default": TIMEOUT.as_millis() as u64
+            }
+        }
+    });
+    let ended = json!({
+        "type": "object", "required": ["transaction", "decision", "route", "answers"], "additionalProperties": false,
+        "properties": {
+            "transaction": {"type": "string"},
+            "decision": {"type": "string", "enum": ["commit", "abort"]},
+            "why": {"type": "string", "description": "Why it aborted."},
+            "route": {"type": "string", "enum": ["one-entry", "two-phase"]},
+            "answers": {
+                "description": "What each participant read, in the order in which it was asked for.",
+                "type": "object", "additionalProperties": {
+                    "type": "array", "items": {"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Text"}]}
+                }
+            }
+        }
+    });
+    let transaction = || json!({"$ref": "#/components/schemas/Transaction"});
+    let list = json!({
+        "type": "object", "required": ["transactions"], "additionalProperties": false,
+        "properties": {"transactions": {"type": "array", "items": transaction()}}
+    });
+    let id = path_parameter("id", "The transaction's name.", "n5.1.7");
+    json!({
+        "/v1/transactions": {
+            "post": body(
+                operation(
+                    "Run a transaction",
+                    "All of the work happens, or none. What is in one keyspace is one entry of the log; what is in several is carried \
+                     out by two-phase commit. An abort is an answer like a commit.",
+                    [],
+                    [answered(200, "How it ended.", ended), elsewhere()],
+                ),
+                run,
+                serde_json::from_str(FORM).unwrap_or_default(),
+            ),
+            "get": operation(
+                "List transactions that are not over",
+                "As the leader knows them: those that it coordinates, and those that keyspaces here have promised.",
+                [query_parameter("state", "All that are shown are open.", json!({"enum": ["open"]}), json!("open"))],
+                [answered(200, "The transactions.", list), elsewhere()],
+            )
+        },
+        "/v1/transactions/{id}": {
+            "get": operation(
+                "Show a transaction that is not over", "", [id],
+                [answered(200, "The transaction.", transaction()), elsewhere()],
+            )
+        }
+    })
+}
+
+/// What the document calls things here.
+pub(super) fn schemas() -> Value {
+    let texts = || json!({"type": "array", "items": {"type": "string"}});
+    json!({
+        "Operation": ops::schema(),
+        "Transaction": {
+            "type": "object", "additionalProperties": false,
+            "required": ["id", "state", "role", "participants", "waits-for", "locks", "age-ms", "in-doubt"],
+            "properties": {
+                "id": {"type": "string"},
+                "state": {"type": "string", "enum": ["open", "preparing", "alone", "committing", "prepared"]},
+                "role": {"type": "string", "enum": ["coordinator", "participant"]},
+                "participants": texts(),
+                "waits-for": texts(),
+                "locks": {"type": "array", "items": {
+                    "type": "object", "required": ["participant", "key"], "additionalProperties": false,
+                    "properties": {"participant": {"type": "string"}, "key": {"type": "string"}}
+                }},
+                "age-ms": {"type": "integer", "description": "Since this member knows of it."},
+                "in-doubt": {"type": "boolean", "description": "Whether a promise waits for a decision that is not known here."}
+            }
+        }
+    })
+}

@@ -1,0 +1,88 @@
+//! A wire between an agent and its database that breaks when told to.
+
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Where it breaks, around the next statement that begins with some words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The database does not hear of the statement.
+    Before,
+    /// The agent does not hear the answer.
+    AfterAnswer,
+}
+
+type Order = Arc<Mutex<Option<(Cut, &'static str)>>>;
+
+pub struct Proxy {
+    port: u16,
+    order: Order,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    /// A wire to this port.
+    pub fn start(to: u16) -> Proxy {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let port = listener.local_addr().expect("an address").port();
+        let listener = TcpListener::from_std(listener).expect("a socket");
+        let order = Order::default();
+        let orders = Arc::clone(&order);
+        let task = tokio::spawn(async move {
+            while let Ok((agent, _)) = listener.accept().await {
+                let orders = Arc::clone(&orders);
+                tokio::spawn(async move {
+                    if let Ok(database) = TcpStream::connect(("127.0.0.1", to)).await {
+                        carry(agent, database, &orders).await;
+                    }
+                });
+            }
+        });
+        Proxy { port, order, task }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Breaks once, at the next such statement.
+    pub fn cut(&self, cut: Cut, at: &'static str) {
+        *self.order.lock().expect("no panic") = Some((cut, at));
+    }
+}
+
+async fn carry(mut agent: TcpStream, mut database: TcpStream, order: &Order) {
+    let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    loop {
+        tokio::select! {
+            read = agent.read(&mut up) => {
+                let Some(bytes) = read.ok().filter(|read| *read > 0).map(|read| &up[..read]) else { return };
+                // A statement follows the name of its message and its length.
+                let due = |(_, at): &mut (Cut, &str)| bytes.windows(at.len()).any(|part| part == at.as_bytes());
+                let cut = order.lock().expect("no panic").take_if(due).map(|(cut, _)| cut);
+                if cut == Some(Cut::Before) || database.write_all(bytes).await.is_err() {
+                    return;
+                }
+                if cut == Some(Cut::AfterAnswer) {
+                    // It is done when the database has answered.
+                    let _ = database.read(&mut down).await;
+                    return;
+                }
+            }
+            read = database.read(&mut down) => {
+                let Some(read) = read.ok().filter(|read| *read > 0) else { return };
+                if agent.write_all(&down[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
