@@ -39,6 +39,7 @@ pub use options::{
 };
 pub use report::{ErrorCount, Gap, Latency, Member, Report, Servers, Table};
 pub use request::Operation;
+pub use usage::Usage;
 
 /// Why a run did not take place.
 #[derive(Debug, thiserror::Error)]

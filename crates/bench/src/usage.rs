@@ -13,17 +13,18 @@ pub(crate) fn thread_processor_time() -> Duration {
 
 /// What one process had used at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// User and system time of all its threads, those that ended included; in clock ticks, 10 ms each.
-    pub(crate) processor: Duration,
+    pub processor: Duration,
     /// Bytes that it caused to be sent to storage; nothing when the kernel does not tell us.
-    pub(crate) written_bytes: Option<u64>,
-    pub(crate) resident_bytes: u64,
+    pub written_bytes: Option<u64>,
+    /// Bytes of its memory that are in use.
+    pub resident_bytes: u64,
 }
 
 impl Usage {
     /// Reads the use of a process; nothing once it is gone.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
+    pub fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let ticks = processor_ticks(&stat)?;
         let per_second = rustix::param::clock_ticks_per_second();

@@ -95,6 +95,7 @@ export class Cap {
       const part = Math.min(1, Math.max(0, now - begun) / PLAY_MS);
       this.seek(from + part * (this.end - from));
       if (part < 1 && !this.box.hidden) this.playing = requestAnimationFrame(frame);
+      else if (part === 1 && this.answer) this.does.say(capSays(this.answer.films));
     };
     this.playing = requestAnimationFrame(frame);
   }
@@ -159,7 +160,7 @@ export class Cap {
   /** What the cut did to each level, as bars beside their figures. @param {{alone:string, others:string[]}} names */
   measures(names) {
     const { films } = /** @type {Answer} */ (this.answer);
-    return h('section', { class: 'tables' }, h('h2', { text: 'All of it in one chart' }), h('p', { text: capSays(films, names) }),
+    return h('section', { class: 'tables' }, h('h2', { text: 'All of it in one chart' }), h('p', { text: capSays(films) }),
       h('div', { class: 'cap-measures' }, ...capMeasures(films, names).map((measure) => h('table', { class: 'cap-measure', 'data-measure': measure.id },
         h('caption', {}, h('strong', { text: measure.title }), ` ${measure.about}`),
         h('thead', { class: 'unseen' }, h('tr', {}, h('th', { scope: 'col', text: 'level' }), h('th', { scope: 'col', text: measure.title }))),

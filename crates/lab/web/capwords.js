@@ -30,6 +30,12 @@ export function sumOf(slices, from, to) {
 /** Of a hundred. @param {number} part @param {number} whole */
 export function share(part, whole) { return whole > 0 ? Math.min(100, (100 * part) / whole) : 0; }
 
+/** Nearly all is not all, and hardly any is not none. @param {number} part @param {number} whole */
+function percent(part, whole) {
+  const rounded = Math.round(share(part, whole));
+  return part < whole && rounded === 100 ? '>99%' : part > 0 && rounded === 0 ? '<1%' : `${rounded}%`;
+}
+
 /** @param {number} ms */
 export function time(ms) { return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms)} ms`; }
 
@@ -60,8 +66,8 @@ export function laneSays(film, t, names) {
   return { alone: sideSays(names.alone, alone, false), others: sideSays('The others', others, true), after };
 }
 
-/** What comes of it, in a paragraph. @param {Film[]} films @param {Names} names */
-export function capSays(films, names) {
+/** What comes of it, in a paragraph. @param {Film[]} films */
+export function capSays(films) {
   const of = (/** @type {Film} */ { cap }) => cap.minority;
   const pick = (/** @type {(film:Film) => boolean} */ is) => films.filter(is).map(({ cap }) => cap.level).join(' and ');
   const mute = pick((f) => of(f).refused === of(f).asked), open = pick((f) => of(f).refused === 0), half = pick((f) => of(f).refused > 0 && of(f).refused < of(f).asked);
@@ -80,10 +86,10 @@ export function capSays(films, names) {
 export function capMeasures(films, names) {
   const both = (/** @type {(side:Side) => [number, number]} */ of) => films.map(({ cap }) => [cap.minority, cap.majority].map((side, i) => {
     const [part, whole] = of(side), value = share(part, whole);
-    return { value, second: i === 1, text: `${whole ? `${Math.round(value)}%` : 'none asked'} at ${i === 0 ? names.alone : 'the others'}${whole ? ` (${part} of ${whole})` : ''}` };
+    return { value, second: i === 1, text: `${whole ? percent(part, whole) : 'none asked'} at ${i === 0 ? names.alone : 'the others'}${whole ? ` (${part} of ${whole})` : ''}` };
   }));
   const stale = films.map(({ cap }) => [cap.minority, cap.majority].map((side, i) => ({ value: share(side.stale, side.reads), second: i === 1,
-    text: side.reads ? `${Math.round(share(side.stale, side.reads))}% at ${i === 0 ? names.alone : 'the others'} (${side.stale} of ${side.reads})` : `none answered at ${i === 0 ? names.alone : 'the others'}` })));
+    text: side.reads ? `${percent(side.stale, side.reads)} at ${i === 0 ? names.alone : 'the others'} (${side.stale} of ${side.reads})` : `none answered at ${i === 0 ? names.alone : 'the others'}` })));
   const waits = films.map(({ cap: { calm } }) => [['put', calm.put_ms_p50, calm.put_ms_p99], ['get', calm.get_ms_p50, calm.get_ms_p99]].map(([what, p50, p99], i) => ({ value: Number(p50), upto: Number(p99), second: i === 1, text: `${what}: ${wait(Number(p50))}, p99 ${wait(Number(p99))}` })));
   const same = films.map(({ cap }) => [{ value: cap.convergence_ms ?? Infinity, text: cap.convergence_ms === null ? 'not within a minute' : time(cap.convergence_ms) }]);
   const most = (/** @type {Bar[][]} */ rows) => Math.max(1, ...rows.flat().map((bar) => bar.upto ?? bar.value).filter(Number.isFinite));

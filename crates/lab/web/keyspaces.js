@@ -4,7 +4,7 @@
 import { h, keep, put } from './dom.js';
 import { askMember, demandOfMember, part, poll, why } from './members.js';
 
-/** @typedef {{name:string, id:any, model:string}} Space */
+/** @typedef {{name:string, id:any, model:string, levels?:string[]}} Space */
 /** @typedef {{sent:number, acked:number, value:string|null}} Written */
 
 /** The strongest first. */
@@ -27,6 +27,7 @@ export class Keyspaces {
     /** What was written from here and acknowledged, by keyspace and key. @type {Map<string, Written[]>} */ this.written = new Map();
     this.list = h('div', { class: 'spaces', role: 'group', 'aria-label': 'Keyspaces' });
     this.state = h('p', { class: 'quiet-text', role: 'status', text: 'One moment.' });
+    this.about = h('p', { class: 'quiet-text about-space' });
     this.members = h('div', { class: 'picker', role: 'group', 'aria-label': 'At which member' });
     this.key = h('input', { id: 'keys-key', value: 'x', maxlength: 200, autocomplete: 'off', spellcheck: 'false' });
     this.value = h('input', { id: 'keys-value', value: '1', maxlength: 2000, autocomplete: 'off', spellcheck: 'false' });
@@ -37,13 +38,14 @@ export class Keyspaces {
     this.cutOff = h('button', { type: 'button', class: 'verb', 'data-do': 'cut-off', onclick: () => this.isolate() });
     this.cuts = h('div', { class: 'verb-list' }, this.cutOff, h('button', { type: 'button', class: 'verb', text: 'heal every link', 'data-do': 'heal-all', onclick: () => does.act({ do: 'heal' }) }));
     this.more = h('button', { type: 'button', class: 'space new', text: '+ new', 'aria-label': 'A new keyspace', 'data-do': 'new', onclick: () => { this.make.hidden = !this.make.hidden; this.draw(); if (!this.make.hidden) name.focus(); } });
+    this.hint = h('p', { class: 'quiet-text', text: 'Put x. Cut a member off, put x again at another, and get it at the one that is cut off: with the session, and without.' });
     this.answers = h('ol', { class: 'answers-list', 'aria-live': 'polite', 'aria-label': 'Answers, the latest first' });
     this.form = h('form', { class: 'ask-form', hidden: true, onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); this.ask('GET'); } },
-      h('div', { class: 'ask-row' }, this.members, this.cuts),
+      this.about, h('div', { class: 'ask-row' }, this.members, this.cuts),
       h('div', { class: 'ask-row' }, h('label', { class: 'field' }, 'Key', this.key), h('label', { class: 'field' }, 'Value', this.value),
         ...[['PUT', 'Put'], ['GET', 'Get'], ['DELETE', 'Delete']].map(([method, text]) => h('button', { type: 'button', class: 'verb', text, 'data-ask': method, onclick: () => this.ask(method) }))),
       h('div', { class: 'ask-row' }, h('label', { class: 'field' }, 'A get is', this.level), h('label', { class: 'check' }, this.carries, ' carry a session’s token'), this.anew), this.token,
-      this.answers);
+      this.hint, this.answers);
     const name = h('input', { required: true, maxlength: 100, id: 'keys-new-name', autocomplete: 'off', spellcheck: 'false' });
     const model = h('select', { id: 'keys-new-model' }, ...LEVELS.map((text) => h('option', { text, selected: text === 'causal' })));
     this.make = h('form', { class: 'ask-row', hidden: true, onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); this.create(name.value, model.value); } },
@@ -66,8 +68,9 @@ export class Keyspaces {
   /** @param {string} name */
   choose(name) {
     this.chosen = name;
-    const model = this.spaces.find((space) => space.name === name)?.model ?? 'linearizable';
-    this.level.replaceChildren(...LEVELS.slice(LEVELS.indexOf(model)).map((level, i) => h('option', { value: i ? level : '', text: i ? level : `${level}, as it promises` })));
+    const space = this.spaces.find((one) => one.name === name), model = space?.model ?? 'linearizable';
+    const levels = [model, ...(space?.levels ?? LEVELS.slice(LEVELS.indexOf(model))).filter((level) => level !== model)];
+    this.level.replaceChildren(...levels.map((level, i) => h('option', { value: i ? level : '', text: i ? level : `${level}, as it promises` })));
     this.drawSession();
     this.describe(name);
   }
@@ -86,10 +89,9 @@ export class Keyspaces {
     if (!names.includes(this.member)) this.member = names[0] ?? '';
     this.form.hidden = !this.chosen;
     keep(this.list, [...this.spaces, null], (space) => (space ? `${space.name} ${space.model}` : ''), (space) => (space ? this.button(space) : this.more));
-    for (const button of this.list.querySelectorAll('[data-space]')) {
-      put(button, { 'aria-pressed': String(button.dataset.space === this.chosen) });
-      put(button.lastChild, { text: this.holders.get(button.dataset.space) ?? '' });
-    }
+    for (const button of this.list.querySelectorAll('[data-space]')) put(button, { 'aria-pressed': String(button.dataset.space === this.chosen) });
+    const holders = this.holders.get(this.chosen);
+    put(this.about, { text: holders ? `Held by ${holders}.` : '' });
     put(this.more, { 'aria-expanded': String(!this.make.hidden) });
     keep(this.members, names, (name) => name, (/** @type {string} */ name) => h('button', { type: 'button', text: name, 'data-at': name, onclick: () => { this.member = name; this.draw(); } }));
     for (const button of this.members.children) put(button, { 'aria-pressed': String(button.dataset.at === this.member) });
@@ -99,7 +101,7 @@ export class Keyspaces {
 
   /** @param {Space} space */
   button(space) {
-    return h('button', { type: 'button', class: 'space', 'data-space': space.name, onclick: () => { this.choose(space.name); this.draw(); } }, h('strong', { text: space.name }), h('span', { text: space.model }), h('small'));
+    return h('button', { type: 'button', class: 'space', 'data-space': space.name, onclick: () => { this.choose(space.name); this.draw(); } }, h('strong', { text: space.name }), h('span', { text: space.model }));
   }
 
   /** Cuts the chosen member off from all others. */
@@ -130,6 +132,7 @@ export class Keyspaces {
     if (!key) { this.does.complain('Say which key.'); return; }
     const path = `/v1/keyspaces/${part(chosen)}/keys/${part(key)}${level ? `?consistency=${level}` : ''}`;
     const line = h('li', { class: 'waiting', 'data-answer': method }, h('span', { class: 'asked', text: `${at} ${{ PUT: `put ${key} = ${value}`, GET: `get ${key}`, DELETE: `delete ${key}` }[method]}${level ? `, ${level}` : ''}` }), h('span', { class: 'said', text: 'waits' }));
+    this.hint.hidden = true;
     this.answers.prepend(line);
     while (this.answers.children.length > ANSWERS_MAX) this.answers.lastChild?.remove();
     const sent = performance.now();

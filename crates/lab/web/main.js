@@ -32,7 +32,7 @@ const PLACES = ['sim', 'live', 'compare', 'matrix', 'verdicts', 'cap', 'transfer
 /** Those that show no run, and so have no time. */
 const TIMELESS = ['matrix', 'verdicts', 'cap', 'transfer', 'flp'];
 /** Beside the picture; the last two of a live cluster only. */
-const TABS = ['node', 'script', 'events', 'keys', 'txns'];
+const TABS = ['node', 'script', 'events', 'keys', 'transactions'];
 /** How long before the loss of the leader the first run starts to play, and how long it goes on after its end. */
 const PRELUDE_NS = 900e6;
 const DUEL_PRELUDE_NS = 20e6;
@@ -101,7 +101,7 @@ const cap = new Cap(byId('cap'), { complain: toast, say });
 const flp = new Flp(byId('flp'), toast);
 const liveCluster = () => (state.place === 'live' ? state.trace?.cluster : null);
 const keyspaces = new Keyspaces(byId('panel-keys'), { cluster: liveCluster, act: (action) => doLive(action), complain: toast, say });
-const transactions = new Transactions(byId('panel-txns'), { cluster: liveCluster, complain: toast, say });
+const transactions = new Transactions(byId('panel-transactions'), { cluster: liveCluster, complain: toast, say });
 const transfer = new Transfer(byId('transfer'), { complain: toast, say });
 const verdicts = new Verdicts(byId('verdicts'), { complain: toast, say, tip });
 const story = new Story(byId('story'), { act: (line) => addLine(line), guess: () => { state.dirty = true; }, jump: (t) => seek(t) });
@@ -432,8 +432,8 @@ function show(trace, t, keep) {
   byId('undo').disabled = byId('redo').disabled = byId('copy').disabled = state.place === 'live';
   const live = state.place === 'live';
   byId('tab-script').hidden = live;
-  byId('tab-keys').hidden = byId('tab-txns').hidden = !live;
-  if ((live ? ['script'] : ['keys', 'txns']).some((name) => !byId(`panel-${name}`).hidden)) showTab('node');
+  byId('tab-keys').hidden = byId('tab-transactions').hidden = !live;
+  if ((live ? ['script'] : ['keys', 'transactions']).some((name) => !byId(`panel-${name}`).hidden)) showTab('node');
   byId('hint').textContent = state.place === 'live' ? 'Click a node to kill or start its process. Right-click, or hold, for more.'
     : forkable() ? 'Click a node or a link to break it. Right-click, or hold, for more.' : carried ? 'This page carries one run. The laboratory can run its script again, and break it elsewhere.' : 'A recording: look at any moment of it.';
   state.dirty = true;
@@ -554,6 +554,8 @@ function openCarried() {
 }
 
 function openLive() {
+  // What the address says, before anything is shown.
+  const named = location.hash.match(/&tab=(\w+)/)?.[1] ?? '', tab = TABS.includes(named) && named !== 'script' ? named : 'node';
   const live = new LiveTrace();
   state.place = 'live';
   state.warning = null;
@@ -564,6 +566,7 @@ function openLive() {
   state.speed = SPEEDS[6];
   state.present = state.playing = true;
   drawLive(byId('story'), live, doLive);
+  showTab(tab);
 }
 
 /* ---- the rest of the page ---- */
@@ -571,6 +574,7 @@ function openLive() {
 /** @param {string} name */
 function showTab(name) {
   lab.dataset.tab = name;
+  if (state.place === 'live' && location.hash.startsWith('#live')) history.replaceState(null, '', name === 'node' ? '#live' : `#live&tab=${name}`);
   for (const other of TABS) {
     const on = other === name;
     byId(`tab-${other}`).setAttribute('aria-selected', String(on));
@@ -578,7 +582,7 @@ function showTab(name) {
     byId(`panel-${other}`).hidden = !on;
   }
   if (name === 'keys') keyspaces.refresh();
-  if (name === 'txns') transactions.refresh();
+  if (name === 'transactions') transactions.refresh();
   table.refresh();
   state.dirty = true;
 }

@@ -283,7 +283,8 @@ export class SpaceTime {
   #arrow(g, c, rows, { e, end, until, kind }, dense) {
     const lost = end?.k === 'drop' || e.lost, x1 = this.x(e.t), y1 = rows.node(e.from);
     let x2 = this.x(until), y2 = rows.node(e.to);
-    if (e.lost) y2 = y1 + (y2 - y1) * Math.max(0.2, lostAt(e.lost));
+    // Not quite half-way, where another node's line may be, at which it would seem to arrive.
+    if (e.lost) y2 = y1 + (y2 - y1) * Math.max(0.2, 0.85 * lostAt(e.lost));
     const style = ARROW[kind] ?? ARROW.other;
     g.strokeStyle = lost ? c.violation : c[style.colour];
     g.lineWidth = style.width;

@@ -6,7 +6,7 @@ import { askMember, demandOfMember, part, poll, why } from './members.js';
 
 /**
  * @typedef {{participant:string, key:string}} Lock
- * @typedef {{id:string, state:string, role?:string, participants:any[], locks:Lock[], 'age-ms':number, 'in-doubt':boolean}} Txn
+ * @typedef {{id:string, state:string, role?:string, participants:string[], 'waits-for'?:string[], locks:Lock[], 'age-ms':number, 'in-doubt':boolean}} Txn
  * @typedef {{name:string, service:string, state:string, output?:any, attempts?:number}} Step
  * @typedef {{saga:string, name:string, state:string, why?:string, steps?:Step[]}} Saga
  */
@@ -19,7 +19,7 @@ const ROWS_MAX = 50;
 
 const MEANS = /** @type {Record<string, string>} */ ({
   open: 'its work is under way', preparing: 'votes are being asked for', alone: 'its one participant decides', committing: 'decided: those who must know are told',
-  prepared: 'has promised, and waits for the decision', committed: 'has committed', aborted: 'has aborted',
+  prepared: 'has promised, and waits for the decision',
 });
 const SIGNS = /** @type {Record<string, string>} */ ({ pending: '·', started: '…', running: '…', done: '✓', refused: '✗', undoing: '↶', compensating: '↶', undone: '↩', compensated: '↩', paused: '‖', skipped: '–' });
 
@@ -54,20 +54,20 @@ export class Transactions {
 
   /** @param {Txn} one */
   row(one) {
-    const names = one.participants.map((each) => (typeof each === 'string' ? { name: each } : { name: each.name ?? each.participant, state: each.state }));
+    const awaited = one['waits-for'] ?? [], names = [...new Set([...one.participants, ...awaited])];
     return h('tr', { 'data-txn': one.id, 'data-doubt': String(!!one['in-doubt']), class: one['in-doubt'] ? 'doubt' : '' },
       h('th', { scope: 'row' }, h('code', { text: one.id }), h('span', { class: 'txn-state', text: one.state, title: MEANS[one.state] ?? '' }), one.role && h('small', { text: one.role }),
         one['in-doubt'] && h('strong', { class: 'in-doubt', text: '? in doubt' }),
-        one['in-doubt'] && h('button', { type: 'button', class: 'soft violation', 'data-resolve': one.id, text: 'Resolve…', onclick: () => this.resolve(one, names.map(({ name }) => name)) })),
-      h('td', { 'data-label': 'participants' }, h('ul', {}, ...names.map(({ name, state }) => h('li', {}, name, state && h('small', { text: ` ${state}`, title: MEANS[state] ?? '' }))))),
+        one['in-doubt'] && h('button', { type: 'button', class: 'soft violation', 'data-resolve': one.id, text: 'Resolve…', onclick: () => this.resolve(one) })),
+      h('td', { 'data-label': 'participants' }, h('ul', {}, ...names.map((name) => h('li', {}, name, awaited.includes(name) && h('small', { text: ' … awaited', title: 'nothing goes on before it has answered' }))))),
       h('td', { 'data-label': 'locks' }, one.locks.length ? h('ul', {}, ...one.locks.map(({ participant, key }) => h('li', {}, h('span', { class: 'lock', 'aria-hidden': 'true' }), `${participant}: `, h('code', { text: typeof key === 'string' ? key : JSON.stringify(key) })))) : 'none'),
       h('td', { 'data-label': 'age' }, h('span', { class: 'age' })));
   }
 
-  /** By hand, behind a warning. @param {Txn} one @param {string[]} names */
-  resolve(one, names) {
+  /** By hand, behind a warning. @param {Txn} one */
+  resolve(one) {
     const dialog = byId('resolve'), choice = (/** @type {string} */ value, /** @type {string} */ text) => h('label', { class: 'check' }, h('input', { type: 'radio', name: 'decision', value, onchange: () => ready() }), ` ${text}`);
-    const who = h('select', { id: 'resolve-who' }, ...names.map((text) => h('option', { text })));
+    const who = h('select', { id: 'resolve-who' }, ...[...new Set([...one.locks.map(({ participant }) => participant), ...one.participants])].map((text) => h('option', { text })));
     const sure = h('input', { type: 'checkbox', id: 'resolve-sure', onchange: () => ready() });
     const does = h('button', { type: 'button', class: 'soft violation', text: 'Resolve', disabled: true, 'data-do': 'resolve' });
     const decision = () => dialog.querySelector('input[name=decision]:checked')?.value;

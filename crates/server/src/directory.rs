@@ -5,6 +5,8 @@
 //! DIR/IDENTITY           whose data these are, as text; written once, after the first start
 //! DIR/log/00000001.log   segments of the replicated log, preallocated
 //! DIR/log/spare          the next segment in the making
+//! DIR/KEYSPACES          weak keyspaces in which the member has lived, as text
+//! DIR/keyspaces/ID/      segments of the log of a weak keyspace
 //! DIR/state/             the state engine's files; while the log is whole they can be rebuilt from it
 //! ```
 

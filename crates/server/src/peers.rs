@@ -109,6 +109,8 @@ pub(crate) struct Link {
     delayed: VecDeque<(Time, Vec<u8>)>,
     /// A task waits until the kernel takes more.
     stuck: bool,
+    /// Messages that were put on their way.
+    pub(crate) messages_sent: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
 }
@@ -125,6 +127,7 @@ impl Link {
             out: Vec::new(),
             delayed: VecDeque::new(),
             stuck: false,
+            messages_sent: 0,
             bytes_sent: 0,
             bytes_received: 0,
         }
@@ -144,6 +147,7 @@ impl Link {
         if self.connection.is_none() || self.fault.block_out {
             return;
         }
+        self.messages_sent += 1;
         if self.fault.delay.is_zero() {
             put_frame(&mut self.out, kind, body);
         } else {

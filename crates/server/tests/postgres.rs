@@ -218,6 +218,29 @@ fn what_comes_twice_or_late_changes_nothing_and_is_answered_the_same() {
         assert_eq!(say(&another, SAYS.one_phase(4, &work)).await, finished);
         assert_eq!(banks.balance(ONE, "a").await, 800, "two of four were to happen, once each");
 
+        // Three at the same moment are one: the others are not answered, and would be asked again.
+        let at_once = tokio::join!(
+            say(one, SAYS.prepare(5, &work)),
+            say(one, SAYS.prepare(5, &work)),
+            say(one, SAYS.decide(5, Decision::Abort))
+        );
+        assert!(is_yes(&at_once.0) && at_once.1.is_none() && at_once.2.is_none(), "{at_once:?}");
+        say(one, SAYS.decide(5, Decision::Abort)).await;
+
+        // Two agents at the same moment: the mark lets the second wait for the end of the first.
+        let at_once = tokio::join!(
+            say(one, SAYS.one_phase(6, &add("a", -1))),
+            say(&another, SAYS.one_phase(6, &add("a", -1)))
+        );
+        let (first, second) = (at_once.0.or(at_once.1.clone()), at_once.1);
+        assert!(
+            matches!(&first, Some(Message::Finished { outcome: Outcome::Committed { .. }, .. })),
+            "{first:?}"
+        );
+        assert!(second.is_none() || second == first, "{second:?}");
+        assert_eq!(say(&another, SAYS.one_phase(6, &add("a", -1))).await, first);
+        assert_eq!(banks.balance(ONE, "a").await, 799);
+
         // A new agent knows of a commit by the mark alone.
         assert_eq!(say(&another, SAYS.decide(1, Decision::Commit)).await, ack);
         assert_eq!(banks.in_doubt().await, 0);

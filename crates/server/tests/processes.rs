@@ -1,17 +1,16 @@
 //! Members as processes that are killed and stopped, and etcd's own client.
 //!
-//! The processes are this test program itself, told by a variable to be a member.
+//! What a process is: see `common/processes.rs`.
 
 #[macro_use]
 mod common;
 
+use common::processes::Processes;
 use common::*;
-use rustix::process::{Pid, Signal, kill_process};
-use std::process::{Child, Command, Stdio};
+use rustix::process::Signal;
+use std::process::{Command, Stdio};
 use std::time::Duration;
-use synod_server::{Config, Server};
-
-const ROLE: &str = "SYNOD_TEST_MEMBER";
+use synod_server::Server;
 
 on_every_protocol! {
     what_was_acknowledged_survives_the_death_of_all_at_once;
@@ -21,98 +20,7 @@ on_every_protocol! {
 /// Not a test of its own: what the processes below run.
 #[test]
 fn be_a_member() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let mut parts = role.split(' ');
-    let mut part = || parts.next().expect("a protocol, a name and a directory").to_owned();
-    let (protocol, name, data_dir) = (part(), part(), part().into());
-    let members = parts.map(|member| member.parse().expect("a member")).collect();
-    let config = Config { protocol, name, data_dir, members, segment_size: 1 << 20, ..Config::default() };
-    match Server::start(config).and_then(Server::wait) {
-        Ok(()) => {}
-        Err(error) => {
-            eprintln!("{error}");
-            std::process::exit(1);
-        }
-    }
-}
-
-struct Processes {
-    directory: tempfile::TempDir,
-    configs: Vec<Config>,
-    children: Vec<Option<Child>>,
-}
-
-impl Processes {
-    fn start(protocol: &str, count: usize) -> Processes {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut configs = configs(directory.path(), count);
-        configs.iter_mut().for_each(|config| config.protocol = protocol.to_owned());
-        let mut processes = Processes { directory, configs, children: Vec::new() };
-        for i in 0..count {
-            let child = processes.spawn(i);
-            processes.children.push(Some(child));
-        }
-        processes
-    }
-
-    fn spawn(&self, i: usize) -> Child {
-        let config = &self.configs[i];
-        let members: Vec<String> = config
-            .members
-            .iter()
-            .map(|member| {
-                format!("{}={},{}", member.name, member.peers, member.clients.as_deref().expect("one"))
-            })
-            .collect();
-        let Config { protocol, name, data_dir, .. } = config;
-        let role = format!("{protocol} {name} {} {}", data_dir.display(), members.join(" "));
-        Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "be_a_member", "--nocapture"])
-            .env(ROLE, role)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a process")
-    }
-
-    fn up(&mut self, i: usize) {
-        self.children[i] = Some(self.spawn(i));
-    }
-
-    fn kill(&mut self, i: usize) {
-        let mut child = self.children[i].take().expect("it runs");
-        child.kill().expect("killed");
-        child.wait().expect("gone");
-    }
-
-    fn signal(&self, i: usize, signal: Signal) {
-        let pid = self.children[i].as_ref().expect("it runs").id();
-        let pid = Pid::from_raw(i32::try_from(pid).expect("a small number")).expect("not zero");
-        kill_process(pid, signal).expect("signalled");
-    }
-
-    fn endpoint(&self, i: usize) -> String {
-        self.configs[i].client_address().to_owned()
-    }
-
-    fn leader(&self, among: &[usize]) -> usize {
-        let name = until("a leader among the running", || {
-            let names: Vec<String> = among.iter().filter_map(|i| leader_name(&self.endpoint(*i))).collect();
-            let first = names.first()?.clone();
-            let runs = among.iter().any(|i| self.configs[*i].name == first);
-            (names.len() == among.len() && names.iter().all(|name| *name == first) && runs).then_some(first)
-        });
-        self.configs.iter().position(|config| config.name == name).expect("a member")
-    }
-}
-
-impl Drop for Processes {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+    processes::be_a_member();
 }
 
 fn what_was_acknowledged_survives_the_death_of_all_at_once(protocol: &str) {

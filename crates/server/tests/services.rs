@@ -22,6 +22,8 @@ use web::Web;
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
+/// Attempts before a step is given up, where it is not to be.
+const PATIENT: u32 = 100;
 /// Before a request is given up.
 const TIMEOUT: Duration = Duration::from_millis(150);
 
@@ -79,7 +81,7 @@ fn run(test: impl Future<Output = ()>) {
 fn a_transfer_is_two_requests_and_the_second_is_given_what_came_out_of_the_first() {
     run(async {
         let banks = Banks::open();
-        let mut host = Host::start(Vec::new(), &banks.services);
+        let mut host = Host::start(Vec::new(), &banks.services, PATIENT);
         host.begin(transfer());
         assert_eq!(host.until_over().await, Outcome::Done);
         assert_eq!(banks.balances(), (900, 100));
@@ -96,7 +98,7 @@ fn a_service_that_dies_after_it_has_acted_has_acted_once() {
         let banks = Banks::open();
         banks.one.will([Mishap::DiesAfterActing, Mishap::Down]);
         banks.two.will([Mishap::Down, Mishap::DiesAfterActing]);
-        let mut host = Host::start(Vec::new(), &banks.services);
+        let mut host = Host::start(Vec::new(), &banks.services, PATIENT);
         host.begin(transfer());
         assert_eq!(host.until_over().await, Outcome::Done);
         assert_eq!(banks.balances(), (900, 100));
@@ -111,7 +113,7 @@ fn a_late_answer_is_no_failure_and_its_duplicates_are_harmless() {
         banks.one.will([Mishap::Late(3 * TIMEOUT), Mishap::Late(2 * TIMEOUT)]);
         // "Not now" in every form, a gateway's included.
         banks.two.will([Mishap::Says(503), Mishap::Says(429), Mishap::Says(401)]);
-        let mut host = Host::start(Vec::new(), &banks.services);
+        let mut host = Host::start(Vec::new(), &banks.services, PATIENT);
         host.begin(transfer());
         assert_eq!(host.until_over().await, Outcome::Done);
         assert_eq!(banks.balances(), (900, 100));
@@ -126,7 +128,7 @@ fn a_refusal_is_in_the_services_words_and_what_was_done_is_undone_once() {
         let mut plan = transfer();
         plan.steps[1].action = post("/credit", json!({"account": "nobody"}));
         banks.one.will([Mishap::Late(Duration::ZERO), Mishap::DiesAfterActing]);
-        let mut host = Host::start(Vec::new(), &banks.services);
+        let mut host = Host::start(Vec::new(), &banks.services, PATIENT);
         host.begin(plan);
         let Outcome::Compensated { why } = host.until_over().await else { panic!("it cannot be done") };
         assert!(why.contains("there is no account nobody"), "{why}");
@@ -140,7 +142,7 @@ fn an_action_that_arrives_after_its_compensation_never_happens() {
         let banks = Banks::open();
         // All four requests are on their way for long: the step is given up, and undone though it never acted.
         banks.two.will([Mishap::HeldBack; 4]);
-        let mut host = Host::start(Vec::new(), &banks.services);
+        let mut host = Host::start(Vec::new(), &banks.services, 4);
         host.begin(transfer());
         assert!(matches!(host.until_over().await, Outcome::Compensated { .. }));
         assert_eq!(banks.two.release(), [409; 4]);
@@ -151,13 +153,13 @@ fn an_action_that_arrives_after_its_compensation_never_happens() {
 #[test]
 fn an_orchestrator_that_dies_at_any_moment_is_followed_by_one_that_finishes() {
     run(async {
-        for records in 1..=5 {
+        for records in 1..=4 {
             let banks = Banks::open();
             banks.one.will([Mishap::Late(Duration::from_millis(20))]);
-            let mut host = Host::start(Vec::new(), &banks.services);
+            let mut host = Host::start(Vec::new(), &banks.services, PATIENT);
             host.begin(transfer());
             let disk = host.until_dead_after(records).await;
-            let mut host = Host::start(disk, &banks.services);
+            let mut host = Host::start(disk, &banks.services, PATIENT);
             assert_eq!(host.until_over().await, Outcome::Done, "after {records} records");
             assert_eq!(banks.balances(), (900, 100), "after {records} records");
         }
@@ -171,7 +173,7 @@ fn after_the_pivot_a_refusal_waits_for_a_person_and_is_not_for_good() {
         let mut plan = transfer();
         plan.steps[0].is_pivot = true;
         plan.steps[1].action = post("/debit", json!({"account": "b", "amount": 5}));
-        let mut host = Host::start(Vec::new(), &banks.services);
+        let mut host = Host::start(Vec::new(), &banks.services, PATIENT);
         host.begin(plan);
         let (step, why) = host.until_paused().await;
         assert_eq!((step.as_str(), why), ("credit", PauseReason::Forward("b has only 0".into())));

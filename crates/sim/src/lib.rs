@@ -51,6 +51,7 @@ pub mod script;
 mod show;
 mod shrink;
 mod single;
+mod small;
 mod story;
 mod swarm;
 mod trace;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use synod_check::history::History;
 use synod_check::judge::{Object, judge};
 use synod_check::linearizable::Limits;
+use synod_protocols::weak::Kind;
 use synod_sim::weak::{
-    CapScenario, Fault, Level, Scenario, Slice, Tally, cap, cap_film, judged, run, separate,
+    CapScenario, Fault, Level, Scenario, Slice, Tally, cap, cap_film, judged, run, separate, watch,
 };
 
 /// How many seeds for each fault; `SYNOD_SEEDS=200 cargo test -p synod-sim --test weak` runs more.
@@ -15,14 +16,14 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
 }
 
 /// Every promise is kept in all of these; returns how many requests were answered.
-fn all_pass(level: Level, fault: Fault, seeds: std::ops::Range<u64>) -> u64 {
+fn all_pass(level: Level, kind: Kind, fault: Fault, seeds: std::ops::Range<u64>) -> u64 {
     let mut answered = 0;
     for seed in seeds {
-        let outcome = run(&Scenario::new(level, 2 + seed % 3, seed, fault));
+        let outcome = run(&Scenario { kind, ..Scenario::new(level, 2 + seed % 3, seed, fault) });
         let members = outcome.scenario.members;
         assert!(
             outcome.passed(),
-            "{outcome}\nreplay: synod sim weak --level {level} --members {members} --faults {fault} --seed {seed}"
+            "{outcome}\nreplay: synod sim weak --level {level} --kind {kind} --members {members} --faults {fault} --seed {seed}"
         );
         answered += outcome.answered;
     }
@@ -41,24 +42,56 @@ fn a_scenario_is_a_pure_function_of_its_seed() {
 #[test]
 fn causal_members_keep_every_promise_under_every_fault() {
     for fault in Fault::ALL {
-        assert!(all_pass(Level::Causal, fault, seeds(12)) > 300, "{fault}");
+        assert!(all_pass(Level::Causal, Kind::Register, fault, seeds(12)) > 300, "{fault}");
     }
 }
 
 #[test]
 fn eventual_members_keep_every_promise_under_every_fault() {
     for fault in Fault::ALL {
-        assert!(all_pass(Level::Eventual, fault, seeds(12)) > 300, "{fault}");
+        assert!(all_pass(Level::Eventual, Kind::Register, fault, seeds(12)) > 300, "{fault}");
     }
 }
 
 #[test]
-fn the_strong_levels_keep_every_promise_under_partitions_and_crashes() {
+fn the_strong_levels_keep_every_promise_under_every_fault() {
     for level in [Level::Linearizable, Level::Sequential] {
-        for fault in [Fault::None, Fault::Partitions, Fault::Crashes] {
-            assert!(all_pass(level, fault, seeds(4)) > 60, "{level} {fault}");
+        for fault in Fault::ALL {
+            assert!(all_pass(level, Kind::Register, fault, seeds(4)) > 60, "{level} {fault}");
         }
     }
+}
+
+#[test]
+fn siblings_counters_and_sets_converge_to_what_was_acknowledged_under_every_fault() {
+    for level in [Level::Causal, Level::Eventual] {
+        for kind in [Kind::Siblings, Kind::Counter, Kind::Set] {
+            for fault in Fault::ALL {
+                assert!(all_pass(level, kind, fault, seeds(6)) > 150, "{level} {kind} {fault}");
+            }
+        }
+    }
+}
+
+/// What is watched is the same run, and the trace tells all of it.
+#[test]
+fn a_run_can_be_looked_at() {
+    let scenario = Scenario::new(Level::Causal, 3, 7, Fault::All);
+    let (blind, seen) = (run(&scenario), watch(&scenario));
+    assert_eq!(blind.history, seen.history);
+    assert!(blind.story.text().is_empty());
+    let (header, trace) = seen.story.json(&seen);
+    assert_eq!((&header["synod-trace"], &header["events"]), (&1.into(), &trace.len().into()));
+    let lines: Vec<serde_json::Value> =
+        trace.lines().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let count = |key: &str, value: &str| lines.iter().filter(|line| line[key] == value).count() as u64;
+    let copies = lines.iter().filter(|line| line.get("copy_of").is_some()).count() as u64;
+    assert_eq!(count("k", "send") - copies, seen.messages);
+    assert_eq!(count("phase", "ok"), seen.answered);
+    assert_eq!(count("phase", "invoke"), seen.answered + seen.refused + seen.unanswered);
+    assert!(count("what", "crash") > 0 && count("what", "cut") > 0 && count("k", "record") > 0);
+    assert!(lines.windows(2).all(|pair| pair[0]["t"].as_u64() <= pair[1]["t"].as_u64()));
+    assert_eq!(seen.story.text().lines().count(), lines.len());
 }
 
 /// Who is removed when all is nearly over may learn of it only after the last fault.

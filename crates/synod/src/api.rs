@@ -21,6 +21,19 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The pause after all members were tried, before the first one is tried again.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a member says that did nothing, where another member or another moment may be better.
+const NOTHING_DONE: [&str; 9] = [
+    "no-leader",
+    "no-leader-address",
+    "not-leader",
+    "busy",
+    "behind",
+    "not-started",
+    "joining",
+    "clock-behind",
+    "damaged",
+];
+
 /// Why a call did not succeed.
 #[derive(Debug)]
 pub enum CallError {
@@ -84,6 +97,8 @@ pub struct Session {
     target: String,
     connection: Option<Connection>,
     timeout: Duration,
+    /// What a session of the store has seen, shown with every call.
+    token: Option<String>,
 }
 
 impl Session {
@@ -92,7 +107,12 @@ impl Session {
     pub fn new(endpoints: &[String], number: usize, timeout: Duration) -> Session {
         let endpoints: Vec<String> = endpoints.iter().map(|endpoint| authority(endpoint)).collect();
         let target = endpoints.get(number % endpoints.len().max(1)).cloned().unwrap_or_default();
-        Session { endpoints, turns: number, target, connection: None, timeout }
+        Session { endpoints, turns: number, target, connection: None, timeout, token: None }
+    }
+
+    /// Shows from now on what a session of the store has seen.
+    pub fn show(&mut self, token: Option<String>) {
+        self.token = token;
     }
 
     /// The member that the next call asks.
@@ -174,12 +194,15 @@ impl Session {
                 Err(_) => return Attempt::NotDone("no connection in time".into()),
             },
         };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, &self.target)
-            .header(CONTENT_TYPE, "application/json")
-            .body(body.map(Value::to_string).unwrap_or_default());
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("synod-session", token);
+        }
+        let request = request.body(body.map(Value::to_string).unwrap_or_default());
         let request = match request {
             Ok(request) => request,
             Err(error) => return Attempt::NotDone(format!("{path} cannot be asked for: {error}")),
@@ -261,9 +284,7 @@ impl Connection {
         };
         match told(&answer) {
             // These say that nothing was done.
-            (code, why) if matches!(code.as_str(), "no-leader" | "not-leader" | "not-started" | "busy") => {
-                Attempt::NotDone(why)
-            }
+            (code, why) if NOTHING_DONE.contains(&code.as_str()) => Attempt::NotDone(why),
             (_, why) if head.status == StatusCode::SERVICE_UNAVAILABLE => Attempt::Unknown(why),
             _ => Attempt::Answer(head.status, answer),
         }

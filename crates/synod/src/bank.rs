@@ -1,10 +1,13 @@
 //! `synod sim bank`: transfers between banks, and what becomes of the money.
 
-use crate::cli::Bank;
+use crate::cli::{Bank, Form};
 use crate::sim::save;
 use crate::{Done, Failure};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::time::Duration;
-use synod_sim::bank::{Blocking, Protocol, Scenario, blocking, cost, run as play};
+use synod_sim::bank::{
+    Blocking, Cell, Fault, Matrix, Protocol, Scenario, banks, blocking, cost, run as play,
+};
 
 /// Between how many participants costs are measured.
 const PARTICIPANTS: [u64; 3] = [2, 3, 5];
@@ -17,6 +20,9 @@ pub fn run(options: &Bank) -> Done {
         figures();
         return Ok(());
     }
+    if options.matrix {
+        return matrix(options);
+    }
     match options.seeds {
         Some(count) => campaign(options, count),
         None => one(options),
@@ -24,7 +30,8 @@ pub fn run(options: &Bank) -> Done {
 }
 
 fn scenario(options: &Bank, seed: u64) -> Scenario {
-    Scenario { faults: options.faults, ..Scenario::new(options.protocol, options.participants, seed) }
+    let Bank { protocol, participants, faults: fault, log, .. } = *options;
+    Scenario { fault, log, ..Scenario::new(protocol, participants, seed) }
 }
 
 fn one(options: &Bank) -> Done {
@@ -50,7 +57,7 @@ fn campaign(options: &Bank, count: u64) -> Done {
         unknown += outcome.unknown;
         reads += outcome.reads;
         wrong += outcome.wrong_reads;
-        broken.extend(outcome.violations.first().map(|violation| (seed, violation.clone())));
+        broken.extend(outcome.first_failure().map(|failure| (seed, failure.to_owned())));
     }
     println!("{} between {} banks, {count} seeds", options.protocol, options.participants);
     println!("  transfers  {done} done, {not} not done, {unknown} unknown to their client");
@@ -62,11 +69,81 @@ fn campaign(options: &Bank, count: u64) -> Done {
         }
         Some((seed, violation)) => {
             println!("  verdict    BROKEN in {} seeds, first in {seed}: {violation}", broken.len());
-            println!(
-                "  again      synod sim bank --protocol {} --participants {} --seed {seed} --trace",
-                options.protocol, options.participants
-            );
+            println!("  again      {}", again(&scenario(options, *seed)));
             Err(Failure::No(format!("{} of {count} seeds broke a promise", broken.len())))
+        }
+    }
+}
+
+/// The command that plays it again.
+fn again(scenario: &Scenario) -> String {
+    let Scenario { protocol, participants, log, fault, seed, .. } = scenario;
+    let log = if *protocol == Protocol::Replicated { format!(" --log {log}") } else { String::new() };
+    format!(
+        "synod sim bank --protocol {protocol}{log} --participants {participants} --faults {fault} --seed {seed} --trace"
+    )
+}
+
+/// Seeds in a cell, if nothing else is said.
+const SEEDS: u64 = 40;
+
+fn matrix(options: &Bank) -> Done {
+    let matrix = Matrix {
+        protocols: Protocol::ALL.to_vec(),
+        faults: Fault::ALL.to_vec(),
+        log: options.log,
+        seeds: options.seeds.unwrap_or(SEEDS),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let cells = matrix.run(&|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    match options.form {
+        Some(Form::Markdown) => print!("{}", matrix.markdown(&cells)),
+        Some(Form::Json) => {
+            println!("{}", serde_json::to_string_pretty(&cells).map_err(|e| Failure::No(e.to_string()))?);
+        }
+        None => print_matrix(&matrix, &cells),
+    }
+    match cells.iter().filter(|cell| !cell.as_expected).count() {
+        0 => Ok(()),
+        count => Err(Failure::No(format!("{count} cells are not what they must be"))),
+    }
+}
+
+fn print_matrix(matrix: &Matrix, cells: &[Cell]) {
+    let columns = matrix.protocols.len();
+    print!("{:<18}", "");
+    matrix.protocols.iter().for_each(|protocol| print!("{protocol:<20}"));
+    println!();
+    for (fault, row) in matrix.faults.iter().zip(cells.chunks(columns)) {
+        print!("{fault:<18}");
+        row.iter().for_each(|cell| print!("{cell:<20}"));
+        println!();
+    }
+    let waits: u64 = cells.iter().map(|cell| cell.waits).sum();
+    let (runs, done): (u64, u64) =
+        cells.iter().fold((0, 0), |sum, cell| (sum.0 + cell.runs, sum.1 + cell.transfers));
+    println!("{runs} runs, {done} transfers done, sagas waited for a person {waits} times");
+    for (cell, (fault, place)) in
+        cells.iter().zip(matrix.faults.iter().flat_map(|fault| (0..columns).map(move |i| (*fault, i))))
+    {
+        let protocol = matrix.protocols[place];
+        let show = |seed| {
+            let (participants, log) = (banks(seed), matrix.log);
+            again(&Scenario { fault, log, ..Scenario::new(protocol, participants, seed) })
+        };
+        match &cell.example {
+            Some((seed, why)) => println!("{protocol} under {fault}: {why}\n    {}", show(*seed)),
+            None if !cell.as_expected => {
+                println!(
+                    "{protocol} under {fault}: nothing broke, though it must: more seeds, or the simulator is blind"
+                );
+            }
+            None => {}
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: what may be said, with examples.
 
+mod keyspace;
+mod levels;
 mod sim;
 mod txn;
 
@@ -11,7 +13,9 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
-pub use sim::{Bank, CapOptions, Costs, Elections, Matrix, Run, Shrink, Sim, SimCommand, Weak};
+pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind, Level};
+pub use levels::Levels;
+pub use sim::{Bank, CapOptions, Costs, Elections, Form, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 pub use txn::{
     BenchCommand, BenchTransfers, DemoBank, DemoCommand, Kill, ParticipantAdd, ParticipantCommand,
     ParticipantName, SagaCheck, SagaCommand, SagaName, SagaResume, SagaRun, TxnCommand, TxnList, TxnName,
@@ -63,14 +67,18 @@ pub enum Command {
     Probe(Box<Probe>),
     /// Open a flight recording of a member in the laboratory
     Replay(Replay),
-    /// Store a key
-    #[command(after_help = "Example:\n  synod put greeting hello")]
+    /// Store a key, in the etcd store or in a keyspace
+    #[command(after_help = keyspace::PUT_EXAMPLE)]
     Put(Put),
     /// Read a key, or all keys with a prefix
-    #[command(after_help = "Examples:\n  synod get greeting\n  synod get --prefix user/ --json")]
+    #[command(after_help = keyspace::GET_EXAMPLE)]
     Get(Get),
     /// Delete a key, or all keys with a prefix
+    #[command(after_help = keyspace::DEL_EXAMPLE)]
     Del(Del),
+    /// Make, show and drop keyspaces, which declare how consistent they are
+    #[command(subcommand, after_help = keyspace::KEYSPACE_EXAMPLE)]
+    Keyspace(KeyspaceCommand),
     /// Show every member: role, term, leader, revision, log
     Status(Status),
     /// Show, add, remove or promote members of a running cluster
@@ -186,7 +194,8 @@ const BENCH_EXAMPLE: &str = "\
 Examples:
   synod bench --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
   synod bench --endpoints 127.0.0.1:2379 --clients 64 --outstanding 16 --for 10s
-  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json";
+  synod bench --endpoints 127.0.0.1:2379 --server-pid 4711 --json
+  synod bench levels                                           four levels of consistency, on a cluster of its own";
 
 /// Options of `synod demo`.
 #[derive(Args, Debug, Clone)]
@@ -458,8 +467,21 @@ pub struct Cluster {
 pub struct Put {
     /// The key
     pub key: String,
-    /// Its value
+    /// Its value; of a counter what is added, of a set the element
+    #[arg(allow_negative_numbers = true)]
     pub value: String,
+    /// Take the element out of the set instead
+    #[arg(long, requires = "kind")]
+    pub remove: bool,
+    /// Write only if the key has this value
+    #[arg(long = "if", value_name = "VALUE", requires = "keyspace", conflicts_with = "if_absent")]
+    pub condition: Option<String>,
+    /// Write only if there is no such key
+    #[arg(long, requires = "keyspace")]
+    pub if_absent: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,
@@ -474,14 +496,17 @@ pub struct Get {
     #[arg(long)]
     pub prefix: bool,
     /// As of this revision; 0 means now
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "keyspace")]
     pub revision: i64,
     /// At most this many; 0 means all
     #[arg(long, default_value_t = 0)]
     pub limit: i64,
     /// From the asked member's own state, possibly stale, without asking the others
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyspace")]
     pub serializable: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,
@@ -493,8 +518,11 @@ pub struct Del {
     /// The key
     pub key: String,
     /// All keys that begin with it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyspace")]
     pub prefix: bool,
+    /// Where, and how consistent
+    #[command(flatten)]
+    pub place: InKeyspace,
     /// Which cluster
     #[command(flatten)]
     pub cluster: Cluster,

@@ -1,8 +1,8 @@
-//! `synod put`, `get`, `del` and `status`: for people without etcdctl.
+//! `synod put`, `get`, `del` and `status`: for people without etcdctl. Keys of keyspaces are [`keys`]'s.
 
 use crate::cli::{Cluster, Del, Get, Put, Status};
 use crate::client::{self, CallError};
-use crate::{Done, Failure, block_on};
+use crate::{Done, Failure, block_on, keys};
 use bytes::Bytes;
 use serde_json::json;
 use synod_store::proto::etcdserverpb::{
@@ -11,6 +11,9 @@ use synod_store::proto::etcdserverpb::{
 };
 
 pub fn put(options: &Put) -> Done {
+    if let Some(keyspace) = &options.place.keyspace {
+        return keys::put(options, keyspace);
+    }
     let request = PutRequest {
         key: Bytes::from(options.key.clone()),
         value: Bytes::from(options.value.clone()),
@@ -27,6 +30,9 @@ pub fn put(options: &Put) -> Done {
 }
 
 pub fn get(options: &Get) -> Done {
+    if let Some(keyspace) = &options.place.keyspace {
+        return keys::get(options, keyspace);
+    }
     let key = Bytes::from(options.key.clone());
     let request = RangeRequest {
         range_end: if options.prefix { prefix_end(&key) } else { Bytes::new() },
@@ -64,6 +70,9 @@ pub fn get(options: &Get) -> Done {
 }
 
 pub fn del(options: &Del) -> Done {
+    if let Some(keyspace) = &options.place.keyspace {
+        return keys::del(options, keyspace);
+    }
     let key = Bytes::from(options.key.clone());
     let request = DeleteRangeRequest {
         range_end: if options.prefix { prefix_end(&key) } else { Bytes::new() },

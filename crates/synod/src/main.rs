@@ -15,8 +15,11 @@ mod demo;
 mod elections;
 mod failover;
 mod flp;
+mod keys;
+mod keyspace;
 mod kv;
 mod lab;
+mod levels;
 mod matrix;
 mod members;
 mod ops;
@@ -24,6 +27,7 @@ mod participant;
 mod probe;
 mod saga;
 mod serve;
+mod session_file;
 mod shrink;
 mod sim;
 mod supervisor;
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Put(options) => kv::put(&options),
         Command::Get(options) => kv::get(&options),
         Command::Del(options) => kv::del(&options),
+        Command::Keyspace(command) => keyspace::run(&command),
         Command::Status(options) => kv::status(&options),
         Command::Member(command) => members::run(&command),
         Command::Txn(command) => txn::run(&command),
@@ -110,6 +115,7 @@ fn main() -> ExitCode {
         Command::Transfer(options) => members::transfer(&options),
         Command::Bench(options) => match &options.command {
             Some(cli::BenchCommand::Transfers(options)) => transfers::run(options),
+            Some(cli::BenchCommand::Levels(options)) => levels::run(options),
             None => bench::run(&options),
         },
         Command::Failover(options) => failover::run(&options),

@@ -84,7 +84,8 @@ struct Life {
 }
 
 impl Supervisor {
-    /// Starts `count` members of this protocol below `folder` and waits until each of them accepts clients.
+    /// Starts `count` members of this protocol below `folder`, waits until each of them accepts clients, and passes on
+    /// what happens in them.
     pub async fn start(
         folder: &Path,
         protocol: &str,
@@ -96,6 +97,22 @@ impl Supervisor {
 
     /// The same for one cluster of several, each of which has a name of its own.
     pub async fn start_named(
+        cluster: &str,
+        folder: &Path,
+        protocol: &str,
+        count: u64,
+        ports: Ports,
+    ) -> Result<Supervisor, String> {
+        let supervisor = Supervisor::start_unwatched(cluster, folder, protocol, count, ports).await?;
+        for i in 0..supervisor.shared.members.len() {
+            tokio::spawn(supervisor.clone().watch(i));
+        }
+        Ok(supervisor)
+    }
+
+    /// The same, but what happens in the members is not passed on: showing it costs them time, which figures should not
+    /// have in them.
+    pub async fn start_unwatched(
         cluster: &str,
         folder: &Path,
         protocol: &str,
@@ -143,7 +160,6 @@ impl Supervisor {
         let supervisor = Supervisor { shared: Arc::new(shared) };
         for i in 0..supervisor.shared.members.len() {
             supervisor.spawn(i)?;
-            tokio::spawn(supervisor.clone().watch(i));
         }
         for member in &supervisor.shared.members {
             member.wait_until_ready().await?;

@@ -3,7 +3,8 @@
 use crate::cli::{CapOptions, Weak};
 use crate::sim::save;
 use crate::{Done, Failure};
-use synod_sim::weak::{Cap, CapScenario, Level, Outcome, Scenario, Side, cap, run as play, separate};
+use std::io::Write;
+use synod_sim::weak::{Cap, CapScenario, Level, Outcome, Scenario, Side, cap, run as play, separate, watch};
 
 pub fn run(options: &Weak) -> Done {
     if options.separate {
@@ -16,12 +17,22 @@ pub fn run(options: &Weak) -> Done {
 }
 
 fn scenario(options: &Weak, seed: u64) -> Scenario {
-    Scenario::new(options.level, options.members, seed, options.faults)
+    let scenario = Scenario::new(options.level, options.members, seed, options.faults);
+    Scenario { kind: options.kind.0, ..scenario }
 }
 
 fn one(options: &Weak) -> Done {
-    let outcome = play(&scenario(options, options.seed));
+    let scenario = scenario(options, options.seed);
+    let is_watched = options.trace.is_some() || options.story;
+    let outcome = if is_watched { watch(&scenario) } else { play(&scenario) };
+    if options.story {
+        print!("{}", outcome.story.text());
+    }
     println!("{outcome}");
+    if let Some(path) = &options.trace {
+        let (header, trace) = outcome.story.json(&outcome);
+        save(path, |file| write!(file, "{header}\n{}", trace.lines()))?;
+    }
     if let Some(path) = &options.history {
         save(path, |file| outcome.history.write(file).map_err(std::io::Error::other))?;
     }
@@ -46,8 +57,8 @@ fn campaign(options: &Weak, count: u64) -> Done {
         slowest = slowest.max(outcome.convergence.map_or(0, |span| span.as_millis()));
         broken.extend(outcome.violations.first().map(|violation| (seed, violation.clone())));
     }
-    let Weak { level, members, faults, .. } = options;
-    println!("{level}, {members} members, faults: {faults}, {count} seeds");
+    let Weak { level, members, faults, kind, .. } = options;
+    println!("{level}, {kind}, {members} members, faults: {faults}, {count} seeds");
     println!("  requests   {answered} answered, {refused} refused, {unanswered} not answered");
     println!("  the same   {slowest} ms after the last fault at the latest");
     match broken.first() {
@@ -55,7 +66,7 @@ fn campaign(options: &Weak, count: u64) -> Done {
         Some((seed, violation)) => {
             println!("  verdict    BROKEN in {} seeds, first in seed {seed}: {violation}", broken.len());
             println!(
-                "  again      synod sim weak --level {level} --members {members} --faults {faults} --seed {seed}"
+                "  again      synod sim weak --level {level} --kind {kind} --members {members} --faults {faults} --seed {seed}"
             );
         }
     }

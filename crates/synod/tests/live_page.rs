@@ -3,7 +3,7 @@
 mod support;
 
 use support::Demo;
-use synod_browser::Browser;
+use synod_browser::{Browser, Page};
 
 #[test]
 fn a_click_on_the_live_page_kills_the_leader_and_another_is_elected() {
@@ -45,5 +45,60 @@ fn clients_of_the_live_cluster_are_judged_while_its_leader_dies() {
     let bars = page.evaluate("document.querySelectorAll('.bar').length");
     assert!(bars.as_u64() > Some(30), "{bars}");
     page.picture("demo-verdicts");
+    page.assert_clean();
+}
+
+#[test]
+fn a_read_of_the_past_is_had_by_hand_at_a_member_that_is_cut_off() {
+    let Some(browser) = Browser::start() else { return };
+    let demo = Demo::start("keys");
+    let leader = demo.leader();
+    let follower = if leader == "n3" { "n2" } else { "n3" };
+    let mut page = browser.page(1440, 900);
+    page.open(&format!("{}#live", demo.page));
+    page.wait_for("the leader", &format!("document.getElementById('lab').dataset.leader === '{leader}'"));
+    page.click("#tab-keys");
+    page.click("[data-do=new]");
+    page.evaluate("document.getElementById('keys-new-name').value = 'feed'");
+    page.click("[data-do=make]");
+    page.wait_for("the keyspace", "document.querySelector('[data-space=feed][aria-pressed=true]') !== null");
+    page.wait_for(
+        "who holds it",
+        "document.querySelector('.about-space').textContent.includes('n1, n2, n3')",
+    );
+    let mut answers = 0;
+    let mut ask = |page: &mut Page, member: &str, what: &str| -> String {
+        page.click(&format!("[data-at={member}]"));
+        page.click(&format!("[data-ask={what}]"));
+        answers += 1;
+        page.wait_for(
+            "an answer",
+            &format!("document.querySelectorAll('.answers-list li:not(.waiting)').length === {answers}"),
+        );
+        page.text(".answers-list li:first-child .said")
+    };
+    assert!(ask(&mut page, &leader, "PUT").contains("done"));
+    let seen = ask(&mut page, follower, "GET");
+    assert!(seen.starts_with("✓ 1"), "the session's own write, at another member: {seen}");
+    page.click("[data-do=cut-off]");
+    page.wait_for("the cuts", "document.querySelectorAll('.link.cut').length === 2");
+    assert!(ask(&mut page, &leader, "PUT").contains("done"));
+    // The session has seen 2 and does not go back; a stranger is told what this member has.
+    let refused = ask(&mut page, follower, "GET");
+    assert!(refused.starts_with("✗"), "{refused}");
+    page.click("#keys-carries");
+    let past = ask(&mut page, follower, "GET");
+    assert!(past.starts_with("⟲ 1") && past.contains("2 had been acknowledged"), "{past}");
+    page.picture("demo-keys");
+    page.click("[data-do=heal-all]");
+    page.wait_for("whole again", "document.querySelectorAll('.link.cut').length === 0");
+    page.click("#keys-carries");
+    let now = ask(&mut page, follower, "GET");
+    assert!(now.starts_with("✓ 2"), "the session waits until the member has caught up: {now}");
+    page.click("#tab-transactions");
+    page.wait_for(
+        "what the leader says of transactions",
+        "document.querySelector('#panel-transactions [role=status]').textContent.startsWith('None is open')",
+    );
     page.assert_clean();
 }

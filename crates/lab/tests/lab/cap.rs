@@ -105,6 +105,8 @@ fn it_plays_by_itself_once_takes_a_guess_and_fits_on_a_phone() {
         "(() => { const r = document.getElementById('place-cap').getBoundingClientRect(); return r.left >= 0 && r.right <= innerWidth })()",
     );
     page.picture("cap-phone");
+    page.evaluate("document.querySelector('.cap-legend').scrollIntoView()");
+    page.picture("cap-phone-lanes");
     page.evaluate("document.querySelector('.cap-measures').scrollIntoView()");
     page.picture("cap-phone-chart");
     page.assert_clean();

@@ -150,7 +150,6 @@ impl Fake {
         let mut world = self.world();
         world.heard.push(format!("n{} {method} {path}", member + 1));
         let (plain, query) = path.split_once('?').unwrap_or((path, ""));
-        let plain = plain.replace("%20", " ");
         let parts: Vec<&str> = plain.trim_start_matches("/v1/").split('/').collect();
         if matches!(parts[0], "transactions" | "sagas") && member != 0 {
             let place = format!("http://127.0.0.1:{}{path}", self.ports[0]);
@@ -247,10 +246,11 @@ impl World {
     }
 
     fn transactions(&self) -> Vec<Value> {
-        let open = json!({"id": "7.2.9", "state": "preparing", "role": "coordinator", "participants": [{"name": "bank", "state": "prepared"}, {"name": "shop", "state": "open"}],
-            "locks": [{"participant": "bank", "key": "a"}], "age-ms": 120, "in-doubt": false});
-        let doubt = json!({"id": "7.1.3", "state": "prepared", "role": "participant", "participants": ["bank"],
-            "locks": [{"participant": "bank", "key": "alice"}, {"participant": "bank", "key": "bob"}], "age-ms": 61_500, "in-doubt": true});
+        let open = json!({"id": "n5.2.9", "state": "preparing", "role": "coordinator", "participants": ["bank", "shop"],
+            "waits-for": ["shop"], "locks": [{"participant": "bank", "key": "a"}], "age-ms": 120, "in-doubt": false});
+        let doubt = json!({"id": "n7.1.3", "state": "prepared", "role": "participant", "participants": ["bank"],
+            "waits-for": [], "locks": [{"participant": "bank", "key": "alice"}, {"participant": "bank", "key": "bob"}],
+            "age-ms": 61_500, "in-doubt": true});
         if self.doubt { vec![doubt, open] } else { vec![open] }
     }
 
@@ -261,7 +261,7 @@ impl World {
             return Reply::refused(400, "refused", &format!("this resolves nothing: {body}"));
         }
         self.doubt = false;
-        Reply::ok(json!({"warning": "bank aborted 7.1.3 by hand: whoever committed it now differs"}))
+        Reply::ok(json!({"warning": "bank aborted n7.1.3 by hand: whoever committed it now differs"}))
     }
 
     fn sagas(&self) -> Vec<Value> {

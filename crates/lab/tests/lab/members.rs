@@ -93,7 +93,7 @@ fn somebody_cuts_a_member_off_and_reads_the_past_there_by_hand_until_the_session
     page.click("[data-space=feed]");
     page.wait_for(
         "its members",
-        "document.querySelector('[data-space=feed] small')?.textContent === 'n1, n2, n3'",
+        "document.querySelector('.about-space').textContent === 'Held by n1, n2, n3.'",
     );
     page.click("[data-ask=PUT]");
     assert!(latest(&mut page, 1).contains("done"));
@@ -129,22 +129,21 @@ fn a_keyspace_is_made_and_a_strong_one_answers_nothing_where_it_is_cut_off() {
     let (lab, fake) = served();
     let mut page = open_live(&browser, &lab, "keys");
     page.click("#panel-keys [data-do=new]");
-    page.evaluate("(() => { document.getElementById('keys-new-name').value = 'my names'; document.getElementById('keys-new-model').value = 'sequential' })()");
+    page.evaluate("(() => { document.getElementById('keys-new-name').value = 'names'; document.getElementById('keys-new-model').value = 'sequential' })()");
     page.click("[data-do=make]");
-    page.wait_for(
-        "the keyspace",
-        "document.querySelector('[data-space=\"my names\"][aria-pressed=true]') !== null",
-    );
+    page.wait_for("the keyspace", "document.querySelector('[data-space=names][aria-pressed=true]') !== null");
     assert!(
-        fake.heard().iter().any(|heard| heard.ends_with("PUT /v1/keyspaces/my%20names")),
+        fake.heard().iter().any(|heard| heard.ends_with("PUT /v1/keyspaces/names")),
         "{:?}",
         fake.heard()
     );
+    page.evaluate("document.getElementById('keys-key').value = 'a/b c'");
     page.click("[data-at=n2]");
     page.click("[data-do=cut-off]");
     page.click("[data-ask=PUT]");
     let refused = latest(&mut page, 1);
     assert!(refused.contains("no leader is known"), "{refused}");
+    assert!(fake.heard().contains(&"n2 PUT /v1/keyspaces/names/keys/a%2Fb%20c".to_owned()));
     page.assert_clean();
 }
 
@@ -152,26 +151,31 @@ fn a_keyspace_is_made_and_a_strong_one_answers_nothing_where_it_is_cut_off() {
 fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_warning() {
     let Some(browser) = Browser::start() else { return };
     let (lab, fake) = served();
-    let mut page = open_live(&browser, &lab, "txns");
+    let mut page = open_live(&browser, &lab, "transactions");
     page.wait_for("the transactions", "document.querySelectorAll('[data-txn]').length === 2");
-    let doubt = page.text("[data-txn='7.1.3']");
+    let doubt = page.text("[data-txn='n7.1.3']");
     for words in ["? in doubt", "bank: ", "alice", "bob", "1 min"] {
         assert!(doubt.contains(words), "{words}: {doubt}");
     }
-    let age = page.text("[data-txn='7.1.3'] .age");
+    let open = page.text("[data-txn='n5.2.9']");
+    assert!(open.contains("shop … awaited") && !open.contains("bank … awaited"), "{open}");
+    let age = page.text("[data-txn='n7.1.3'] .age");
     page.wait_for(
         "an older lock",
-        &format!("document.querySelector('[data-txn=\"7.1.3\"] .age').textContent !== '{age}'"),
+        &format!("document.querySelector('[data-txn=\"n7.1.3\"] .age').textContent !== '{age}'"),
     );
     assert_eq!(
         page.evaluate("document.querySelectorAll('[data-resolve]').length"),
         1,
         "only doubt is resolved"
     );
+    assert_eq!(page.evaluate("location.hash"), "#live&tab=transactions");
+    page.reload();
+    page.wait_for("the same tab", "document.querySelectorAll('[data-txn]').length === 2");
     page.picture("live-transactions");
     page.prefer("prefers-color-scheme", "dark");
     page.picture("live-transactions-dark");
-    page.click("[data-resolve='7.1.3']");
+    page.click("[data-resolve='n7.1.3']");
     page.wait_for("the dialog", "document.getElementById('resolve').open");
     let warning = page.text("#resolve");
     assert!(warning.contains("What can break") && warning.contains("Money is lost or made"), "{warning}");
@@ -188,7 +192,7 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
         "!document.getElementById('resolve').open && document.querySelectorAll('[data-txn]').length === 1",
     );
     assert!(page.text("#toast").contains("by hand"), "{}", page.text("#toast"));
-    assert!(fake.heard().contains(&"n1 POST /v1/transactions/7.1.3/resolve".to_owned()));
+    assert!(fake.heard().contains(&"n1 POST /v1/transactions/n7.1.3/resolve".to_owned()));
     page.assert_clean();
 }
 
@@ -196,7 +200,7 @@ fn transactions_show_their_locks_ticking_and_doubt_is_resolved_only_behind_its_w
 fn sagas_show_their_steps_as_boxes_and_a_person_resumes_one_and_cancels_another() {
     let Some(browser) = Browser::start() else { return };
     let (lab, _fake) = served();
-    let mut page = open_live(&browser, &lab, "txns");
+    let mut page = open_live(&browser, &lab, "transactions");
     let states = |saga: &str| {
         format!(
             "[...document.querySelectorAll('[data-saga={saga}] .saga-step')].map((s) => s.className.split(' ')[1]).join()"
@@ -214,7 +218,7 @@ fn sagas_show_their_steps_as_boxes_and_a_person_resumes_one_and_cancels_another(
     page.click("[data-cancel=s1]");
     page.wait_for("it undone", &format!("{} === 'undone,undone'", states("s1")));
     page.resize(390, 844);
-    page.evaluate("document.getElementById('panel-txns').scrollIntoView()");
+    page.evaluate("document.getElementById('panel-transactions').scrollIntoView()");
     assert_eq!(page.evaluate("document.documentElement.scrollWidth > innerWidth"), false);
     page.picture("live-transactions-phone");
     page.click("#tab-keys");

@@ -147,3 +147,26 @@ fn a_node_is_added_by_a_click_counts_once_it_has_caught_up_and_is_removed_again(
     assert!(summary.contains("n4 is not in the cluster"), "{summary}");
     page.assert_clean();
 }
+
+#[test]
+fn the_row_of_places_fits_beside_the_tools_at_every_width() {
+    let Some(browser) = Browser::start() else { return };
+    let lab = Served::start();
+    let mut page = open(&browser, &lab, "#cap&m=3&cut=1");
+    // A laboratory may have all of them.
+    page.evaluate(
+        "['place-live', 'place-replay'].forEach((id) => { document.getElementById(id).hidden = false })",
+    );
+    for width in [1440, 1366, 1280, 1200, 1181, 1100, 1024, 901, 900, 768, 390, 360] {
+        page.resize(width, 844);
+        let beyond = page.evaluate(
+            "(() => { const at = (s) => document.querySelector(s).getBoundingClientRect(), [row, tools] = [at('.places'), at('.tools')]; \
+             const last = document.querySelector('#place-flp').getBoundingClientRect(); \
+             if (tools.right > innerWidth + 1) return `tools end at ${tools.right}`; \
+             if (document.documentElement.scrollWidth > innerWidth) return `the page is ${document.documentElement.scrollWidth} wide`; \
+             return row.top === tools.top && last.right > tools.left ? `places end at ${last.right}, tools begin at ${tools.left}` : '' })()",
+        );
+        assert_eq!(beyond, "", "at {width}");
+    }
+    page.assert_clean();
+}

@@ -11,3 +11,4 @@ mod list;
 mod rules;
 mod script;
 mod snapshots;
+mod weak;

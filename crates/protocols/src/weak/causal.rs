@@ -66,6 +66,16 @@ pub struct Causal {
     /// Updates that came before what they depend on, by their dots.
     early: BTreeMap<super::dots::Dot, Update>,
     waiting: Vec<Waiting>,
+    /// What was sent to members who asked, and may be on its way to them.
+    under_way: BTreeMap<NodeId, UnderWay>,
+}
+
+/// What a member was sent because it lacked it.
+#[derive(Clone, Debug)]
+struct UnderWay {
+    /// When the latest of it was sent.
+    since: Time,
+    updates: CausalContext,
 }
 
 /// A request whose session has seen more than this replica.
@@ -109,7 +119,14 @@ impl Process for Causal {
         out: &mut Effects<Causal>,
     ) -> Causal {
         let (replica, log, floor) = Replica::recover(config, from, now, out);
-        Causal { replica, log: log.into(), floor, early: BTreeMap::new(), waiting: Vec::new() }
+        Causal {
+            replica,
+            log: log.into(),
+            floor,
+            early: BTreeMap::new(),
+            waiting: Vec::new(),
+            under_way: BTreeMap::new(),
+        }
     }
 
     fn step(&mut self, now: Time, input: Input<Causal>, out: &mut Effects<Causal>) {
@@ -120,6 +137,7 @@ impl Process for Causal {
                 }
             }
             Input::LinkUp { peer, .. } if self.replica.peers().contains(&peer) => {
+                self.under_way.remove(&peer);
                 let digest = self.replica.digest(self.floor.clone(), true);
                 out.send(peer, digest);
             }
@@ -129,6 +147,8 @@ impl Process for Causal {
         }
         if let Some(stable) = self.replica.gossip(now, &self.floor, out) {
             self.cut_log(&stable);
+            let peers = self.replica.peers();
+            self.under_way.retain(|peer, _| peers.contains(peer));
         }
         self.serve_waiting(now, out);
     }
@@ -141,6 +161,11 @@ impl Process for Causal {
     fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
         self.replica.fingerprint(now, digest);
         self.log.iter().chain(self.early.values()).for_each(|update| update.dot.hash(digest));
+        for (peer, under_way) in &self.under_way {
+            digest.word(peer.0);
+            under_way.updates.hash(digest);
+            digest.word(now.since(under_way.since).as_nanos() as u64);
+        }
         for waiting in &self.waiting {
             digest.word(waiting.ticket.0);
             digest.word(waiting.until.since(now).as_nanos() as u64);
@@ -163,7 +188,7 @@ impl Causal {
                     self.replica.pull(now, from, out);
                 }
                 if is_asking {
-                    self.send_missing(from, &seen, out);
+                    self.send_missing(now, from, &seen, out);
                 }
             }
             Message::Pull { round, leaves } => self.replica.on_pull(from, round, &leaves, out),
@@ -227,10 +252,17 @@ impl Causal {
         }
     }
 
-    /// Sends the updates that are in the log and not in this context.
-    fn send_missing(&self, to: NodeId, seen: &CausalContext, out: &mut Effects<Causal>) {
+    /// Sends the updates that are in the log and not in this context. Who asks again before it has taken in what it was sent
+    /// is sent what comes next, and the same only when that must be lost: otherwise a member that has much to catch up with, and
+    /// asks at every round of gossip, would be sent the same over and over, faster than it can take it.
+    fn send_missing(&mut self, now: Time, to: NodeId, seen: &CausalContext, out: &mut Effects<Causal>) {
         let bytes_max = self.replica.config.limits.batch_bytes_max;
-        let mut missing = self.log.iter().filter(|update| !seen.contains(update.dot)).peekable();
+        let is_lost =
+            |under_way: &UnderWay| now.since(under_way.since) >= self.replica.config.timing.pull_max;
+        let mut under_way = self.under_way.remove(&to).filter(|under_way| !is_lost(under_way));
+        let mut known = seen.clone();
+        under_way.iter().for_each(|under_way| known.join(&under_way.updates));
+        let mut missing = self.log.iter().filter(|update| !known.contains(update.dot)).peekable();
         for _ in 0..BATCHES_MAX {
             let mut updates = Vec::new();
             let mut bytes = 0;
@@ -240,10 +272,14 @@ impl Causal {
                 updates.push(update.clone());
             }
             if updates.is_empty() {
-                return;
+                break;
             }
+            let latest = under_way.get_or_insert(UnderWay { since: now, updates: CausalContext::new() });
+            latest.since = now;
+            updates.iter().for_each(|update| latest.updates.insert(update.dot));
             out.send(to, Message::Updates { updates });
         }
+        self.under_way.extend(under_way.map(|under_way| (to, under_way)));
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) fn status<P: ReplicatedLog + 'static>(member: &Member<P>) -> serde_js
             let value = json!({
                 "connected": link.connection.is_some(),
                 "incarnation": link.incarnation.0,
+                "messages-sent": link.messages_sent,
                 "bytes-sent": link.bytes_sent,
                 "bytes-received": link.bytes_received,
                 "block-in": fault.block_in,

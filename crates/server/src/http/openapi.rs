@@ -5,7 +5,7 @@
 
 use super::codes::CODES;
 use super::reply::ApiError;
-use super::{fault, keys, keyspaces, level, observe, text, transactions};
+use super::{fault, keys, keyspaces, level, observe, participants, sagas, text, transactions};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
@@ -128,7 +128,15 @@ impl Path {
 /// All of it.
 fn document() -> Value {
     let mut paths = Map::new();
-    for area in [observe::paths(), fault::paths(), keyspaces::paths(), keys::paths(), transactions::paths()] {
+    for area in [
+        observe::paths(),
+        fault::paths(),
+        keyspaces::paths(),
+        keys::paths(),
+        participants::paths(),
+        transactions::paths(),
+        sagas::paths(),
+    ] {
         merge(&mut paths, area);
     }
     for (path, item) in &mut paths {
@@ -141,6 +149,8 @@ fn document() -> Value {
     let mut schemas = Map::new();
     for area in [
         keyspaces::schemas(),
+        participants::schemas(),
+        sagas::schemas(),
         transactions::schemas(),
         json!({"Text": text::schema(), "Error": error_schema()}),
     ] {

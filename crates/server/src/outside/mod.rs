@@ -15,9 +15,12 @@
 //! and orchestrators ask again. It never guesses, and never takes "not found" for "done".
 
 mod cluster;
+mod description;
 mod http;
 mod postgres;
 mod service;
+
+pub(crate) use description::Description;
 
 pub use cluster::{
     BadEnvelope, ClusterPeer, ENDPOINTS_MAX, ENVELOPE_BYTES_MAX, Envelope, MESSAGES_MAX, MESSAGES_PATH,

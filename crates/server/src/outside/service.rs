@@ -220,7 +220,7 @@ struct Asking<'a>(&'a HttpService, &'a str);
 impl<'a> Asking<'a> {
     fn begin(service: &'a HttpService, key: &'a str) -> Option<Asking<'a>> {
         let mut busy = service.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.insert(key.to_owned()).then_some(Asking(service, key))
+        busy.insert(key.to_owned()).then(|| Asking(service, key))
     }
 }
 

@@ -352,7 +352,7 @@ impl Weak {
                 hosted.step(now, Happening::Request(Request::SetClock { wall_at_zero }));
             }
         }
-        let Weak { hosted, disk, queues, waiting, lines, lived, .. } = self;
+        let Weak { hosted, disk, links, queues, waiting, lines, lived, .. } = self;
         for (id, hosted) in hosted {
             if !hosted.is_touched && hosted.replica.deadline().is_none_or(|due| due > now) {
                 continue;
@@ -368,7 +368,8 @@ impl Weak {
             for command in hosted.out.disk.drain(..) {
                 disk.submit(*id, command).map_err(|error| Error::Fatal(error.to_string()))?;
             }
-            for (to, message) in hosted.out.sends.drain(..) {
+            // What is said to who cannot be reached is lost, and said again by gossip.
+            for (to, message) in hosted.out.sends.drain(..).filter(|(to, _)| links.contains_key(to)) {
                 hosted.sent += 1;
                 queues.push(to, *id, &message);
             }

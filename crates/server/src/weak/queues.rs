@@ -15,6 +15,9 @@ use synod_protocols::{NodeId, Time, Wire};
 const WINDOW_BYTES: usize = 1 << 20;
 /// Bytes that wait for one peer at the most. What comes then is dropped, and repaired by anti-entropy.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// The same for updates, each of which is sent again when it is missed. (Of what is sent by anti-entropy all parts count
+/// together.)
+const UPDATES_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -37,7 +40,11 @@ impl Queues {
         space.encode(&mut body);
         message.encode(&mut body);
         let queue = self.of.entry(to).or_default();
-        if body.len() > FRAME_BYTES_MAX || queue.bytes + body.len() > QUEUE_BYTES_MAX {
+        let bytes_max = match message {
+            Message::Updates { .. } => UPDATES_BYTES_MAX,
+            _ => QUEUE_BYTES_MAX,
+        };
+        if body.len() > FRAME_BYTES_MAX || queue.bytes + body.len() > bytes_max {
             self.dropped += 1;
             return;
         }

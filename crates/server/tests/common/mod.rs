@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unused_macros, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod keyspaces;
+pub mod processes;
+
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! A bank behind HTTP that takes part in sagas: it forgets nothing that it has answered, and fails in every way that it may.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use super::web::{Answered, Asked};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! A coordinator of two-phase commit with agents as its participants: a small host for the protocol's own code.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;

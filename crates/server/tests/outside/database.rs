@@ -1,5 +1,7 @@
 //! A PostgreSQL server of one's own, on a free port of this machine.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -171,7 +173,10 @@ fn unprivileged(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    // It does not outlive who started it, were that killed.
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT", "--"])
+        .arg(program);
     command.current_dir("/");
     command
 }

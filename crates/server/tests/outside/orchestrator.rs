@@ -1,5 +1,7 @@
 //! An orchestrator of sagas with agents as its services: a small host for the protocol's own code.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +27,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// An orchestrator on what its disk holds, which gives a step up after four attempts.
-    pub fn start(records: Vec<SagaRecord>, services: &BTreeMap<NodeId, Arc<HttpService>>) -> Host {
+    /// An orchestrator on what its disk holds, which gives a step up after so many attempts.
+    pub fn start(
+        records: Vec<SagaRecord>,
+        services: &BTreeMap<NodeId, Arc<HttpService>>,
+        attempts_max: u32,
+    ) -> Host {
         let mut config = Config::default();
-        (config.timing.retry, config.timing.attempts_max) = (Duration::from_millis(30), 4);
+        (config.timing.retry, config.timing.attempts_max) = (Duration::from_millis(30), attempts_max);
         let mut effects = Effects::new();
         let mut known = records.clone().into_iter();
         let recovery = match records.len() {
@@ -116,6 +122,7 @@ impl Host {
         }
         for emit in effects.events {
             match emit.event {
+                Event::Agreed { .. } => {}
                 Event::Paused { step, why, .. } => self.paused.push((step, why)),
                 Event::Ended { outcome, .. } => self.ended = Some(outcome),
                 Event::Began { .. } => {}

@@ -1,5 +1,7 @@
 //! A wire between an agent and its database that breaks when told to.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! A small HTTP server, whose answers a test decides.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};

@@ -8,8 +8,13 @@ mod common;
 #[path = "../http_api/client.rs"]
 mod client;
 
+#[path = "../outside/database.rs"]
+mod database;
+
+mod databases;
 mod keyspaces;
 mod killed;
+mod sagas;
 
 use client::{Answer, exchange};
 use common::*;

@@ -1,9 +1,11 @@
 //! What each protocol costs when nothing goes wrong, and what it holds up when the coordinator dies.
 
 use super::actor::Branches;
+use super::note::Note;
 use super::stage::COORDINATOR;
 use super::world::World;
-use super::{BALANCE, Faults, Protocol, Scenario, account};
+use super::{BALANCE, Fault, Protocol, Scenario, account};
+use crate::small::{Happened, Seen};
 use std::time::Duration;
 use synod_protocols::Rng;
 use synod_protocols::commit::BankOp;
@@ -35,16 +37,27 @@ fn measure(protocol: Protocol, participants: u64, latency: Duration, sync: Durat
     let scenario = Scenario {
         latency: (latency, latency),
         sync,
-        faults: Faults::None,
+        fault: Fault::None,
         ..Scenario::new(protocol, participants, 1)
     };
-    let mut world = World::new(scenario, false);
+    let mut world = World::new(scenario, true);
     world.advance(Time::from_millis(2_000));
-    let (asked, before) = (world.now, world.bank_messages);
-    world.ask(&spread(protocol, participants), false);
+    world.stage.forget_seen();
+    let asked = world.stage.now;
+    world.ask(spread(protocol, participants), false);
     world.advance(asked + Duration::from_secs(1));
     let known = world.known.expect("without faults the client is told");
-    (known.since(asked).as_nanos() as u64 / TICK.as_nanos() as u64, world.bank_messages - before)
+    let messages = bank_messages(&world.into_seen());
+    (known.since(asked).as_nanos() as u64 / TICK.as_nanos() as u64, messages)
+}
+
+/// Messages from and to banks: not the replicated log's own.
+pub(super) fn bank_messages(seen: &Seen<Note>) -> u64 {
+    let is_one = |(_, happened): &&(Time, Happened<Note>)| match happened {
+        Happened::Sent(message) => message.from.min(message.to) < COORDINATOR,
+        _ => false,
+    };
+    seen.iter().filter(is_one).count() as u64
 }
 
 /// The first account gives one to each of the others.
@@ -106,29 +119,25 @@ const WATCHED: Duration = Duration::from_secs(30);
 fn one_death(scenario: Scenario, down: Duration) -> (Duration, Option<Duration>) {
     let mut world = World::new(scenario, false);
     world.advance(Time::from_millis(2_000));
-    let (_, asked) = world.ask(&spread(scenario.protocol, 2), false);
-    let coordinator = asked.unwrap_or(COORDINATOR);
+    let coordinator = world.ask(spread(scenario.protocol, 2), false).unwrap_or(COORDINATOR);
     let mut rng = Rng::new(scenario.seed ^ 0xDEAD);
-    world.advance(world.now + Duration::from_nanos(rng.below(100_000_000)));
-    world.crash(coordinator);
-    assert!(!world.is_up(coordinator));
-    let died = world.now;
+    world.advance(world.stage.now + Duration::from_nanos(rng.below(100_000_000)));
+    world.stage.crash(coordinator, false);
+    assert!(!world.stage.is_there(coordinator));
+    let died = world.stage.now;
     let (mut locked, mut wrong) = (died, died);
     for until in [died + down, died + down + WATCHED] {
         loop {
             let (is_locked, is_wrong) = (!world.locks().is_empty(), is_wrong(&world));
             let goes_on = world.advance_once(until);
-            if !goes_on {
-                world.advance(until);
-            }
             // What was so before the next thing happened was so until then.
-            locked = if is_locked { world.now } else { locked };
-            wrong = if is_wrong { world.now } else { wrong };
+            locked = if is_locked { world.stage.now } else { locked };
+            wrong = if is_wrong { world.stage.now } else { wrong };
             if !goes_on {
                 break;
             }
         }
-        world.start(coordinator);
+        world.stage.start(coordinator);
     }
     let is_lost = is_wrong(&world);
     (locked.since(died), (!is_lost).then(|| wrong.since(died)))

@@ -1,11 +1,13 @@
 //! One transfer under a script of faults, told event by event: what a picture of it needs.
 
+use super::figures::bank_messages;
+use super::note::Note;
 use super::stage::COORDINATOR;
 use super::world::World;
-use super::{BALANCE, Faults, Protocol, Scenario, account};
+use super::{BALANCE, Fault, Protocol, Scenario, account};
+use crate::small::{Happened, Message};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 use synod_protocols::commit::{BankOp, Decision};
 use synod_protocols::types::{NodeId, Time};
@@ -118,55 +120,17 @@ pub struct FilmState {
     pub locked: Vec<String>,
 }
 
-/// Something that happened in the banks' world.
-#[derive(Clone, Debug)]
-pub(super) enum Happened {
-    Asked { client: String, amount: u64, from: String, to: String },
-    Sent { from: NodeId, to: NodeId, name: &'static str, at: Time },
-    Arrived { from: NodeId, to: NodeId, name: &'static str },
-    Lost { from: NodeId, to: NodeId, name: &'static str },
-    Crashed(NodeId),
-    Started(NodeId),
-    CutOff(NodeId),
-    Whole,
-    Opened(NodeId, String),
-    Decided(NodeId, Decision, String),
-    Applied(NodeId, Decision, String),
-    Contradiction(String),
-}
-
-impl fmt::Display for Happened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Happened::Asked { client, amount, from, to } => {
-                write!(f, "{client} asks for {amount} from {from} to {to}")
-            }
-            Happened::Sent { from, to, name, .. } => write!(f, "{from} -> {to} {name}"),
-            Happened::Arrived { from, to, name } => write!(f, "{from} => {to} {name}"),
-            Happened::Lost { from, to, name } => write!(f, "{from} => {to} {name} is lost"),
-            Happened::Crashed(id) => write!(f, "{id} crashes"),
-            Happened::Started(id) => write!(f, "{id} starts"),
-            Happened::CutOff(id) => write!(f, "{id} is cut off"),
-            Happened::Whole => write!(f, "the network is whole again"),
-            Happened::Opened(id, name) => write!(f, "{id} opens {name}"),
-            Happened::Decided(id, decision, name) => write!(f, "{id} has decided: {decision} {name}"),
-            Happened::Applied(id, decision, name) => write!(f, "{id} applies: {decision} {name}"),
-            Happened::Contradiction(what) => f.write_str(what),
-        }
-    }
-}
-
 /// Plays one transfer by one protocol.
 pub fn film(play: &Play) -> Film {
     let scenario = Scenario {
         latency: (LATENCY, LATENCY),
         sync: SYNC,
-        faults: Faults::None,
+        fault: Fault::None,
         ..Scenario::new(play.protocol, 2, 1)
     };
     let mut world = World::new(scenario, true);
     world.advance(PRELUDE);
-    world.forget_trace();
+    world.stage.forget_seen();
     let mut shot = Shot { states: Vec::new() };
     shot.look(&world);
     let mut strikes = play.strikes.clone();
@@ -178,27 +142,29 @@ pub fn film(play: &Play) -> Film {
     for (at, strike) in due {
         shot.advance(&mut world, PRELUDE + at);
         match strike {
-            None => asked = world.ask(&branches(play), false).1,
+            None => asked = world.ask(branches(play), false),
             Some(Strike { blow, whom, .. }) => {
                 let id = match whom {
                     Whom::Coordinator => asked.unwrap_or(COORDINATOR),
                     Whom::Bank(number) => NodeId(number.into()),
                 };
                 match blow {
-                    Blow::Crash => world.crash(id),
-                    Blow::Start => world.start(id),
+                    Blow::Crash => world.stage.crash(id, false),
+                    Blow::Start => world.stage.start(id),
                     Blow::Cut => world.cut(id),
-                    Blow::Heal => world.heal(),
+                    Blow::Heal => world.stage.heal(),
                 }
             }
         }
         shot.look(&world);
     }
     shot.advance(&mut world, PRELUDE + play.until);
-    let machines = world.ids().map(|id| (name(id), part(id))).collect();
+    let machines = world.stage.ids().into_iter().map(|id| (name(id), part(id))).collect();
     let told = world.known.map(since).zip(world.first_decision().map(word));
-    let (messages, violations) = (world.bank_messages, world.violations().to_vec());
-    let events = world.into_trace().iter().filter_map(|(at, happened)| event(*at, happened)).collect();
+    let violations = world.violations().to_vec();
+    let seen = world.into_seen();
+    let messages = bank_messages(&seen);
+    let events = seen.iter().filter_map(|(at, happened)| event(*at, happened)).collect();
     Film {
         protocol: play.protocol.to_string(),
         machines,
@@ -220,13 +186,12 @@ impl Shot {
         while world.advance_once(until) {
             self.look(world);
         }
-        world.advance(until);
     }
 
     /// Keeps what can be seen if it is not what was seen last.
     fn look(&mut self, world: &World) {
         let locked = world.locked().into_iter().map(name).collect();
-        let state = FilmState { t: since(world.now), balances: world.balances(), locked };
+        let state = FilmState { t: since(world.stage.now), balances: world.balances(), locked };
         let same = |last: &FilmState| last.balances == state.balances && last.locked == state.locked;
         if !self.states.last().is_some_and(same) {
             self.states.push(state);
@@ -267,7 +232,7 @@ fn part(id: NodeId) -> &'static str {
     if id < COORDINATOR { "bank" } else { "coordinator" }
 }
 
-fn event(at: Time, happened: &Happened) -> Option<FilmEvent> {
+fn event(at: Time, happened: &Happened<Note>) -> Option<FilmEvent> {
     let plain = |kind, who: &NodeId| FilmEvent {
         t: since(at),
         kind,
@@ -276,29 +241,24 @@ fn event(at: Time, happened: &Happened) -> Option<FilmEvent> {
         what: None,
         at: None,
     };
+    let carried = |kind, message: &Message| FilmEvent {
+        to: Some(name(message.to)),
+        what: Some(message.name.into()),
+        ..plain(kind, &message.from)
+    };
+    let said =
+        |kind, id, decision: &Decision| FilmEvent { what: Some(word(*decision).into()), ..plain(kind, id) };
     Some(match happened {
-        Happened::Sent { from, to, name: what, at: arrival } => FilmEvent {
-            to: Some(name(*to)),
-            what: Some((*what).into()),
-            at: Some(since(*arrival)),
-            ..plain("send", from)
-        },
-        Happened::Lost { from, to, name: what } => {
-            FilmEvent { to: Some(name(*to)), what: Some((*what).into()), ..plain("lost", from) }
+        Happened::Sent(message) => FilmEvent { at: Some(since(message.at)), ..carried("send", message) },
+        Happened::Lost(message, _) => carried("lost", message),
+        Happened::Fault { what: "crash", who: Some(id), .. } => plain("crash", id),
+        Happened::Fault { what: "restart", who: Some(id), .. } => plain("start", id),
+        Happened::Fault { what: "heal", .. } => {
+            FilmEvent { who: "network".into(), ..plain("heal", &COORDINATOR) }
         }
-        Happened::Crashed(id) => plain("crash", id),
-        Happened::Started(id) => plain("start", id),
-        Happened::CutOff(id) => plain("cut", id),
-        Happened::Whole => FilmEvent { who: "network".into(), ..plain("heal", &COORDINATOR) },
-        Happened::Decided(id, decision, _) => {
-            FilmEvent { what: Some(word(*decision).into()), ..plain("decided", id) }
-        }
-        Happened::Applied(id, decision, _) => {
-            FilmEvent { what: Some(word(*decision).into()), ..plain("applied", id) }
-        }
-        Happened::Asked { .. }
-        | Happened::Arrived { .. }
-        | Happened::Opened(..)
-        | Happened::Contradiction(_) => return None,
+        Happened::Note(Note::CutOff(id)) => plain("cut", id),
+        Happened::Note(Note::Decided(id, decision, _)) => said("decided", id, decision),
+        Happened::Note(Note::Applied(id, decision, _)) => said("applied", id, decision),
+        _ => return None,
     })
 }

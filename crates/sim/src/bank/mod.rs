@@ -2,30 +2,42 @@
 //! not to, under one clock, one network and the same faults.
 //!
 //! [`run`] is a pure function of a [`Scenario`]: banks with one account each, clients that transfer and read,
-//! crashes that lose what was not synced, and cuts. Everything random is drawn from the seed. After every event
-//! it is checked that nobody commits what another aborts and that nothing is applied twice; at the end that locks are
-//! released and no money is gone; and the history of what the clients saw is judged by the checker.
+//! and any [`Fault`] of machines, links, clocks and disks, or all of them. Everything random is drawn from the seed. After
+//! every event it is checked that nobody commits what another aborts and that nothing is applied twice; at the end that
+//! locks are released, every saga has ended, and no money is gone; and the history of what the clients saw is judged
+//! by the checker. [`Matrix`] plays every protocol under every fault.
+//!
+//! A step of a saga that waits for a person is looked at half a second later, and tried again.
 //!
 //! What clients of a saga, or of no protocol at all, read is an onlooker's sum over all banks, since
 //! nothing there can lock; how often it was wrong is counted and is no violation: isolation was never promised.
 
 mod actor;
+mod fault;
+mod faults;
 mod figures;
 mod film;
+mod matrix;
 mod naive;
+mod note;
+mod outcome;
 mod stage;
 mod world;
 
+pub use fault::{Expected, Fault};
 pub use figures::{Blocking, Cost, blocking, cost};
 pub use film::{
     ASKED_AT, Blow, FILM_TIME_MAX, Film, FilmEvent, FilmState, LATENCY, Play, STRIKES_MAX, SYNC, Strike,
     Whom, film,
 };
-pub use world::{Outcome, run};
+pub use matrix::{Cell, Matrix, banks};
+pub use outcome::Outcome;
+pub use world::run;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_protocols::types::NodeId;
 
 /// What each account holds at first.
@@ -50,7 +62,7 @@ pub enum Protocol {
     TwoPhase,
     /// Three-phase commit.
     ThreePhase,
-    /// Two-phase commit whose coordinator is replicated on a log of three members (Raft).
+    /// Two-phase commit whose coordinator is replicated on a log of three members.
     Replicated,
     /// A saga.
     Saga,
@@ -96,27 +108,41 @@ impl FromStr for Protocol {
     }
 }
 
-/// What goes wrong.
+/// What a replicated coordinator runs on: any of the replicated logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Faults {
-    /// Nothing.
-    None,
-    /// Machines crash and come back.
-    Crashes,
-    /// They are cut off, too.
-    All,
+pub struct Log(&'static str);
+
+impl Log {
+    /// The protocol's name.
+    pub fn name(self) -> &'static str {
+        self.0
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Log> {
+        REPLICATED_LOGS.iter().map(|name| Log(name))
+    }
 }
 
-impl FromStr for Faults {
+/// Raft.
+impl Default for Log {
+    fn default() -> Log {
+        Log(REPLICATED_LOGS[0])
+    }
+}
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0)
+    }
+}
+
+impl FromStr for Log {
     type Err = String;
 
-    fn from_str(name: &str) -> Result<Faults, String> {
-        match name {
-            "none" => Ok(Faults::None),
-            "crashes" => Ok(Faults::Crashes),
-            "all" => Ok(Faults::All),
-            _ => Err(format!("there are no faults `{name}`; there is: none, crashes, all")),
-        }
+    fn from_str(name: &str) -> Result<Log, String> {
+        let known = || format!("there is no log `{name}`; there is: {}", REPLICATED_LOGS.join(", "));
+        replicated_log(name).map(Log).ok_or_else(known)
     }
 }
 
@@ -140,12 +166,14 @@ pub struct Scenario {
     /// How long a sync takes.
     pub sync: Duration,
     /// What goes wrong.
-    pub faults: Faults,
+    pub fault: Fault,
+    /// What a replicated coordinator runs on.
+    pub log: Log,
 }
 
 impl Scenario {
     /// A scenario with defaults for everything else: 20 transfers and 20 reads in 3 s, messages of 1 to 20 ms, syncs of
-    /// 2 ms, all faults.
+    /// 2 ms, all faults, Raft.
     pub fn new(protocol: Protocol, participants: u64, seed: u64) -> Scenario {
         Scenario {
             protocol,
@@ -156,7 +184,8 @@ impl Scenario {
             span: Duration::from_secs(3),
             latency: (Duration::from_millis(1), Duration::from_millis(20)),
             sync: Duration::from_millis(2),
-            faults: Faults::All,
+            fault: Fault::All,
+            log: Log::default(),
         }
     }
 }

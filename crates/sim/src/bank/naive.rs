@@ -1,8 +1,8 @@
 //! No protocol at all: a client that takes the money here and then puts it there.
 
-use super::actor::{Actor, Branches, Effect, Told};
+use super::actor::{Actor, Asked, Told};
 use super::stage::{movements, ticket_name};
-use bytes::Bytes;
+use crate::small::{Effect, Happens, Machine};
 use std::collections::{BTreeMap, VecDeque};
 use synod_protocols::commit::Decision;
 use synod_protocols::log::Ticket;
@@ -22,30 +22,32 @@ impl Naive {
         Naive { is_up: false, open: BTreeMap::new() }
     }
 
-    fn next(&mut self, ticket: u64, out: &mut Vec<Effect>) {
+    fn next(&mut self, ticket: u64, out: &mut Vec<Effect<Told>>) {
         match self.open.get(&ticket).and_then(|steps| steps.front()) {
             Some((to, message)) => {
-                let (bytes, name) = (message.to_bytes(), message.name());
-                out.push(Effect::Send { to: *to, bytes, name, is_early: true });
+                let (bytes, name, detail) = (message.to_bytes(), message.name(), message.detail());
+                out.push(Effect::Send { to: *to, bytes, name, detail, is_early: true });
             }
             None => self.end(ticket, Decision::Commit, out),
         }
     }
 
-    fn end(&mut self, ticket: u64, decision: Decision, out: &mut Vec<Effect>) {
+    fn end(&mut self, ticket: u64, decision: Decision, out: &mut Vec<Effect<Told>>) {
         if self.open.remove(&ticket).is_some() {
-            let told = Told::Decided(ticket_name(Ticket(ticket)), decision, BTreeMap::new());
-            out.push(Effect::Told { told, is_early: true });
+            let event = Told::Decided(ticket_name(Ticket(ticket)), decision, BTreeMap::new());
+            out.push(Effect::Tell { event, is_early: true });
         }
     }
 }
 
-impl Actor for Naive {
-    fn start(&mut self, _: Time, _: &mut Vec<Effect>) {
+impl Machine for Naive {
+    type Event = Told;
+
+    fn start(&mut self, _: Time, _: &mut Vec<Effect<Told>>) {
         self.is_up = true;
     }
 
-    fn crash(&mut self) {
+    fn crash(&mut self, _: usize) {
         *self = Naive::new();
     }
 
@@ -53,7 +55,8 @@ impl Actor for Naive {
         self.is_up
     }
 
-    fn on_message(&mut self, _: Time, _: NodeId, bytes: Bytes, out: &mut Vec<Effect>) {
+    fn step(&mut self, _: Time, happens: Happens, out: &mut Vec<Effect<Told>>) {
+        let Happens::Message { bytes, .. } = happens else { return };
         match Message::from_bytes(bytes) {
             Ok(Message::Acted { saga, .. }) => {
                 if let Some(steps) = self.open.get_mut(&saga.0) {
@@ -66,9 +69,28 @@ impl Actor for Naive {
         }
     }
 
-    fn on_timeout(&mut self, _: Time, _: &mut Vec<Effect>) {}
+    // It writes nothing down.
 
-    fn ask(&mut self, _: Time, ticket: Ticket, branches: &Branches, out: &mut Vec<Effect>) -> bool {
+    fn synced(&mut self) {}
+
+    fn unsynced(&self) -> usize {
+        0
+    }
+
+    fn rot(&mut self, _: u64) -> bool {
+        false
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
+
+    fn watch(&mut self) {}
+}
+
+impl Actor for Naive {
+    fn ask(&mut self, _: Time, ticket: Ticket, asked: &Asked, out: &mut Vec<Effect<Told>>) -> bool {
+        let Asked::Run(branches) = asked else { return false };
         let Some(all) = movements(branches).filter(|_| self.is_up) else { return false };
         let saga = SagaId(ticket.0);
         let step = |(step, to, action, _): (String, NodeId, synod_protocols::saga::Movement, _)| {
@@ -76,15 +98,10 @@ impl Actor for Naive {
             (to, Message::Act { floor, saga, step, work, given, is_final: true })
         };
         self.open.insert(ticket.0, all.into_iter().map(step).collect());
-        out.push(Effect::Told { told: Told::Opened(ticket, ticket_name(ticket)), is_early: true });
+        let event = Told::Opened(ticket, ticket_name(ticket));
+        out.push(Effect::Tell { event, is_early: true });
         self.next(ticket.0, out);
         true
-    }
-
-    fn synced(&mut self) {}
-
-    fn deadline(&self) -> Option<Time> {
-        None
     }
 
     fn locks(&self) -> Vec<String> {

@@ -1,8 +1,9 @@
 //! Who plays in which protocol: the machines, and how each is looked at.
 
-use super::actor::{Actor, Branches, Host, Lens, Told};
+use super::actor::{Actor, Asked, Branches, Lens, Player, Told};
 use super::naive::Naive;
-use super::{BALANCE, Protocol, account};
+use super::{BALANCE, Protocol, Scenario, account};
+use crate::small::Host;
 use std::collections::BTreeMap;
 use synod_protocols::Wire;
 use synod_protocols::commit::three_phase::{self, Site};
@@ -10,24 +11,29 @@ use synod_protocols::commit::{
     Bank, BankOp, Config, Coordinator, Decision, Event, Participant, ParticipantConfig, ParticipantEvent,
     Request, Resource,
 };
-use synod_protocols::log::{LogConfig, Ticket};
-use synod_protocols::raft::Raft;
+use synod_protocols::log::{LogConfig, ReplicatedLog, Ticket};
 use synod_protocols::replicated::{self, Replicated};
 use synod_protocols::saga::{
     self, Amount, BankService, Movement, Orchestrator, Plan, ServiceConfig, ServiceEvent, Step,
 };
 use synod_protocols::types::NodeId;
+use synod_protocols::with_replicated_log;
 
 /// Machines that coordinate have ids from here on; banks count from 1.
 pub(super) const COORDINATOR: NodeId = NodeId(100);
 
+/// How often the orchestrator asks for a step before it undoes the saga: few enough that faults of some seconds
+/// make it.
+const ATTEMPTS_MAX: u32 = 3;
+
 /// What stands before a process's own message in the replicated coordinator's.
 const PROCESS_MESSAGE: u8 = 2;
 
-/// The machines of a protocol between so many banks.
-pub(super) fn machines(protocol: Protocol, banks: u64, seed: u64) -> BTreeMap<NodeId, Box<dyn Actor>> {
+/// The machines of a scenario's protocol.
+pub(super) fn machines(scenario: &Scenario) -> BTreeMap<NodeId, Box<dyn Actor>> {
+    let Scenario { protocol, participants, log, seed, .. } = *scenario;
     let mut all: BTreeMap<NodeId, Box<dyn Actor>> = BTreeMap::new();
-    let ids = || (1..=banks).map(NodeId);
+    let ids = || (1..=participants).map(NodeId);
     match protocol {
         Protocol::None => {
             ids().for_each(|id| drop(all.insert(id, Box::new(service(id)))));
@@ -57,7 +63,8 @@ pub(super) fn machines(protocol: Protocol, banks: u64, seed: u64) -> BTreeMap<No
                 .for_each(|id| drop(all.insert(id, Box::new(participant(id, &[id], Some(PROCESS_MESSAGE))))));
             let members: Vec<NodeId> = (0..3).map(|i| NodeId(COORDINATOR.0 + i)).collect();
             for id in members.clone() {
-                all.insert(id, Box::new(member(id, members.clone(), seed)));
+                let member = with_replicated_log!(log.name(), L => member::<L>(id, members.clone(), seed));
+                all.insert(id, member.expect("a log's name is that of a protocol"));
             }
         }
     }
@@ -72,8 +79,11 @@ fn names(resource: &Bank) -> Vec<String> {
     Resource::locks(resource).into_iter().map(|(name, _)| name).collect()
 }
 
-fn encoded(branches: &Branches) -> BTreeMap<NodeId, bytes::Bytes> {
-    branches.iter().map(|(id, work)| (*id, work.to_bytes())).collect()
+fn encoded(asked: &Asked) -> Option<BTreeMap<NodeId, bytes::Bytes>> {
+    match asked {
+        Asked::Run(branches) => Some(branches.iter().map(|(id, work)| (*id, work.to_bytes())).collect()),
+        Asked::Resume(..) => None,
+    }
 }
 
 fn told(event: Event) -> Told {
@@ -85,104 +95,103 @@ fn told(event: Event) -> Told {
     }
 }
 
-fn coordinator() -> Host<Coordinator> {
-    Host::new(Lens {
-        config: Box::new(|_| Config::new(COORDINATOR)),
-        request: |_, ticket, branches| Some(Request::Run { ticket, branches: encoded(branches) }),
-        told,
+fn coordinator() -> Player<Coordinator> {
+    let lens = Lens {
+        request: |_, ticket, asked| Some(Request::Run { ticket, branches: encoded(asked)? }),
         locks: |_| Vec::new(),
         balances: |_| BTreeMap::new(),
-        envelope: None,
-    })
+    };
+    Host::new(lens, told, Box::new(|_| Config::new(COORDINATOR)))
 }
 
-fn participant(id: NodeId, accounts: &[NodeId], envelope: Option<u8>) -> Host<Participant<Bank>> {
+fn participant(id: NodeId, accounts: &[NodeId], envelope: Option<u8>) -> Player<Participant<Bank>> {
     let initial = bank(accounts);
-    Host::new(Lens {
-        config: Box::new(move |_| ParticipantConfig::new(id, initial.clone())),
+    let lens = Lens {
         request: |_, _, _| None,
-        told: |event| match event {
-            ParticipantEvent::Ended { txn, decision } => Told::Ended(txn.to_string(), decision),
-            ParticipantEvent::Prepared { .. } => Told::Other,
-        },
-        locks: |bank| names(bank.resource()),
+        locks: |bank: &Participant<Bank>| names(bank.resource()),
         balances: |bank| bank.resource().accounts().clone(),
-        envelope,
-    })
+    };
+    let told = |event| match event {
+        ParticipantEvent::Ended { txn, decision } => Told::Ended(txn.to_string(), decision),
+        ParticipantEvent::Prepared { .. } => Told::Other,
+    };
+    let config = move |_| ParticipantConfig::new(id, initial.clone());
+    Host::new(lens, told, Box::new(config)).wrapped(envelope)
 }
 
-fn site(id: NodeId, accounts: &[NodeId]) -> Host<Site<Bank>> {
+fn site(id: NodeId, accounts: &[NodeId]) -> Player<Site<Bank>> {
     let initial = bank(accounts);
-    Host::new(Lens {
-        config: Box::new(move |_| three_phase::Config::new(id, initial.clone())),
-        request: |_, ticket, branches| Some(three_phase::Run { ticket, branches: encoded(branches) }),
-        told: |event| match event {
-            three_phase::Event::Opened { ticket, txn } => Told::Opened(ticket, txn.to_string()),
-            three_phase::Event::Refused { ticket } => Told::Refused(ticket, "Busy".into()),
-            three_phase::Event::Decided { txn, decision, answers, .. } => {
-                Told::Decided(txn.to_string(), decision, answers)
-            }
-            three_phase::Event::Ended { txn, decision } => Told::Ended(txn.to_string(), decision),
-            three_phase::Event::Prepared { .. } => Told::Other,
-        },
-        locks: |site| names(site.resource()),
+    let lens = Lens {
+        request: |_, ticket, asked| Some(three_phase::Run { ticket, branches: encoded(asked)? }),
+        locks: |site: &Site<Bank>| names(site.resource()),
         balances: |site| site.resource().accounts().clone(),
-        envelope: None,
-    })
+    };
+    let told = |event| match event {
+        three_phase::Event::Opened { ticket, txn } => Told::Opened(ticket, txn.to_string()),
+        three_phase::Event::Refused { ticket } => Told::Refused(ticket, "Busy".into()),
+        three_phase::Event::Decided { txn, decision, answers, .. } => {
+            Told::Decided(txn.to_string(), decision, answers)
+        }
+        three_phase::Event::Ended { txn, decision } => Told::Ended(txn.to_string(), decision),
+        three_phase::Event::Prepared { .. } => Told::Other,
+    };
+    Host::new(lens, told, Box::new(move |_| three_phase::Config::new(id, initial.clone())))
 }
 
-fn member(id: NodeId, members: Vec<NodeId>, seed: u64) -> Host<Replicated<Raft, Coordinator>> {
-    Host::new(Lens {
-        config: Box::new(move |life| replicated::Config {
-            log: LogConfig::new(id, members.clone(), seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ life),
-            id: NodeId(999),
-            process: Config { addresses: members.clone(), ..Config::new(NodeId(999)) },
-        }),
-        request: |member, ticket, branches| {
-            member.process().map(|_| Request::Run { ticket, branches: encoded(branches) })
-        },
-        told: |event| match event {
-            replicated::Event::Process(event) => told(event),
-            _ => Told::Other,
+fn member<L: ReplicatedLog + 'static>(id: NodeId, members: Vec<NodeId>, seed: u64) -> Box<dyn Actor> {
+    let lens = Lens::<Replicated<L, Coordinator>> {
+        request: |member, ticket, asked| {
+            let branches = encoded(asked)?;
+            member.process().map(|_| Request::Run { ticket, branches })
         },
         locks: |_| Vec::new(),
         balances: |_| BTreeMap::new(),
-        envelope: None,
-    })
+    };
+    let told = |event| match event {
+        replicated::Event::Process(event) => told(event),
+        _ => Told::Other,
+    };
+    let config = move |life| replicated::Config {
+        log: LogConfig::new(id, members.clone(), seed.wrapping_mul(1_000_003) ^ (id.0 << 32) ^ life),
+        id: NodeId(999),
+        process: Config { addresses: members.clone(), ..Config::new(NodeId(999)) },
+    };
+    Box::new(Host::new(lens, told, Box::new(config)))
 }
 
-fn service(id: NodeId) -> Host<BankService> {
-    Host::new(Lens {
-        config: Box::new(move |_| ServiceConfig::new([(account(id), BALANCE)])),
+fn service(id: NodeId) -> Player<BankService> {
+    let lens = Lens {
         request: |_, _, _| None,
-        told: |event| match event {
-            ServiceEvent::Moved { .. } => Told::Other,
-        },
         locks: |_| Vec::new(),
-        balances: |bank| bank.accounts().clone(),
-        envelope: None,
-    })
+        balances: |bank: &BankService| bank.accounts().clone(),
+    };
+    let told = |ServiceEvent::Moved { .. }| Told::Other;
+    Host::new(lens, told, Box::new(move |_| ServiceConfig::new([(account(id), BALANCE)])))
 }
 
-fn orchestrator() -> Host<Orchestrator> {
-    Host::new(Lens {
-        config: Box::new(|_| saga::Config::default()),
-        request: |_, ticket, branches| Some(saga::Request::Begin { ticket, plan: plan(branches)? }),
-        told: |event| match event {
-            saga::Event::Began { ticket, saga } => Told::Opened(ticket, saga.to_string()),
-            saga::Event::Refused { ticket, why } => Told::Refused(ticket, format!("{why:?}")),
-            saga::Event::Ended { saga, outcome: saga::Outcome::Done } => {
-                Told::Decided(saga.to_string(), Decision::Commit, BTreeMap::new())
+fn orchestrator() -> Player<Orchestrator> {
+    let lens = Lens {
+        request: |_, ticket, asked| match asked {
+            Asked::Run(branches) => Some(saga::Request::Begin { ticket, plan: plan(branches)? }),
+            Asked::Resume(saga, step) => {
+                Some(saga::Request::Resume { ticket, saga: *saga, step: step.clone() })
             }
-            saga::Event::Ended { saga, .. } => {
-                Told::Decided(saga.to_string(), Decision::Abort, BTreeMap::new())
-            }
-            saga::Event::Paused { .. } => Told::Other,
         },
         locks: |_| Vec::new(),
         balances: |_| BTreeMap::new(),
-        envelope: None,
-    })
+    };
+    let told = |event| match event {
+        saga::Event::Began { ticket, saga } => Told::Opened(ticket, saga.to_string()),
+        saga::Event::Refused { ticket, why } => Told::Refused(ticket, format!("{why:?}")),
+        saga::Event::Ended { saga, outcome: saga::Outcome::Done } => {
+            Told::Decided(saga.to_string(), Decision::Commit, BTreeMap::new())
+        }
+        saga::Event::Ended { saga, .. } => Told::Decided(saga.to_string(), Decision::Abort, BTreeMap::new()),
+        saga::Event::Paused { saga, step, .. } => Told::Waits(saga, step),
+        saga::Event::Agreed { .. } => Told::Other,
+    };
+    let timing = saga::Timing { attempts_max: ATTEMPTS_MAX, ..saga::Timing::default() };
+    Host::new(lens, told, Box::new(move |_| saga::Config { timing, ..saga::Config::default() }))
 }
 
 /// Money leaves first, and arrives one bank after the other. A saga has no read of its own.

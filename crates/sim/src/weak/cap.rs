@@ -4,7 +4,8 @@
 //! asks its own member, so one side of the partition is a minority of one. When the partition ends the load does as
 //! well, and it is measured how long it takes until all members show the same.
 
-use super::world::{Alarm, run_with};
+use super::faults::Alarm;
+use super::world::run_with;
 use super::{Fault, Level, Scenario};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -176,7 +177,7 @@ fn measure(level: Level, what: &CapScenario) -> (Cap, Vec<Seen>) {
     let others = (2..=what.members).map(NodeId);
     let plan: Vec<(Time, Alarm)> =
         others.flat_map(|other| [(at, Alarm::Cut(alone, other)), (at, Alarm::Cut(other, alone))]).collect();
-    let outcome = run_with(&scenario, &plan);
+    let outcome = run_with(&scenario, &plan, false);
     let seen = seen(&outcome.history, scenario.give_up);
     let between = |from: Duration, to: Duration| seen.iter().filter(move |one| one.at >= from && one.at < to);
     let cap = Cap {

@@ -10,20 +10,27 @@
 //! one partition does to each level.
 
 mod cap;
+mod faults;
+mod kinds;
+mod member;
+mod note;
 mod ordered;
+mod outcome;
 mod separate;
-mod stage;
 mod world;
 
 pub use cap::{Cap, CapFilm, CapScenario, SLICE_MIN, Side, Slice, Tally, cap, cap_film};
+pub use note::Story;
+pub use outcome::Outcome;
 pub use separate::{Separation, judged, separate};
-pub use world::{Outcome, run};
+pub use world::{run, watch};
 
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use synod_check::judge::Consistency;
+use synod_protocols::weak::Kind;
 
 /// Members of one scenario at the most.
 pub const MEMBERS_MAX: u64 = 9;
@@ -88,6 +95,26 @@ impl FromStr for Level {
         let found = Level::ALL.into_iter().find(|level| level.to_string() == name);
         let names = Level::ALL.map(|level| level.to_string()).join(", ");
         found.ok_or_else(|| format!("there is no level `{name}`; there is: {names}"))
+    }
+}
+
+/// What keys hold, by its name on command lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds(pub Kind);
+
+impl fmt::Display for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Holds {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Holds, String> {
+        let found = Kind::ALL.into_iter().find(|kind| kind.to_string() == name);
+        let names = Kind::ALL.map(|kind| kind.to_string()).join(", ");
+        found.map(Holds).ok_or_else(|| format!("no key holds `{name}`; there is: {names}"))
     }
 }
 
@@ -164,6 +191,8 @@ impl FromStr for Fault {
 pub struct Scenario {
     /// What is promised.
     pub level: Level,
+    /// What keys hold. The strong levels have registers only, whatever is said here.
+    pub kind: Kind,
     /// How many members found the cluster; 2 to [`MEMBERS_MAX`].
     pub members: u64,
     /// What everything random is drawn from.
@@ -189,11 +218,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A scenario with defaults for everything else: four sessions over three keys for 3 s, messages of 1 to 20 ms, syncs of
+    /// A scenario with defaults for everything else: registers, four sessions over three keys for 3 s, messages of 1 to 20 ms, syncs of
     /// 2 ms.
     pub fn new(level: Level, members: u64, seed: u64, fault: Fault) -> Scenario {
         Scenario {
             level,
+            kind: Kind::Register,
             members,
             seed,
             fault,

@@ -6,14 +6,16 @@
 //! not come is the client's to wait for.
 
 use super::Level;
-use super::stage::{Member, Start};
+use super::member::{Member, Start};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use synod_protocols::log::{Index, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog, Ticket};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::{NodeId, Time};
-use synod_protocols::weak::{CausalContext, Content, Event, Refusal, Request, Standing, WeakReplica, Write};
+use synod_protocols::weak::{
+    CausalContext, Content, Event, Name, Refusal, Request, Standing, WeakReplica, Write,
+};
 use synod_protocols::{
     Describe, Effects, Emit, Fingerprint, Input, Process, Recovery, Release, Send, Wire, wire_format,
 };
@@ -247,8 +249,8 @@ impl Member for Ordered {
         }
     }
 
-    fn shows(&self, key: &[u8]) -> Option<Bytes> {
-        self.map.get(key).cloned()
+    fn content(&self, name: &Name) -> Content {
+        Content::Value(self.map.get(&name.key).cloned())
     }
 
     fn counts(&self) -> bool {
@@ -260,7 +262,7 @@ impl Member for Ordered {
     }
 }
 
-impl<P: WeakReplica> Member for P {
+impl<P: WeakReplica + 'static> Member for P {
     fn configured(start: Start) -> Self::Config {
         let mut config = synod_protocols::weak::Config::new(start.id, start.founders);
         config.incarnation = synod_protocols::types::Incarnation(start.life);
@@ -268,15 +270,8 @@ impl<P: WeakReplica> Member for P {
         config
     }
 
-    fn shows(&self, key: &[u8]) -> Option<Bytes> {
-        let name = synod_protocols::weak::Name {
-            kind: synod_protocols::weak::Kind::Register,
-            key: Bytes::copy_from_slice(key),
-        };
-        match self.replica().store().read(&name) {
-            Content::Value(value) => value,
-            _ => None,
-        }
+    fn content(&self, name: &Name) -> Content {
+        self.replica().store().read(name)
     }
 
     fn counts(&self) -> bool {

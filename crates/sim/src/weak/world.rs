@@ -1,152 +1,110 @@
-//! The world: sessions that put and get, faults, and what must hold at the end.
+//! The world: sessions that write and read, and what must hold at the end.
 
+use super::faults::{Alarm, weather};
+use super::kinds::{self, Fate, Ledger};
+use super::member::{Member, Members, Start, TODAY, host};
+use super::note::{Note, Story};
 use super::ordered::Ordered;
-use super::stage::{Conditions, Member, Next, Stage};
+use super::outcome::{Outcome, broken};
 use super::{Fault, Level, Scenario};
+use crate::small::{Happened, Next, Stage};
 use bytes::Bytes;
-use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
-use synod_check::history::{Call, Handle, Header, History, Nanos, Outcome as Ended, Recorder, Reply};
-use synod_check::judge::{Consistency, Object, judge};
-use synod_check::linearizable::Limits;
+use synod_check::history::{Call, Handle, Header, Nanos, Outcome as Ended, Recorder, Reply};
+use synod_protocols::Rng;
 use synod_protocols::log::Ticket;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::weak::{Causal, Content, Event, Eventual, Kind, Name, Request, Write};
-use synod_protocols::{Input, Rng};
 
 /// After the trouble the members must come to show the same within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the search for a witness order may spend on one history.
-const CONFIGURATIONS_MAX: u64 = 300_000;
-
-/// What came of a scenario.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// What was played.
-    pub scenario: Scenario,
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Requests that were refused.
-    pub refused: u64,
-    /// Requests of which the session never heard again.
-    pub unanswered: u64,
-    /// Messages sent.
-    pub messages: u64,
-    /// How long after the last fault the members showed the same; none if never.
-    pub convergence: Option<Duration>,
-    /// Promises that were broken.
-    pub violations: Vec<String>,
-    /// What the sessions saw.
-    pub history: History,
-}
-
-impl Outcome {
-    /// Whether every promise was kept.
-    pub fn passed(&self) -> bool {
-        self.violations.is_empty()
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { level, members, seed, fault, .. } = self.scenario;
-        writeln!(f, "{level}, {members} members, faults: {fault}, seed {seed}")?;
-        let (answered, refused, unanswered) = (self.answered, self.refused, self.unanswered);
-        writeln!(f, "  requests   {answered} answered, {refused} refused, {unanswered} not answered")?;
-        writeln!(f, "  messages   {}", self.messages)?;
-        match self.convergence {
-            Some(span) => writeln!(f, "  the same   {} ms after the last fault", span.as_millis())?,
-            None => writeln!(f, "  the same   never")?,
-        }
-        match self.violations.as_slice() {
-            [] => write!(f, "  verdict    every promise was kept"),
-            [first, rest @ ..] => {
-                write!(f, "  verdict    BROKEN: {first}")?;
-                rest.iter().take(4).try_for_each(|violation| write!(f, "\n             {violation}"))
-            }
-        }
-    }
-}
-
 /// Plays a scenario.
 pub fn run(scenario: &Scenario) -> Outcome {
-    run_with(scenario, &[])
+    run_with(scenario, &[], false)
+}
+
+/// Plays a scenario and keeps what happened.
+pub fn watch(scenario: &Scenario) -> Outcome {
+    run_with(scenario, &[], true)
 }
 
 /// Plays a scenario with these things happening beside its faults.
-pub(super) fn run_with(scenario: &Scenario, plan: &[(Time, Alarm)]) -> Outcome {
+pub(super) fn run_with(scenario: &Scenario, plan: &[(Time, Alarm)], is_watched: bool) -> Outcome {
     match scenario.level {
-        Level::Linearizable | Level::Sequential => World::<Ordered>::new(*scenario).play(plan),
-        Level::Causal => World::<Causal>::new(*scenario).play(plan),
-        Level::Eventual => World::<Eventual>::new(*scenario).play(plan),
+        Level::Linearizable | Level::Sequential => {
+            World::<Ordered>::new(Scenario { kind: Kind::Register, ..*scenario }, is_watched).play(plan)
+        }
+        Level::Causal => World::<Causal>::new(*scenario, is_watched).play(plan),
+        Level::Eventual => World::<Eventual>::new(*scenario, is_watched).play(plan),
     }
-}
-
-/// What the world has planned for a time.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Alarm {
-    /// A session asks.
-    Ask(u64),
-    /// A session gives up.
-    GiveUp(u64, Ticket),
-    Crash(NodeId),
-    Start(NodeId),
-    Cut(NodeId, NodeId),
-    Heal,
-    SlowDisk(NodeId),
-    Clock(NodeId, i64),
-    Join(NodeId, NodeId),
-    Remove(NodeId, NodeId),
 }
 
 struct Session {
     name: String,
     home: NodeId,
     token: Option<Bytes>,
-    asked: Option<(Ticket, Option<Handle>)>,
+    asked: Option<Asked>,
 }
 
-struct World<P: Member> {
-    scenario: Scenario,
-    stage: Stage<P, Alarm>,
+/// What a session waits for.
+struct Asked {
+    ticket: Ticket,
+    handle: Handle,
+    call: Call,
+    key: String,
+    at: NodeId,
+    /// Its number among all writes, if it is one.
+    write: Option<usize>,
+}
+
+pub(super) struct World<P: Member> {
+    pub(super) scenario: Scenario,
+    pub(super) stage: Members<P>,
     /// What sessions draw from, so that a fault more does not move what they do.
     rng: Rng,
     recorder: Recorder,
     sessions: BTreeMap<u64, Session>,
-    values: u64,
+    ledger: Ledger,
     tickets: u64,
+    /// Requests answered, refused, and not answered.
     counts: (u64, u64, u64),
     violations: Vec<String>,
 }
 
 impl<P: Member> World<P> {
-    fn new(scenario: Scenario) -> World<P> {
-        let Scenario { level, members, seed, fault, latency, sync, .. } = scenario;
-        let conditions = Conditions {
-            latency,
-            sync,
-            lost: if fault.has(Fault::Loss) { 50 } else { 0 },
-            repeated: if fault.has(Fault::Disorder) { 50 } else { 0 },
-            is_disordered: fault.has(Fault::Disorder),
-        };
+    fn new(scenario: Scenario, is_watched: bool) -> World<P> {
+        let Scenario { level, kind, members, seed, sync, .. } = scenario;
         let session = |number| {
             let home = NodeId(1 + number % members);
             (number, Session { name: format!("s{}", number + 1), home, token: None, asked: None })
         };
-        World {
+        let mut world = World {
             scenario,
-            stage: Stage::new(level, members, seed, conditions),
+            stage: Stage::new(Rng::new(seed), weather(&scenario), sync, is_watched),
             rng: Rng::new(seed ^ 0x5e55_1045),
-            recorder: Recorder::new(Header::new("kv")),
+            recorder: Recorder::new(Header::new(kinds::object(kind))),
             sessions: (0..scenario.sessions).map(session).collect(),
-            values: 0,
+            ledger: Ledger::new(kind, level),
             tickets: 0,
             counts: (0, 0, 0),
             violations: Vec::new(),
-        }
+        };
+        (1..=members).for_each(|id| world.seat(NodeId(id), false));
+        (1..=members).for_each(|id| world.stage.start(NodeId(id)));
+        world
+    }
+
+    /// A machine with a blank disk, which is not started.
+    pub(super) fn seat(&mut self, id: NodeId, joins: bool) {
+        let host = host::<P>(self.start_of(id, TODAY));
+        self.stage.add(id, Box::new(if joins { host.joining() } else { host }));
+    }
+
+    pub(super) fn start_of(&self, id: NodeId, wall_at_zero: u64) -> Start {
+        let Scenario { level, members, seed, .. } = self.scenario;
+        Start { level, id, founders: (1..=members).map(NodeId).collect(), life: 0, seed, wall_at_zero }
     }
 
     fn play(mut self, plan: &[(Time, Alarm)]) -> Outcome {
@@ -163,7 +121,7 @@ impl<P: Member> World<P> {
         let healed = self.stage.now;
         let mut convergence = None;
         while self.stage.now < healed + PATIENCE {
-            match self.stage.is_at_rest() {
+            match self.is_at_rest() {
                 true => drop(convergence.get_or_insert(self.stage.now.since(healed))),
                 false => convergence = None,
             }
@@ -174,9 +132,11 @@ impl<P: Member> World<P> {
             self.advance(next);
         }
         if convergence.is_none() {
-            self.violations.push(format!("{PATIENCE:?} after the last fault the members still differ"));
+            self.complain(format!("{PATIENCE:?} after the last fault the members still differ"));
         }
-        self.read_at_rest();
+        if matches!(self.scenario.level, Level::Causal | Level::Eventual) {
+            self.read_at_rest();
+        }
         self.finish(convergence)
     }
 
@@ -197,129 +157,68 @@ impl<P: Member> World<P> {
         }
     }
 
-    fn plan_faults(&mut self) {
-        let Scenario { fault, members, span, level, .. } = self.scenario;
-        let mut rng = Rng::new(self.scenario.seed ^ 0xfa17);
-        let mut moment = |from: u64| Time(rng.between(from, span.as_nanos() as u64));
-        let starts: Vec<Time> = (0..12).map(|_| moment(500_000_000)).collect();
-        let mut rng = Rng::new(self.scenario.seed ^ 0xfa18);
-        let mut member = || NodeId(1 + rng.below(members));
-        let mut plan: Vec<(Time, Alarm)> = Vec::new();
-        if fault.has(Fault::Partitions) {
-            for start in &starts[..3] {
-                let (one, other) = (member(), member());
-                let is_one_way = start.0 % 3 == 0;
-                plan.push((*start, Alarm::Cut(one, other)));
-                if !is_one_way {
-                    plan.push((*start, Alarm::Cut(other, one)));
-                }
-                plan.push((*start + Duration::from_millis(200 + start.0 % 900), Alarm::Heal));
-            }
-        }
-        if fault.has(Fault::Crashes) {
-            for start in &starts[3..6] {
-                let id = member();
-                plan.push((*start, Alarm::Crash(id)));
-                plan.push((*start + Duration::from_millis(50 + start.0 % 800), Alarm::Start(id)));
-            }
-        }
-        if fault.has(Fault::Disks) {
-            plan.extend(starts[6..8].iter().map(|start| (*start, Alarm::SlowDisk(member()))));
-        }
-        if fault.has(Fault::Clocks) {
-            for start in &starts[8..11] {
-                let ahead = (start.0 % 24_000_000_000) as i64 - 12_000_000_000;
-                plan.push((*start, Alarm::Clock(member(), ahead)));
-            }
-        }
-        if fault.has(Fault::Members) && matches!(level, Level::Causal | Level::Eventual) {
-            plan.push((starts[11], Alarm::Join(NodeId(members + 1), member())));
-            if members > 2 {
-                let later = starts[11] + Duration::from_millis(starts[0].0 % 1_000);
-                plan.push((later, Alarm::Remove(NodeId(members), NodeId(1 + starts[1].0 % (members - 1)))));
-            }
-        }
-        plan.into_iter().for_each(|(at, alarm)| self.stage.alarm(at, alarm));
+    /// Whether all that are up and count have nothing more to tell each other.
+    fn is_at_rest(&self) -> bool {
+        let processes = self.stage.machines().filter_map(|(_, host)| host.process());
+        let mut all = processes.filter(|process| process.counts());
+        all.next().is_none_or(|first| all.all(|other| first.agrees_with(other)))
     }
 
-    /// All faults end.
-    fn restore(&mut self) {
-        self.stage.conditions = Conditions { lost: 0, repeated: 0, ..self.stage.conditions };
-        self.stage.heal();
-        for id in self.stage.ids() {
-            self.stage.start(id);
-            // The true time, by which nothing is from the future any more.
-            self.stage.set_clock(id, 60_000_000_000);
-        }
-    }
-
-    fn on_alarm(&mut self, alarm: Alarm) {
-        match alarm {
-            Alarm::Ask(session) => self.ask(session),
-            Alarm::GiveUp(session, ticket) => self.give_up(session, ticket),
-            Alarm::Crash(id) => self.stage.crash(id),
-            Alarm::Start(id) => self.stage.start(id),
-            Alarm::Cut(from, to) if from != to => self.stage.cut(from, to),
-            Alarm::Cut(..) => {}
-            Alarm::Heal => self.stage.heal(),
-            Alarm::SlowDisk(id) => self.stage.slow_disk(id, Duration::from_millis(400)),
-            Alarm::Clock(id, ahead) => self.stage.set_clock(id, ahead),
-            Alarm::Join(member, at) => {
-                self.stage.add(member, true);
-                self.stage.start(member);
-                let ticket = self.ticket();
-                self.stage.step(at, Input::Request(Request::AddMember { ticket, member }));
-            }
-            Alarm::Remove(member, at) => {
-                let ticket = self.ticket();
-                self.stage.step(at, Input::Request(Request::RemoveMember { ticket, member }));
-            }
-        }
-    }
-
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
     }
 
-    fn ask(&mut self, number: u64) {
+    pub(super) fn request(&mut self, id: NodeId, request: Request) {
+        self.stage.with(id, |host, now, out| host.request(now, request, out));
+    }
+
+    fn complain(&mut self, what: String) {
+        self.stage.note(|| Happened::Note(Note::Broken(what.clone())));
+        self.violations.push(what);
+    }
+}
+
+/// Sessions.
+impl<P: Member> World<P> {
+    pub(super) fn ask(&mut self, number: u64) {
         if self.stage.now >= Time::ZERO + self.scenario.span {
             return;
         }
         let roams = self.rng.chance(1, 3) && self.scenario.roams;
         let (home, members) = (self.sessions[&number].home, self.scenario.members);
-        let id = if roams { NodeId(1 + self.rng.below(members)) } else { home };
+        let at = if roams { NodeId(1 + self.rng.below(members)) } else { home };
         let key = format!("k{}", self.rng.below(self.scenario.keys));
-        let is_put = self.rng.chance(2, 5);
+        let is_write = self.rng.chance(2, 5);
         let ticket = self.ticket();
-        let (now, give_up) = (Nanos(self.stage.now.0), self.stage.now + self.scenario.give_up);
+        let (now, kind) = (self.stage.now, self.scenario.kind);
         let session = self.sessions.get_mut(&number).expect("it is there");
         let token = session.token.clone();
-        let (call, request) = match is_put {
+        let (write, call, request) = match is_write {
             true => {
-                self.values += 1;
-                let value = self.values.to_string();
-                let write = Write::Put { key: key.clone().into(), value: value.clone().into() };
-                (Call::put(&key, value), Request::Write { ticket, token, writes: vec![write] })
+                let who = (session.name.as_str(), at);
+                let (write, wanted, call) = self.ledger.write(&mut self.rng, now, who, &key);
+                (Some(write), call, Request::Write { ticket, token, writes: vec![wanted] })
             }
             false => {
-                let name = Name { kind: Kind::Register, key: key.clone().into() };
-                (Call::get(&key), Request::Read { ticket, token, names: vec![name] })
+                let name = Name { kind, key: key.clone().into() };
+                (None, kinds::read(kind, &key), Request::Read { ticket, token, names: vec![name] })
             }
         };
-        let handle = self.recorder.invoke_on(now, &session.name, &id.to_string(), call);
-        session.asked = Some((ticket, Some(handle)));
-        match self.stage.process(id).is_some() {
+        let handle = self.recorder.invoke_on(Nanos(now.0), &session.name, &at.to_string(), call.clone());
+        note(&mut self.stage, &session.name, ticket, &call, at, None);
+        session.asked = Some(Asked { ticket, handle, call, key, at, write });
+        match self.stage.is_there(at) {
             true => {
-                self.stage.alarm(give_up, Alarm::GiveUp(number, ticket));
-                self.stage.step(id, Input::Request(request));
+                self.stage.alarm(now + self.scenario.give_up, Alarm::GiveUp(number, ticket));
+                self.request(at, request);
             }
             false => self.answer(number, Ended::fail("the member is down"), None),
         }
     }
 
-    fn give_up(&mut self, number: u64, ticket: Ticket) {
-        if self.sessions[&number].asked.as_ref().is_some_and(|(asked, _)| *asked == ticket) {
+    pub(super) fn give_up(&mut self, number: u64, ticket: Ticket) {
+        if self.sessions[&number].asked.as_ref().is_some_and(|asked| asked.ticket == ticket) {
             self.counts.2 += 1;
             self.answer(number, Ended::unknown("no answer"), None);
             // Whoever does not know what became of it goes on as somebody else.
@@ -330,24 +229,23 @@ impl<P: Member> World<P> {
     }
 
     fn hear(&mut self, event: Event) {
-        let (ticket, outcome, token) = match event {
-            Event::Written { ticket, token } => (ticket, Ended::Ok(Reply::none()), token),
-            Event::Read { ticket, contents, token } => {
-                let value = match contents.first() {
-                    Some(Content::Value(Some(bytes))) => Value::from(String::from_utf8_lossy(bytes)),
-                    _ => Value::Null,
-                };
-                (ticket, Ended::Ok(Reply::value(value)), token)
+        let (ticket, outcome, token, content) = match event {
+            Event::Written { ticket, token } => (ticket, Ended::Ok(Reply::none()), token, None),
+            Event::Read { ticket, mut contents, token } => {
+                let content = contents.pop().expect("one was asked for");
+                (ticket, Ended::Ok(Reply::value(kinds::shown(&content))), token, Some(content))
             }
-            Event::Refused { ticket, why } => (ticket, Ended::fail(&why.to_string()), None),
+            Event::Refused { ticket, why } => (ticket, Ended::fail(&why.to_string()), None, None),
             _ => return,
         };
-        let is_it = |(_, session): &(&u64, &Session)| {
-            session.asked.as_ref().is_some_and(|(asked, _)| *asked == ticket)
+        let is_it = |session: &Session| session.asked.as_ref().is_some_and(|asked| asked.ticket == ticket);
+        let Some((number, session)) = self.sessions.iter().find(|(_, session)| is_it(session)) else {
+            return;
         };
-        if let Some(number) = self.sessions.iter().find(is_it).map(|(number, _)| *number) {
-            self.answer(number, outcome, token);
-        }
+        let (number, asked) = (*number, session.asked.as_ref().expect("just seen"));
+        let wrong = content.and_then(|content| self.ledger.read(&session.name, &asked.key, &content));
+        wrong.into_iter().for_each(|what| self.complain(what));
+        self.answer(number, outcome, token);
     }
 
     fn answer(&mut self, number: u64, outcome: Ended, token: Option<Bytes>) {
@@ -355,52 +253,96 @@ impl<P: Member> World<P> {
         let think = self.think();
         self.stage.alarm(now + think, Alarm::Ask(number));
         let session = self.sessions.get_mut(&number).expect("it is there");
-        match outcome {
-            Ended::Ok(_) => self.counts.0 += 1,
-            Ended::Fail { .. } => self.counts.1 += 1,
-            Ended::Unknown { .. } => {}
-        }
+        let fate = match outcome {
+            Ended::Ok(_) => {
+                self.counts.0 += 1;
+                Fate::Done
+            }
+            Ended::Fail { .. } => {
+                self.counts.1 += 1;
+                Fate::Refused
+            }
+            Ended::Unknown { .. } => Fate::Unknown,
+        };
         if self.scenario.level.has_sessions() && token.is_some() {
             session.token = token;
         }
-        let handle = session.asked.take().and_then(|(_, handle)| handle);
-        handle.into_iter().for_each(|handle| self.recorder.complete(Nanos(now.0), handle, outcome.clone()));
+        let Some(Asked { ticket, handle, call, at, write, .. }) = session.asked.take() else { return };
+        write.into_iter().for_each(|write| self.ledger.ended(write, now, fate));
+        note(&mut self.stage, &session.name, ticket, &call, at, Some(&outcome));
+        self.recorder.complete(Nanos(now.0), handle, outcome);
+    }
+}
+
+fn note<P: Member>(
+    stage: &mut Members<P>,
+    session: &str,
+    ticket: Ticket,
+    call: &Call,
+    at: NodeId,
+    ended: Option<&Ended>,
+) {
+    stage.note(|| {
+        let (session, number) = (session.to_owned(), u32::try_from(ticket.0).unwrap_or(u32::MAX));
+        Happened::Note(Note::Operation { session, number, call: call.clone(), at, ended: ended.cloned() })
+    });
+}
+
+/// The end.
+impl<P: Member> World<P> {
+    fn members_at_rest(&self) -> Vec<NodeId> {
+        let counts =
+            |id: &NodeId| self.stage.machine(*id).and_then(|host| host.process()).is_some_and(P::counts);
+        self.stage.ids().into_iter().filter(counts).collect()
     }
 
-    /// Everybody looks at every key, after one more write that is everywhere.
+    /// Everybody looks at every key; at registers after one more write that is everywhere, for what was read on the
+    /// way is no last read.
     fn read_at_rest(&mut self) {
-        if !matches!(self.scenario.level, Level::Causal | Level::Eventual) {
-            return;
+        let Some(first) = self.members_at_rest().first().copied() else { return };
+        let kind = self.scenario.kind;
+        if kind == Kind::Register {
+            let handle = self.recorder.invoke(Nanos(self.stage.now.0), "the last", Call::put("k0", "last"));
+            let write = Write::Put { key: "k0".into(), value: "last".into() };
+            let ticket = self.ticket();
+            self.request(first, Request::Write { ticket, token: None, writes: vec![write] });
+            self.advance(self.stage.now + Duration::from_secs(2));
+            self.recorder.complete(Nanos(self.stage.now.0), handle, Ended::Ok(Reply::none()));
         }
-        let now = |world: &World<P>| Nanos(world.stage.now.0);
-        let counts = |world: &World<P>, id: &NodeId| world.stage.process(*id).is_some_and(Member::counts);
-        let ids: Vec<NodeId> = self.stage.ids().into_iter().filter(|id| counts(self, id)).collect();
-        let Some(first) = ids.first() else { return };
-        let handle = self.recorder.invoke(now(self), "the last", Call::put("k0", "last"));
-        let write = Write::Put { key: "k0".into(), value: "last".into() };
-        let ticket = self.ticket();
-        let request = Request::Write { ticket, token: None, writes: vec![write] };
-        self.stage.step(*first, Input::Request(request));
-        let until = self.stage.now + Duration::from_secs(2);
-        self.advance(until);
-        self.recorder.complete(now(self), handle, Ended::Ok(Reply::none()));
-        // One that was removed may have learnt of it only now.
-        for id in ids.into_iter().filter(|id| counts(self, id)).collect::<Vec<_>>() {
-            for key in (0..self.scenario.keys).map(|key| format!("k{key}")) {
-                let handle =
-                    self.recorder.invoke_on(now(self), &format!("at {id}"), &id.to_string(), Call::get(&key));
-                let shown = self.stage.process(id).and_then(|process| process.shows(key.as_bytes()));
-                let value = shown.map_or(Value::Null, |bytes| String::from_utf8_lossy(&bytes).into());
-                self.recorder.complete(now(self), handle, Ended::Ok(Reply::value(value)));
+        let forgotten = self.removed();
+        for key in (0..self.scenario.keys).map(|key| format!("k{key}")) {
+            let name = Name { kind, key: key.clone().into() };
+            let mut shown: Option<Content> = None;
+            // One that was removed may have learnt of it only now.
+            for id in self.members_at_rest() {
+                let process = self.stage.machine(id).and_then(|host| host.process()).expect("it counts");
+                let content = process.content(&name);
+                let (now, call) = (Nanos(self.stage.now.0), kinds::read(kind, &key));
+                let handle = self.recorder.invoke_on(now, &format!("at {id}"), &id.to_string(), call);
+                self.recorder.complete(now, handle, Ended::Ok(Reply::value(kinds::shown(&content))));
+                if shown.get_or_insert_with(|| content.clone()) != &content {
+                    self.complain(format!("{id} shows another {key} than the others"));
+                }
             }
+            let wrong = shown.map(|content| self.ledger.at_rest(&key, &content, forgotten));
+            wrong.into_iter().flatten().for_each(|what| self.complain(what));
         }
+    }
+
+    /// Who was removed: what it had taken and not sent is lost.
+    fn removed(&self) -> Option<NodeId> {
+        let Scenario { fault, members, .. } = self.scenario;
+        (fault.has(Fault::Members) && members > 2).then_some(NodeId(members))
     }
 
     fn finish(mut self, convergence: Option<Duration>) -> Outcome {
-        let history = self.recorder.finish();
-        for model in self.scenario.level.models() {
+        let Scenario { level, kind, .. } = self.scenario;
+        let recorder = std::mem::replace(&mut self.recorder, Recorder::new(Header::new("kv")));
+        let history = recorder.finish();
+        let models = if kind == Kind::Register { level.models() } else { &[] };
+        for model in models {
             if let Some(why) = broken(&history, *model) {
-                self.violations.push(format!("the sessions' history is not {model}: {why}"));
+                self.complain(format!("the sessions' history is not {model}: {why}"));
             }
         }
         let (answered, refused, unanswered) = self.counts;
@@ -413,14 +355,7 @@ impl<P: Member> World<P> {
             convergence,
             violations: self.violations,
             history,
+            story: Story::new(self.stage.take_seen()),
         }
     }
-}
-
-/// Why a history does not satisfy a model; none if it does, or the budget was spent.
-fn broken(history: &History, model: Consistency) -> Option<String> {
-    let limits = Limits { configurations_max: CONFIGURATIONS_MAX, threads_max: 1, ..Limits::default() };
-    let judgement = judge(history, Some(Object::Kv), Some(model), &limits, &mut || false);
-    let finding = judgement.ok()?.findings.into_iter().next()?;
-    finding.answer.is_no().then_some(finding.explanation)
 }

@@ -1,12 +1,12 @@
 //! Options of `synod sim`, of its commands, and of `synod shrink`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 use synod_server::parse_duration;
-use synod_sim::bank::{Faults, PARTICIPANTS_MAX, Protocol};
+use synod_sim::bank::{Fault as BankFault, Log, PARTICIPANTS_MAX, Protocol};
 use synod_sim::costs::COMMANDS_MAX;
-use synod_sim::weak::{Fault as LevelFault, Level, MEMBERS_MAX};
+use synod_sim::weak::{Fault as LevelFault, Holds, Level, MEMBERS_MAX};
 use synod_sim::{Fault, Shard};
 
 const MATRIX_EXAMPLE: &str = "\
@@ -14,6 +14,12 @@ Examples:
   synod sim matrix                                             all faults, 100 seeds each
   synod sim matrix --seeds 1000 --out matrix.md                more of them, as a table for a document
   synod sim matrix --faults crash-leader,majority-down --json  two rows, for a program";
+
+const BANK_EXAMPLE: &str = "\
+Examples:
+  synod sim bank --protocol 2pc --participants 3 --seed 7                    one run under faults drawn from the seed
+  synod sim bank --protocol 2pc-replicated --log zab --faults pause --seeds 50
+  synod sim bank --matrix                                                    every protocol under every fault";
 
 const COSTS_EXAMPLE: &str = "\
 Examples:
@@ -66,7 +72,7 @@ pub enum SimCommand {
     #[command(after_help = MATRIX_EXAMPLE)]
     Matrix(Matrix),
     /// Transfers between banks, by every way to commit atomically and two ways not to
-    #[command(after_help = "Example:\n  synod sim bank --protocol 2pc --participants 3 --seed 7")]
+    #[command(after_help = BANK_EXAMPLE)]
     Bank(Bank),
     /// What a command costs each protocol when nothing goes wrong: messages, bytes, delays, syncs
     #[command(after_help = COSTS_EXAMPLE)]
@@ -140,6 +146,15 @@ pub struct Weak {
     /// What goes wrong: none, loss, disorder, partitions, crashes, disks, clocks, members, or all
     #[arg(long, default_value = "all")]
     pub faults: LevelFault,
+    /// What keys hold, at the causal and the eventual level: register, siblings, counter or set
+    #[arg(long, default_value = "register")]
+    pub kind: Holds,
+    /// Write what happened here: messages, faults, operations, as JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "separate"])]
+    pub trace: Option<PathBuf>,
+    /// Print what happened, a line each
+    #[arg(long, conflicts_with_all = ["seeds", "separate"])]
+    pub story: bool,
     /// Write what the sessions saw, for `synod check`; with --separate a folder
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
@@ -186,9 +201,12 @@ pub struct Bank {
     /// Run so many seeds from this one on, and say what came of all
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
-    /// What goes wrong: none, crashes, or all (crashes and cuts)
+    /// What goes wrong: one of the rows of --matrix, such as crash, isolate, loss or disk-full; none, or all
     #[arg(long, default_value = "all")]
-    pub faults: Faults,
+    pub faults: BankFault,
+    /// What a replicated coordinator runs on: raft, multi-paxos, zab or viewstamped
+    #[arg(long, default_value_t = Log::default())]
+    pub log: Log,
     /// Print every message, crash and decision
     #[arg(long)]
     pub trace: bool,
@@ -198,6 +216,21 @@ pub struct Bank {
     /// Measure every protocol instead: messages, delays and syncs, and what the death of a coordinator holds up
     #[arg(long)]
     pub figures: bool,
+    /// Play every protocol under every fault instead, so many seeds each as --seeds says [default: 40]
+    #[arg(long, conflicts_with_all = ["figures", "trace", "history"])]
+    pub matrix: bool,
+    /// Print the matrix as Markdown, or as JSON
+    #[arg(long, value_name = "FORM", requires = "matrix")]
+    pub form: Option<Form>,
+}
+
+/// How a table is printed for others than people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A table for a document.
+    Markdown,
+    /// For a program.
+    Json,
 }
 
 /// Which run.

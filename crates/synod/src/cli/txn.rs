@@ -347,6 +347,9 @@ pub enum BenchCommand {
     /// Transfers between keyspaces, clusters and databases, with a protocol and without, on clusters of its own
     #[command(after_help = TRANSFERS_EXAMPLE)]
     Transfers(BenchTransfers),
+    /// Four levels of consistency, while all is well and in a partition, on clusters of its own
+    #[command(after_help = super::levels::LEVELS_EXAMPLE)]
+    Levels(super::Levels),
 }
 
 /// Options of `synod bench transfers`.

@@ -1,0 +1,110 @@
+//! Agents of participants outside: they live while this member leads, and are made anew from the registry by the next leader.
+
+use super::host::{Happened, Mailbox};
+use crate::outside::{Description, Postgres, Timing};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use synod_node::spaces::Registry;
+use synod_protocols::commit::{Message, Outcome, Refusal, Vote};
+use synod_protocols::{NodeId, Time};
+
+/// How often it is asked what is in doubt outside. The first time is when this member begins to lead.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(super) struct Agents {
+    databases: BTreeMap<NodeId, Database>,
+    swept: Option<Time>,
+}
+
+struct Database {
+    /// Of which it was made: the registry may change.
+    description: Bytes,
+    agent: Arc<Postgres>,
+}
+
+impl Agents {
+    /// Another member leads now.
+    pub(super) fn forget(&mut self) {
+        *self = Agents::default();
+    }
+
+    /// When it is to be asked what is in doubt, if there is anybody to ask.
+    pub(super) fn deadline(&self, registry: &Registry) -> Option<Time> {
+        let due = self.swept.map_or(Time::ZERO, |swept| swept + SWEEP_EVERY);
+        registry.outside().next().map(|_| due)
+    }
+
+    /// Hands a message to an agent, whose answers come back by the mailbox.
+    pub(super) fn send(
+        &mut self,
+        registry: &Registry,
+        mailbox: &Mailbox,
+        (from, to): (NodeId, NodeId),
+        message: Message,
+    ) {
+        let Some(agent) = self.database(registry, to) else {
+            if let Some(message) = decline(&message) {
+                mailbox.tell(Happened::Message { from: to, to: from, message });
+            }
+            return;
+        };
+        let mailbox = mailbox.clone();
+        tokio::task::spawn_local(async move {
+            for message in agent.handle(from, message).await {
+                mailbox.tell(Happened::Message { from: to, to: from, message });
+            }
+        });
+    }
+
+    /// Asks the coordinator, on behalf of the databases, about all that is prepared in them.
+    pub(super) fn sweep(&mut self, now: Time, registry: &Registry, mailbox: &Mailbox, coordinator: NodeId) {
+        if self.deadline(registry).is_none_or(|due| due > now) {
+            return;
+        }
+        self.swept = Some(now);
+        let ids: Vec<NodeId> = registry.outside().map(|outside| NodeId(outside.id.0)).collect();
+        self.databases.retain(|id, _| ids.contains(id));
+        for id in ids {
+            let Some(agent) = self.database(registry, id) else { continue };
+            let mailbox = mailbox.clone();
+            tokio::task::spawn_local(async move {
+                // A database that is away is asked again.
+                for in_doubt in agent.in_doubt().await.unwrap_or_default() {
+                    let message = Message::Ask { txn: in_doubt.txn, life: 0 };
+                    mailbox.tell(Happened::Message { from: id, to: coordinator, message });
+                }
+            });
+        }
+    }
+
+    fn database(&mut self, registry: &Registry, id: NodeId) -> Option<Arc<Postgres>> {
+        let outside = registry.outside().find(|outside| outside.id.0 == id.0)?;
+        if let Some(known) = self.databases.get(&id)
+            && known.description == outside.description
+        {
+            return Some(Arc::clone(&known.agent));
+        }
+        let Ok(Description::Postgres { url }) = Description::parse(&outside.description) else { return None };
+        let agent = Arc::new(Postgres::new(&url, id, Timing::default()).ok()?);
+        let (description, known) = (outside.description.clone(), Arc::clone(&agent));
+        self.databases.insert(id, Database { description, agent: known });
+        Some(agent)
+    }
+}
+
+/// What is not a database has never promised anything.
+fn decline(message: &Message) -> Option<Message> {
+    let why = || Refusal::Declined { why: "it takes part in sagas only, not in transactions".into() };
+    match message {
+        Message::Prepare { txn, .. } | Message::Work { txn, .. } => {
+            Some(Message::Vote { txn: *txn, vote: Vote::No { why: why() } })
+        }
+        Message::OnePhase { txn, .. } => {
+            Some(Message::Finished { txn: *txn, outcome: Outcome::Aborted { why: why() } })
+        }
+        _ => None,
+    }
+}
