@@ -314,11 +314,13 @@ fn print_end(options: &DemoBank, tally: &Tally, end: &End, holds: Option<bool>, 
     );
     println!("kills      {}, of which {} of the coordinator", tally.kills, tally.coordinators_killed);
     println!("in doubt   {} at one time at the most", tally.in_doubt_max);
+    let all = match money.wrong {
+        0 => format!("in every one of {} reads", money.reads),
+        wrong => format!("but not in {wrong} of {} reads", money.reads),
+    };
     println!(
-        "total      {} in each of {} reads but {}; at the end {}",
+        "total      {} {all}; at the end {}",
         thousands(money.expected),
-        money.reads,
-        money.wrong,
         end.total.as_ref().map_or("unreadable".into(), |sum| thousands(*sum))
     );
     if options.saga {
