@@ -29,6 +29,8 @@ const FILL: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long each row is loaded before it counts.
 const WARMUP: Duration = Duration::from_secs(1);
+/// The code of an abort among errors.
+const ABORTED: &str = "aborted";
 /// The databases' table.
 const TABLE: &str = "synod_bench_accounts";
 
@@ -234,7 +236,7 @@ async fn commit(session: &mut Session, request: &Value) -> Result<Value, CallErr
         Some("commit") => Ok(answer),
         _ => {
             let message = answer["why"].as_str().unwrap_or("no reason was given").to_owned();
-            Err(CallError::Refused { status: 503, code: "aborted".into(), message })
+            Err(CallError::Refused { status: 503, code: ABORTED.into(), message })
         }
     }
 }
