@@ -23,6 +23,8 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc as mpsc_async};
 use tokio::time::sleep;
 
+/// How much longer than a client's request an entry of a process on the log may be.
+const PROCESS_BYTES_MAX: usize = 4 << 20;
 /// How long a stopping member goes on writing answers that are already given.
 const FAREWELL: Duration = Duration::from_millis(50);
 
@@ -203,7 +205,9 @@ fn node_config(config: &Config, directory: &Directory) -> Result<NodeConfig, Err
             requests_max: config.requests_max,
             request_bytes_max: bytes(config.request_buffer),
             segment_bytes: config.segment_size,
-            command_bytes_max: bytes(config.request_size_max) + 1,
+            // Clients' requests are bounded where they come in. What a process on the log records of one may be longer, by
+            // what it has read and by what is kept of it.
+            command_bytes_max: bytes(config.request_size_max) + PROCESS_BYTES_MAX,
             ..NodeLimits::default()
         },
         seed: match config.seed {

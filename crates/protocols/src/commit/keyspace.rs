@@ -8,6 +8,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+/// Bytes that one piece of work reads at the most, because what it reads is recorded with it.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+
 /// One step of a transaction on a [`Keyspace`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyOp {
@@ -39,6 +42,11 @@ pub enum KeyOp {
         /// What must be left, or the work is refused as an overdraft.
         at_least: Option<u64>,
     },
+    /// Sets a key to what the piece of work has read so far, encoded as its answer is.
+    Keep {
+        /// The key.
+        key: String,
+    },
 }
 
 crate::wire_format!(enum KeyOp {
@@ -46,6 +54,7 @@ crate::wire_format!(enum KeyOp {
     2 => Expect { key, value },
     3 => Get { key },
     4 => Add { key, by, at_least },
+    5 => Keep { key },
 });
 
 impl KeyOp {
@@ -55,12 +64,13 @@ impl KeyOp {
             KeyOp::Put { key, .. }
             | KeyOp::Expect { key, .. }
             | KeyOp::Get { key }
-            | KeyOp::Add { key, .. } => key,
+            | KeyOp::Add { key, .. }
+            | KeyOp::Keep { key } => key,
         }
     }
 
     fn writes(&self) -> bool {
-        matches!(self, KeyOp::Put { .. } | KeyOp::Add { .. })
+        matches!(self, KeyOp::Put { .. } | KeyOp::Add { .. } | KeyOp::Keep { .. })
     }
 }
 
@@ -113,7 +123,7 @@ impl Resource for Keyspace {
 
     fn work(&mut self, txn: TxnId, work: &Vec<KeyOp>) -> Result<Bytes, Refusal> {
         let mut changed = self.changes.get(&txn).cloned().unwrap_or_default();
-        let mut read: Vec<Option<Bytes>> = Vec::new();
+        let (mut read, mut bytes): (Vec<Option<Bytes>>, usize) = (Vec::new(), 0);
         for op in work {
             let key = op.key();
             self.locks.check(txn, key, op.writes())?;
@@ -128,7 +138,14 @@ impl Resource for Keyspace {
                     return Err(Refusal::Unexpected { name: key.into() });
                 }
                 KeyOp::Expect { .. } => {}
-                KeyOp::Get { .. } => read.push(value),
+                KeyOp::Get { .. } => {
+                    bytes += value.as_ref().map_or(0, Bytes::len);
+                    if bytes > READ_BYTES_MAX {
+                        return Err(Refusal::TooMuch);
+                    }
+                    read.push(value);
+                }
+                KeyOp::Keep { .. } => drop(changed.insert(key.into(), Some(read.to_bytes()))),
             }
         }
         for op in work {

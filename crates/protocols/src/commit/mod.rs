@@ -79,7 +79,7 @@ pub use bank::{Bank, BankOp};
 pub use coordinator::{
     AbortReason, Config, Coordinator, Event, Limits, OpenTxn, Phase, RefusalReason, Request, Timing,
 };
-pub use keyspace::{Changes, KeyOp, Keyspace};
+pub use keyspace::{Changes, KeyOp, Keyspace, READ_BYTES_MAX};
 pub use message::{CoordinatorRecord, Message, Outcome, ParticipantRecord, Peer, Stamp, Vote};
 pub use participant::{InDoubt, Participant, ParticipantConfig, ParticipantEvent};
 pub use planner::{CannotRoute, Placement, Route};

@@ -88,6 +88,8 @@ pub enum Refusal {
         /// Of what.
         name: String,
     },
+    /// It reads more bytes than one transaction may.
+    TooMuch,
     /// A system outside has declined, for a reason of its own.
     Declined {
         /// The reason, on one line for people.
@@ -106,6 +108,7 @@ crate::wire_format!(enum Refusal {
     8 => Over,
     9 => NoNumber { name },
     10 => Declined { why },
+    11 => TooMuch,
 });
 
 impl Describe for Refusal {
@@ -120,6 +123,7 @@ impl Describe for Refusal {
             Refusal::Busy => "busy",
             Refusal::Over => "over",
             Refusal::NoNumber { .. } => "no-number",
+            Refusal::TooMuch => "too-much",
             Refusal::Declined { .. } => "declined",
         }
     }
@@ -134,6 +138,7 @@ impl Describe for Refusal {
             Refusal::Malformed => "the work cannot be read".into(),
             Refusal::Busy => "too much is under way".into(),
             Refusal::Over => "the transaction is over here".into(),
+            Refusal::TooMuch => "it reads more bytes than a transaction may".into(),
             Refusal::NoNumber { name } => alloc::format!("the value of {name} is no decimal number"),
             Refusal::Declined { why } => why.clone(),
         }

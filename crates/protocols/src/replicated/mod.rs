@@ -49,7 +49,7 @@ mod journal;
 mod tenant;
 
 pub use journal::{Entry, Journal, Verdict};
-pub use tenant::{CHECKPOINT_RECORDS, Checkpoint, Tenant, Wants};
+pub use tenant::{CHECKPOINT_BYTES_MAX, CHECKPOINT_RECORDS, Checkpoint, Tenant, Wants};
 
 use crate::contract::{Describe, Effects, Input, Process, Recovery, Release};
 use crate::fingerprint::Fingerprint;

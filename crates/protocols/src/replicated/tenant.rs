@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 /// checkpoint had, so that checkpoints cost a part of what they replace.
 pub const CHECKPOINT_RECORDS: usize = 64;
 
+/// Bytes of a checkpoint at the most, since it is one entry: one that would be larger is put off.
+pub const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
+
 /// A process that can say in few records what all its records so far say.
 pub trait Checkpoint: Process {
     /// Records that give the same process as all that it has emitted, except for what the recovery itself begins.
@@ -97,23 +100,16 @@ impl<P: Checkpoint<Ask = (), Answer = ()>> Tenant<P> {
         self.waiting.len()
     }
 
-    /// Something happens to the process.
-    pub fn step(&mut self, now: Time, input: Input<P>, wants: &mut Wants<P>) {
-        self.with(now, wants, |process, out| process.step(now, input, out));
+    /// The process, for a host that takes something from it which is no step and records nothing.
+    pub fn process_mut(&mut self) -> &mut P {
+        &mut self.process
     }
 
-    /// The host does something to the process that is no input of its protocol. What it wants done
-    /// obeys the durability rule as after a step.
-    pub fn with<T>(
-        &mut self,
-        now: Time,
-        wants: &mut Wants<P>,
-        act: impl FnOnce(&mut P, &mut Effects<P>) -> T,
-    ) -> T {
+    /// Something happens to the process.
+    pub fn step(&mut self, now: Time, input: Input<P>, wants: &mut Wants<P>) {
         let mut effects = Effects::new();
-        let result = act(&mut self.process, &mut effects);
+        self.process.step(now, input, &mut effects);
         self.take(now, effects, wants);
-        result
     }
 
     /// The oldest entry that was asked for is committed, and counts.
@@ -145,7 +141,9 @@ impl<P: Checkpoint<Ask = (), Answer = ()>> Tenant<P> {
         if since >= CHECKPOINT_RECORDS.max(last.saturating_mul(4)) {
             let records = self.process.checkpoint();
             self.since_checkpoint = (0, records.len());
-            self.propose(records, true, wants);
+            if records.iter().map(|record| record.to_bytes().len()).sum::<usize>() <= CHECKPOINT_BYTES_MAX {
+                self.propose(records, true, wants);
+            }
         }
         self.let_out(now, wants);
     }

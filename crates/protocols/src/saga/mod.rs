@@ -49,7 +49,7 @@ mod plan;
 pub use bank::{Amount, BankService, Movement, ServiceConfig, ServiceEvent, ServiceRecord};
 pub use message::{Failure, Given, Message, SagaRecord};
 pub use orchestrator::{
-    Config, Event, Limits, Orchestrator, Outcome, PauseReason, Refusal, Request, StepState, Timing,
+    Config, Event, Limits, Orchestrator, Outcome, PauseReason, Refusal, Request, Shown, StepState, Timing,
 };
 pub use plan::{Plan, PlanError, STEPS_MAX, Step};
 

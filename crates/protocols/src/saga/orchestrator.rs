@@ -53,11 +53,21 @@ pub struct Limits {
     pub window_max: u64,
     /// Bytes of all actions and compensations of one saga. Default 1 MiB.
     pub plan_bytes_max: usize,
+    /// Sagas that are over and still shown. Default 128.
+    pub shown_max: usize,
+    /// Bytes of their actions, compensations and outputs. Default 256 KiB.
+    pub shown_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { sagas_max: 1_024, window_max: 65_536, plan_bytes_max: 1 << 20 }
+        Limits {
+            sagas_max: 1_024,
+            window_max: 65_536,
+            plan_bytes_max: 1 << 20,
+            shown_max: 128,
+            shown_bytes_max: 256 << 10,
+        }
     }
 }
 
@@ -105,6 +115,11 @@ pub enum Event {
         ticket: Ticket,
         /// Why.
         why: Refusal,
+    },
+    /// A cancellation or a resumption is carried out.
+    Agreed {
+        /// Which request.
+        ticket: Ticket,
     },
     /// A step waits for a person. Said again after a restart.
     Paused {
@@ -186,6 +201,21 @@ pub enum StepState {
     Undone,
 }
 
+/// A saga, to be shown.
+#[derive(Clone, Debug)]
+pub struct Shown<'a> {
+    /// Which.
+    pub saga: SagaId,
+    /// What it is to do.
+    pub plan: &'a Plan,
+    /// Why it is undone, if it is.
+    pub backward: Option<&'a str>,
+    /// Whether it is over.
+    pub is_over: bool,
+    /// For each step of the plan: where it stands, why it waits for a person if it does, and how often it was asked for.
+    pub steps: Vec<(&'a StepState, Option<&'a PauseReason>, u32)>,
+}
+
 /// The orchestrator. See [the module](super).
 #[derive(Clone, Debug)]
 pub struct Orchestrator {
@@ -194,6 +224,8 @@ pub struct Orchestrator {
     last: SagaId,
     /// What is not over.
     sagas: BTreeMap<SagaId, Saga>,
+    /// What is over, the latest: to be shown, and of no consequence.
+    over: BTreeMap<SagaId, Saga>,
     is_full: bool,
     abstains: bool,
     ignored: u64,
@@ -242,6 +274,7 @@ impl Process for Orchestrator {
             config,
             last: SagaId(0),
             sagas: BTreeMap::new(),
+            over: BTreeMap::new(),
             is_full: false,
             abstains: matches!(from, Recovery::Damaged { .. }),
             ignored: 0,
@@ -288,10 +321,12 @@ impl Process for Orchestrator {
 }
 
 impl Checkpoint for Orchestrator {
-    /// What is not over, and how far sagas were counted.
+    /// What is not over, what is shown though it is, and how far sagas were counted.
     fn checkpoint(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        for (id, saga) in &self.sagas {
+        let all =
+            self.over.iter().map(|saga| (saga, true)).chain(self.sagas.iter().map(|saga| (saga, false)));
+        for ((id, saga), is_over) in all {
             records.push(Record::Began { saga: *id, plan: saga.plan.clone() });
             for (step, progress) in (0..).zip(&saga.steps) {
                 if progress.is_agreed {
@@ -311,6 +346,9 @@ impl Checkpoint for Orchestrator {
             if let Some(why) = &saga.backward {
                 records.push(Record::Backward { saga: *id, why: why.clone() });
             }
+            if is_over {
+                records.push(Record::Ended { saga: *id });
+            }
         }
         records.push(Record::Counted { saga: self.last });
         records
@@ -322,6 +360,20 @@ impl Orchestrator {
     /// Sagas below this one are over.
     pub fn floor(&self) -> SagaId {
         self.sagas.keys().next().copied().unwrap_or(SagaId(self.last.0 + 1))
+    }
+
+    /// Sagas that are not over, and the latest of those that are, in the order in which they began.
+    pub fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
+        let over = self.over.iter().map(|(id, saga)| (id, saga, true));
+        let mut all: Vec<_> = over.chain(self.sagas.iter().map(|(id, saga)| (id, saga, false))).collect();
+        all.sort_unstable_by_key(|(id, ..)| **id);
+        all.into_iter().map(|(id, saga, is_over)| Shown {
+            saga: *id,
+            plan: &saga.plan,
+            backward: saga.backward.as_deref(),
+            is_over,
+            steps: saga.steps.iter().map(|step| (&step.state, step.paused.as_ref(), step.attempts)).collect(),
+        })
     }
 
     /// The steps of a saga that is not over, by name, and where each stands.
@@ -363,6 +415,18 @@ impl Saga {
             resend: Time::ZERO,
         };
         Saga { steps: vec![progress; plan.steps.len()], plan, after, backward: None }
+    }
+
+    /// Of actions, compensations and outputs.
+    fn bytes(&self) -> usize {
+        let planned = self.plan.steps.iter();
+        let planned =
+            planned.map(|step| step.action.len() + step.compensation.as_ref().map_or(0, Bytes::len));
+        let outputs = self.steps.iter().map(|progress| match &progress.state {
+            StepState::Done { output } => output.len(),
+            _ => 0,
+        });
+        planned.chain(outputs).sum()
     }
 
     fn is_done(&self, step: usize) -> bool {
@@ -429,8 +493,19 @@ impl Orchestrator {
                     saga.backward = Some(why);
                 }
             }
-            Record::Ended { saga } => drop(self.sagas.remove(&saga)),
+            Record::Ended { saga } => self.end(saga),
             Record::Counted { saga } => self.last = saga,
+        }
+    }
+
+    /// It is over, and shown for a while.
+    fn end(&mut self, id: SagaId) {
+        let Limits { shown_max, shown_bytes_max, .. } = self.config.limits;
+        self.over.extend(self.sagas.remove(&id).map(|saga| (id, saga)));
+        while self.over.len() > shown_max
+            || self.over.values().map(Saga::bytes).sum::<usize>() > shown_bytes_max
+        {
+            self.over.pop_first();
         }
     }
 
@@ -448,8 +523,12 @@ impl Orchestrator {
         let (ticket, done) = match request {
             _ if self.abstains => (request.ticket(), Err(Refusal::Damaged)),
             Request::Begin { ticket, plan } => (ticket, self.begin(now, ticket, plan, out)),
-            Request::Cancel { ticket, saga } => (ticket, self.cancel(now, saga, out)),
-            Request::Resume { ticket, saga, step } => (ticket, self.resume(now, saga, &step, out)),
+            Request::Cancel { ticket, saga } => {
+                (ticket, self.cancel(now, saga, out).map(|()| out.event(Event::Agreed { ticket })))
+            }
+            Request::Resume { ticket, saga, step } => {
+                (ticket, self.resume(now, saga, &step, out).map(|()| out.event(Event::Agreed { ticket })))
+            }
         };
         if let Err(why) = done {
             out.event(Event::Refused { ticket, why });
@@ -599,7 +678,7 @@ impl Orchestrator {
             }
         };
         if let Some(outcome) = outcome {
-            self.sagas.remove(&id);
+            self.end(id);
             out.record(Record::Ended { saga: id });
             out.event(Event::Ended { saga: id, outcome });
         }

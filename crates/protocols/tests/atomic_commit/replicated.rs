@@ -394,6 +394,7 @@ fn records_are_replaced_by_few_and_the_next_leader_goes_on_from_those() {
     run.world.crash(leader, 0);
     run.advance(run.world.now + Duration::from_secs(20));
     let next = coordinator(&run).expect("another one leads");
+    let commits = run.world.oracle.commits;
     run.world.run_txn(next, &transfer("a", "b", 1));
     run.advance(run.world.now + Duration::from_secs(1));
     assert!(run.world.oracle.commits == commits + 2 && run.world.is_quiet());

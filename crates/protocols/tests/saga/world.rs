@@ -217,6 +217,7 @@ impl World {
             Event::Refused { ticket, why } => {
                 self.asked.entry(ticket).or_default().refused = Some(format!("{why:?}"));
             }
+            Event::Agreed { .. } => {}
             Event::Paused { saga, step, .. } => {
                 self.paused.insert((saga, step.clone()));
                 of(&mut self.asked, saga, &|asked| asked.paused.extend([step.clone()]));

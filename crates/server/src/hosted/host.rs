@@ -3,6 +3,7 @@
 use super::clients::{Clients, Late, Request};
 use super::life::{Hostable, Hosted};
 use super::outside::Agents;
+use super::sagas::{self, SagaAsk, SagaError, SagaSeen, Sagas};
 use super::show::{self, Seen};
 use crate::calls::Machine;
 use crate::clock;
@@ -17,6 +18,7 @@ use synod_protocols::commit::{
 };
 use synod_protocols::log::{Index, ReplicatedLog, Ticket};
 use synod_protocols::replicated::{Entry, Verdict, Wants};
+use synod_protocols::saga::{self, Orchestrator, SagaId};
 use synod_protocols::{Input, NodeId, Time};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -29,6 +31,9 @@ const VOTE_MARGIN: Duration = Duration::from_secs(5);
 /// Values of a keyspace that are read from the state at a time.
 const LOADED_AT_A_TIME: usize = 10_000;
 
+/// What the orchestrator is called in messages, which nobody outside sees.
+const ORCHESTRATOR: NodeId = NodeId(u64::MAX);
+
 /// One thing that happens to the host.
 pub(crate) enum Happened {
     /// The member begins to lead, or ends.
@@ -39,6 +44,12 @@ pub(crate) enum Happened {
     Run(Request),
     /// Somebody wants to know what is under way.
     Look(oneshot::Sender<Vec<Seen>>),
+    /// A client asks something of a saga.
+    Saga(SagaAsk, oneshot::Sender<Result<SagaId, SagaError>>),
+    /// Somebody wants to know which sagas there are.
+    LookAtSagas(oneshot::Sender<Vec<SagaSeen>>),
+    /// A service has answered, or it is not known what became of what it was asked.
+    Served { from: NodeId, asked: sagas::Asked, answer: Option<saga::Message> },
     /// A message from elsewhere.
     Message { from: NodeId, to: NodeId, message: Message },
     /// The member stops.
@@ -94,10 +105,12 @@ pub(crate) fn spawn<P: ReplicatedLog + 'static>(
     });
 }
 
-struct Host<P: ReplicatedLog + 'static> {
-    member: Rc<Member<P>>,
-    leads: bool,
-    coordinator: Hosted<Coordinator>,
+pub(super) struct Host<P: ReplicatedLog + 'static> {
+    pub(super) member: Rc<Member<P>>,
+    pub(super) leads: bool,
+    pub(super) coordinator: Hosted<Coordinator>,
+    pub(super) orchestrator: Hosted<Orchestrator>,
+    pub(super) sagas: Sagas,
     /// Those that were used while this member led.
     keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
     clients: Clients,
@@ -115,6 +128,8 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             member,
             leads: false,
             coordinator: Hosted::new(name, ProcessId::Coordinator),
+            orchestrator: Hosted::new(ORCHESTRATOR, ProcessId::Orchestrator),
+            sagas: Sagas::default(),
             keyspaces: BTreeMap::new(),
             clients: Clients::default(),
             agents: Agents::default(),
@@ -128,8 +143,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         }
         let lives = self.keyspaces.values().filter_map(Hosted::deadline).chain(self.coordinator.deadline());
         let begins = self.keyspaces.values().filter_map(Hosted::begin_at).chain(self.coordinator.begin_at());
+        let sagas = self.orchestrator.deadline().into_iter().chain(self.orchestrator.begin_at());
         let outside = self.agents.deadline(self.member.core.borrow().node.machine().registry());
-        lives.chain(begins).chain(self.clients.deadline()).chain(outside).min()
+        lives.chain(begins).chain(sagas).chain(self.clients.deadline()).chain(outside).min()
     }
 
     fn take(&mut self, happened: Happened) {
@@ -139,6 +155,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Happened::Proposed(proposed) => self.on_proposed(now, proposed),
             Happened::Run(request) => self.on_run(now, request),
             Happened::Look(answer) => drop(answer.send(self.look(now))),
+            Happened::Saga(ask, answer) => self.on_saga(now, ask, answer),
+            Happened::LookAtSagas(answer) => self.look_at_sagas(answer),
+            Happened::Served { from, asked, answer } => self.on_served(now, from, &asked, answer),
             Happened::Message { from, to, message } => self.messages.push_back((from, to, message)),
             Happened::Stop => {}
         }
@@ -158,6 +177,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         if self.coordinator.deadline().is_some_and(|deadline| deadline <= now) {
             self.coordinate(now, Input::Timeout);
         }
+        if self.orchestrator.deadline().is_some_and(|deadline| deadline <= now) {
+            self.orchestrate(now, Input::Timeout);
+        }
         let is_due = |hosted: &Hosted<_>| hosted.deadline().is_some_and(|deadline| deadline <= now);
         let due: Vec<SpaceId> =
             self.keyspaces.iter().filter(|(_, hosted)| is_due(hosted)).map(|(space, _)| *space).collect();
@@ -172,6 +194,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
 
     fn stop(mut self) {
         self.clients.end(&super::HostedError::Stopping);
+        self.sagas.end(&super::HostedError::Stopping);
     }
 }
 
@@ -184,6 +207,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         self.leads = leads;
         if !leads {
             self.coordinator.forget();
+            self.orchestrator.forget();
+            self.sagas.end(&super::HostedError::UnknownOutcome);
+            self.sagas = Sagas::default();
             self.keyspaces.clear();
             self.messages.clear();
             self.agents.forget();
@@ -199,6 +225,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         in_doubt.into_iter().for_each(|space| self.keyspace(space).want());
         if self.was_used(ProcessId::Coordinator) {
             self.coordinator.want();
+        }
+        if self.was_used(ProcessId::Orchestrator) {
+            self.orchestrator.want();
         }
         self.begin_wanted(clock::now());
     }
@@ -218,6 +247,10 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             let ticket = self.propose_begin(ProcessId::Coordinator);
             self.coordinator.beginning(ticket);
         }
+        if is_due(self.orchestrator.begin_at()) {
+            let ticket = self.propose_begin(ProcessId::Orchestrator);
+            self.orchestrator.beginning(ticket);
+        }
         let wanted = self.keyspaces.iter().filter(|(_, hosted)| is_due(hosted.begin_at()));
         let wanted: Vec<SpaceId> = wanted.map(|(space, _)| *space).collect();
         for space in wanted {
@@ -226,7 +259,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         }
     }
 
-    fn was_used(&self, process: ProcessId) -> bool {
+    pub(super) fn was_used(&self, process: ProcessId) -> bool {
         let core = self.member.core.borrow();
         core.node.machine().journal(process).map_or(true, |journal| journal.life > Index::ZERO)
     }
@@ -236,7 +269,12 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         self.propose(process, None, |ticket| Step::new(process, Entry::Begin { member, nonce: ticket.0 }))
     }
 
-    fn propose(&self, process: ProcessId, life: Option<Index>, step: impl FnOnce(Ticket) -> Step) -> Ticket {
+    pub(super) fn propose(
+        &self,
+        process: ProcessId,
+        life: Option<Index>,
+        step: impl FnOnce(Ticket) -> Step,
+    ) -> Ticket {
         let ticket = self.member.calls.borrow_mut().wait_for_process(process, life);
         let command = Command::Process { step: step(ticket) }.to_log();
         self.member.tell(Event::Client { ticket, request: Ask::Command(command) });
@@ -250,7 +288,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         match proposed.process {
             ProcessId::Coordinator => self.on_coordinators(now, proposed),
             ProcessId::Keyspace(space) => self.on_keyspaces(now, space, proposed),
-            ProcessId::Orchestrator => {}
+            ProcessId::Orchestrator => self.on_orchestrators(now, proposed),
         }
     }
 
@@ -318,7 +356,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
 }
 
 /// What the answer to a proposal means for a process.
-enum Heard {
+pub(super) enum Heard {
     /// An entry of its life counts.
     Counts,
     /// Its life begins, from these records.
@@ -329,7 +367,7 @@ enum Heard {
     Nothing,
 }
 
-fn heard<P: ReplicatedLog + 'static, Q: Hostable>(
+pub(super) fn heard<P: ReplicatedLog + 'static, Q: Hostable>(
     member: &Member<P>,
     hosted: &mut Hosted<Q>,
     now: Time,
@@ -452,11 +490,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         let mut changes = Changes::new();
         let mut is_in_doubt = false;
         if let Some(tenant) = hosted.tenant() {
-            let mut nothing = Wants::default();
-            tenant.with(Time::ZERO, &mut nothing, |participant, _| {
-                changes = participant.resource_mut().take_committed();
-                is_in_doubt = participant.is_in_doubt();
-            });
+            let participant = tenant.process_mut();
+            changes = participant.resource_mut().take_committed();
+            is_in_doubt = participant.is_in_doubt();
         }
         assert!(changes.is_empty() || !wants.entries.is_empty(), "what changes values is recorded");
         for entry in wants.entries {
@@ -547,7 +583,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
     }
 
     /// What participants are called by people.
-    fn names(&self) -> BTreeMap<NodeId, String> {
+    pub(super) fn names(&self) -> BTreeMap<NodeId, String> {
         let core = self.member.core.borrow();
         let registry = core.node.machine().registry();
         let spaces = registry.spaces().map(|space| (NodeId(space.id.0), space.name.clone()));

@@ -29,10 +29,12 @@ mod host;
 mod life;
 mod outside;
 mod plan;
+pub(crate) mod sagas;
+mod service;
 mod show;
 
 pub(crate) use host::{Happened, Mailbox, Proposed, spawn};
-pub(crate) use plan::{Asked, Branch, Route, Work};
+pub(crate) use plan::{Asked, Branch, Route, Work, check_key};
 pub(crate) use show::{Seen, label};
 
 use crate::member::Member;

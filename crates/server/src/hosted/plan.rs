@@ -2,6 +2,7 @@
 
 use super::{HostedError, OPS_MAX, PARTICIPANTS_MAX};
 use crate::member::Member;
+use crate::outside::Description;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -145,7 +146,7 @@ fn check_size<P: ReplicatedLog + 'static>(
     Err(HostedError::TooLarge(why))
 }
 
-fn check_key(key: &str) -> Result<(), HostedError> {
+pub(crate) fn check_key(key: &str) -> Result<(), HostedError> {
     let why = match key.as_bytes() {
         [] => "a key is empty: it has at least one byte".to_owned(),
         [0, ..] => "a key begins with a zero byte, and those are Synod's own: choose another one".to_owned(),
@@ -177,6 +178,11 @@ fn find<P: ReplicatedLog + 'static>(member: &Member<P>, name: &str) -> Result<Fo
         return Ok(Found::Keyspace(space.id));
     }
     let outside = registry.outside().find(|outside| outside.name == name);
+    let described = outside.map(|outside| Description::parse(&outside.description));
+    if matches!(described, Some(Ok(Description::Http { .. }))) {
+        let why = format!("`{name}` is a service behind HTTP, which cannot promise anything: use a saga");
+        return Err(HostedError::Refused { code: "wrong-work", why });
+    }
     outside
         .map(|outside| Found::Outside(NodeId(outside.id.0)))
         .ok_or_else(|| HostedError::Unknown(name.to_owned()))

@@ -14,8 +14,11 @@ mod openapi;
 mod ops;
 mod participants;
 mod reply;
+mod sagas;
 mod text;
 mod transactions;
+
+pub(crate) use ops::shown as shown_values;
 
 use crate::api::VERSION;
 use crate::member::Member;
@@ -154,6 +157,7 @@ async fn routed<P: ReplicatedLog + 'static>(
         ["keyspaces", ..] => keyspaces::answer(member, call).await?,
         ["participants", ..] => participants::answer(member, call).await?,
         ["transactions", ..] => transactions::answer(member, call).await?,
+        ["sagas", ..] => sagas::answer(member, call).await?,
         ["openapi.json"] => respond(StatusCode::OK, "application/json", openapi::text().to_owned()),
         ["health"] => observe::health(member),
         ["version"] => json_response(

@@ -5,7 +5,7 @@
 
 use super::codes::CODES;
 use super::reply::ApiError;
-use super::{fault, keys, keyspaces, level, observe, participants, text, transactions};
+use super::{fault, keys, keyspaces, level, observe, participants, sagas, text, transactions};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
@@ -135,6 +135,7 @@ fn document() -> Value {
         keys::paths(),
         participants::paths(),
         transactions::paths(),
+        sagas::paths(),
     ] {
         merge(&mut paths, area);
     }
@@ -149,6 +150,7 @@ fn document() -> Value {
     for area in [
         keyspaces::schemas(),
         participants::schemas(),
+        sagas::schemas(),
         transactions::schemas(),
         json!({"Text": text::schema(), "Error": error_schema()}),
     ] {

@@ -65,7 +65,7 @@ fn value(kind: &str, fields: &Map<String, Value>) -> Result<Bytes, ApiError> {
 }
 
 /// Values that were read, one for each `get`.
-pub(super) fn shown(values: &[Option<Bytes>]) -> Value {
+pub(crate) fn shown(values: &[Option<Bytes>]) -> Value {
     values.iter().map(|value| value.as_ref().map_or(Value::Null, |value| text::shown(value))).collect()
 }
 

@@ -122,6 +122,7 @@ impl Host {
         }
         for emit in effects.events {
             match emit.event {
+                Event::Agreed { .. } => {}
                 Event::Paused { step, why, .. } => self.paused.push((step, why)),
                 Event::Ended { outcome, .. } => self.ended = Some(outcome),
                 Event::Began { .. } => {}

@@ -14,6 +14,7 @@ mod database;
 mod databases;
 mod keyspaces;
 mod killed;
+mod sagas;
 
 use client::{Answer, exchange};
 use common::*;

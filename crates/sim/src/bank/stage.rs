@@ -188,6 +188,7 @@ fn orchestrator() -> Player<Orchestrator> {
         }
         saga::Event::Ended { saga, .. } => Told::Decided(saga.to_string(), Decision::Abort, BTreeMap::new()),
         saga::Event::Paused { saga, step, .. } => Told::Waits(saga, step),
+        saga::Event::Agreed { .. } => Told::Other,
     };
     let timing = saga::Timing { attempts_max: ATTEMPTS_MAX, ..saga::Timing::default() };
     Host::new(lens, told, Box::new(move |_| saga::Config { timing, ..saga::Config::default() }))
