@@ -98,7 +98,7 @@ fn a_keyspace_adds_to_numbers_and_refuses_what_a_bank_would() {
         (add("word", 1, None), Refusal::NoNumber { name: "word".into() }),
     ] {
         let mut tried = keys.clone();
-        assert_eq!(tried.work(txn(2), &vec![add("a", 1, None), op]), Err(why));
+        assert_eq!(tried.work(txn(2), &vec![put("b", "1"), op]), Err(why));
         assert_eq!(tried, keys, "nothing is changed or locked");
     }
     let work = vec![add("a", -130, None), add("a", 50, Some(20)), KeyOp::Get { key: "a".into() }];
