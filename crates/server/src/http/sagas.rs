@@ -285,7 +285,7 @@ pub(super) fn paths() -> Value {
             "name": {"type": "string"},
             "service": {"type": "string", "description": "A keyspace on the log, or a registered HTTP service."},
             "action": {"type": "object"},
-            "compensation": {"type": ["object", "null"], "description": "What undoes it; none from the pivot on."},
+            "compensation": {"oneOf": [{"type": "object"}, {"type": "null"}], "description": "What undoes it; none from the pivot on."},
             "after": {"type": "array", "items": {"type": "string"}},
             "pivot": {"type": "boolean", "description": "Once it is done, nothing is undone any more."},
             "waits-for-person": {"type": "boolean"}
