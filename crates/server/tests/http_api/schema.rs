@@ -59,6 +59,7 @@ pub(crate) fn complaint(document: &Value, schema: &Value, value: &Value) -> Opti
                 }
                 true
             }
+            "minLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 >= number(says)),
             "minItems" => value.as_array().is_none_or(|list| list.len() as i64 >= number(says)),
             "maxItems" => value.as_array().is_none_or(|list| list.len() as i64 <= number(says)),
             "minLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 >= number(says)),
