@@ -126,7 +126,7 @@ fn shown(outside: &Outside) -> Value {
 
 /// These paths in the document.
 pub(super) fn paths() -> Value {
-    let participant = || path_parameter("participant", "Its name, which no keyspace has.", "ledger");
+    let participant = || path_parameter("participant", "Its name, which no keyspace has.", "shop");
     let schema = || json!({"$ref": "#/components/schemas/Participant"});
     json!({
         "/v1/participants": {
@@ -154,7 +154,7 @@ pub(super) fn paths() -> Value {
                     "kind": {"type": "string", "enum": ["postgres", "http"]},
                     "url": {"type": "string", "description": "Where it is, and as whom. The password is not shown again."}
                 }
-            }), json!({"kind": "postgres", "url": "postgres://synod:PASSWORD@127.0.0.1:5432/bank"})),
+            }), json!({"kind": "http", "url": "http://127.0.0.1:8080"})),
             "get": operation("A participant outside", "", [participant()], [said(200, "It.", schema())]),
             "delete": operation(
                 "Forget a participant",
