@@ -14,7 +14,7 @@ const PLAY_MS = 8000;
 const KNOBS = /** @type {const} */ ([
   ['m', 'Members', [['3', '3'], ['5', '5'], ['7', '7']], '3'],
   ['cut', 'n1 is cut off for', [['1', '1 s'], ['2', '2 s'], ['5', '5 s'], ['10', '10 s']], '5'],
-  ['d', 'A message takes', [['1', '1 ms'], ['5', '5 ms'], ['10', '10 ms'], ['20', '20 ms'], ['40', '40 ms']], '10'],
+  ['d', 'A message takes', [['1', '1 ms'], ['2', '2 ms'], ['5', '5 ms'], ['10', '10 ms'], ['20', '20 ms']], '10'],
 ]);
 const SEED_MAX = 999_999;
 /** What somebody may expect of a client who can reach n1 only: at which levels it still writes. */

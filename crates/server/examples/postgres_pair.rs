@@ -15,6 +15,7 @@ use coordinator::{Journal, Running};
 use database::Server;
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::{Seek, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use synod_protocols::commit::{AbortReason, Decision};
@@ -22,6 +23,8 @@ use synod_protocols::{Describe, NodeId, Rng};
 use synod_server::outside::{Postgres, Timing};
 
 const ACCOUNTS: u64 = 1_000;
+/// Of the coordinator's log.
+const LOG_BYTES: usize = 32 << 20;
 const CLIENTS: [u64; 3] = [1, 8, 32];
 const COORDINATOR: NodeId = NodeId(1);
 const BANKS: [(NodeId, &str); 2] = [(NodeId(1), "bank1"), (NodeId(2), "bank2")];
@@ -100,6 +103,15 @@ async fn without(servers: &[Server], clients: u64, length: Duration) -> Tally {
     tally
 }
 
+/// A file whose blocks are there before they are written, as those of a database's log are: a sync has nothing else to do.
+fn log_file() -> std::io::Result<std::fs::File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(&vec![0; LOG_BYTES])?;
+    file.sync_all()?;
+    file.rewind()?;
+    Ok(file)
+}
+
 async fn agents(servers: &[Server]) -> Result<BTreeMap<NodeId, Arc<Postgres>>, Box<dyn Error>> {
     let mut agents = BTreeMap::new();
     for (server, (id, bank)) in servers.iter().zip(BANKS) {
@@ -112,7 +124,7 @@ async fn agents(servers: &[Server]) -> Result<BTreeMap<NodeId, Arc<Postgres>>, B
 
 /// Both updates or none.
 async fn with(servers: &[Server], clients: u64, length: Duration) -> Result<Tally, Box<dyn Error>> {
-    let journal = Journal::synced(tempfile::tempfile()?);
+    let journal = Journal::synced(log_file()?);
     // Each row is a coordinator of its own, so that none meets the marks of another.
     let coordinator =
         Running::start(NodeId(COORDINATOR.0 + clients), &journal, &agents(servers).await?, None);
@@ -160,7 +172,7 @@ async fn recover(servers: &[Server]) -> Result<(), Box<dyn Error>> {
     const ROUNDS: usize = 10;
     let mut times = Vec::new();
     let mut left = 0;
-    let journal = Journal::synced(tempfile::tempfile()?);
+    let journal = Journal::synced(log_file()?);
     for _ in 0..ROUNDS {
         let coordinator = Arc::new(Running::start(COORDINATOR, &journal, &agents(servers).await?, None));
         let mut running = tokio::task::JoinSet::new();

@@ -70,11 +70,10 @@ mod tests {
 
     #[test]
     fn who_waits_goes_on_at_its_index_and_leaves_nothing_behind() {
-        let runtime =
-            Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let applied = Applied::default();
-            let (span, two) = (Duration::from_secs(2), Index(2));
+            let (span, two) = (Duration::from_millis(50), Index(2));
             let (reached, late, ()) =
                 tokio::join!(applied.wait(two, span, 8), applied.wait(Index(3), span, 8), async {
                     applied.reach(two)

@@ -333,6 +333,8 @@ mod tests {
             ]
         );
         assert_eq!(Hello::from_bytes(Bytes::copy_from_slice(&bytes[9..])), Ok(hello()));
+        let kinds = [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown, Kind::Weak];
+        assert_eq!(kinds.map(|kind| kind as u8), [0, 1, 2, 3, 4]);
         let mut body = Vec::new();
         messages()[2].encode(&mut body);
         assert_eq!(body, [2, 1, 172, 2, 0, 3]);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 use synod_sim::bank::{
-    Blocking, Cost, Expected, Fault, Log, Matrix, Outcome, Protocol, Scenario, banks, blocking, cost, run,
+    Blocking, Blow, Cost, Expected, Fault, Film, Log, Matrix, Outcome, Play, Protocol, Scenario, Strike,
+    Whom, banks, blocking, cost, film, run,
 };
 
 /// How many seeds of each kind; `SYNOD_SEEDS=200 cargo test -p synod-sim --test bank` runs more.
@@ -18,7 +19,7 @@ fn runs(protocol: Protocol, fault: Fault, seeds: std::ops::Range<u64>) -> Vec<Ou
 /// Every promise is kept in all of these; returns how many transfers were done.
 fn all_pass(protocol: Protocol, fault: Fault, seeds: std::ops::Range<u64>) -> u64 {
     let outcomes = runs(protocol, fault, seeds);
-    outcomes.iter().for_each(|outcome| passes(outcome));
+    outcomes.iter().for_each(passes);
     outcomes.iter().map(|outcome| outcome.committed).sum()
 }
 
@@ -134,4 +135,23 @@ fn only_the_plain_coordinator_of_two_phase_commit_holds_locks_until_it_is_back()
     }
     assert!(blocking(Protocol::None, 40, down).lost > 0);
     assert_eq!(blocking(Protocol::Saga, 40, down).lost, 0);
+}
+
+/// A transfer under one cut of bank 2, which comes while the third phase is on its way and ends after three seconds.
+fn cut_off(protocol: Protocol) -> Film {
+    let strike = |at, blow| Strike { at: Duration::from_millis(at), blow, whom: Whom::Bank(2) };
+    let strikes = vec![strike(110, Blow::Cut), strike(3_000, Blow::Heal)];
+    film(&Play { protocol, is_refused: false, strikes, until: Duration::from_secs(4) })
+}
+
+#[test]
+fn a_film_tells_what_was_sent_and_what_was_lost_and_the_cut_splits_three_phases_only() {
+    for protocol in [Protocol::Avoid, Protocol::TwoPhase, Protocol::Replicated] {
+        assert!(cut_off(protocol).violations.is_empty(), "{protocol}");
+    }
+    let split = cut_off(Protocol::ThreePhase);
+    assert!(!split.violations.is_empty(), "one side commits and the other aborts");
+    let times = |kind| split.events.iter().filter(|event| event.kind == kind).count() as u64;
+    assert_eq!((times("cut"), times("heal"), times("crash")), (1, 1, 0));
+    assert!(times("lost") > 0 && times("send") == split.messages, "{split:?}");
 }

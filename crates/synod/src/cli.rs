@@ -13,7 +13,7 @@ use std::time::Duration;
 use synod_protocols::catalogue::{REPLICATED_LOGS, replicated_log};
 use synod_server::parse_duration;
 
-pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind, Level};
+pub use keyspace::{InKeyspace, KeyspaceCommand, KeyspaceCreate, KeyspaceDrop, Kind};
 pub use levels::Levels;
 pub use sim::{Bank, CapOptions, Costs, Elections, Form, Matrix, Run, Shrink, Sim, SimCommand, Weak};
 pub use txn::{

@@ -210,6 +210,11 @@ fn drawn(one: &Value) -> String {
             let _ = writeln!(out, "  {}    locks {key}", if is_last { ' ' } else { '│' });
         }
     }
+    let waits: Vec<&str> =
+        one["waits-for"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !waits.is_empty() {
+        let _ = writeln!(out, "  waits for {}", waits.join(", "));
+    }
     if let Some(decision) = one["decision"].as_str() {
         let _ = writeln!(out, "  decided: {decision}");
     }
@@ -315,7 +320,7 @@ mod tests {
     fn in_doubt() -> Value {
         json!({"id": "1.2.3", "state": "prepared", "role": "participant", "participants": ["bank1", "bank2"],
             "locks": [{"participant": "bank1", "key": "a"}, {"participant": "bank2", "key": "b"}],
-            "age-ms": 12_345, "in-doubt": true})
+            "waits-for": ["n5"], "age-ms": 12_345, "in-doubt": true})
     }
 
     #[test]
@@ -323,7 +328,7 @@ mod tests {
         assert_eq!(
             drawn(&in_doubt()),
             "1.2.3   prepared, for 12.3 s\n  a coordinator elsewhere\n  ├─ bank1\n  │    locks a\n  └─ bank2\n       \
-             locks b\n  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n"
+             locks b\n  waits for n5\n  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n"
         );
     }
 

@@ -23,7 +23,7 @@ fn money_is_conserved_at_every_read_while_coordinators_are_killed() {
     let path = history.to_str().expect("UTF-8");
     let found = demo(&["--kill", "coordinator", "--out", path]);
     let count = |value: &Value| value.as_u64().expect("a count");
-    assert!(count(&found["coordinators-killed"]) >= 2, "{found}");
+    assert!(count(&found["coordinators-killed"]) >= 1, "{found}");
     assert!(count(&found["committed"]) > 0 && count(&found["money"]["reads"]) > 0, "{found}");
     assert_eq!(found["money"]["wrong-reads"], 0, "{found}");
     assert_eq!((&found["total"], &found["linearizable"]), (&16_000.into(), &true.into()), "{found}");
@@ -40,5 +40,5 @@ fn money_is_conserved_at_every_read_while_coordinators_are_killed() {
 fn sagas_end_with_all_of_the_money_though_members_are_killed() {
     let found = demo(&["--saga", "--kill", "members"]);
     assert_eq!((&found["total"], &found["left-open"]), (&16_000.into(), &Value::Array(vec![])), "{found}");
-    assert!(found["kills"].as_u64().is_some_and(|kills| kills >= 2), "{found}");
+    assert!(found["kills"].as_u64().is_some_and(|kills| kills >= 1), "{found}");
 }

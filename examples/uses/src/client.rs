@@ -61,18 +61,17 @@ impl Client {
     /// Writes if the key has this value (or none), and says whether it had, all in one step.
     pub fn put_if(&mut self, key: &str, expected: Option<&str>, value: &str) -> Result<bool, Error> {
         let body = json!({"value": value, "if": {"value": expected}});
-        match self.ask("PUT", &self.path(key), Some(&body)) {
-            Ok(_) => Ok(true),
-            Err(Error::Refused { code, .. }) if code == "precondition" => Ok(false),
-            Err(error) => Err(error),
-        }
+        applied(self.ask("PUT", &self.path(key), Some(&body)))
     }
 
-    /// Writes one key if another one has this value, and says whether it was done, all in one step: a transaction.
+    /// Writes one key if another one has this value, and says whether it was done, all in one step: a transaction of two
+    /// keys, of which the first is left as it is.
     pub fn put_while(&mut self, (guard, held): (&str, &str), key: &str, value: &str) -> Result<bool, Error> {
-        let work = json!([{"expect": {"key": guard, "value": held}}, {"put": {"key": key, "value": value}}]);
-        let body = json!({"branches": [{"participant": self.keyspace, "work": work}]});
-        Ok(self.ask("POST", "/v1/transactions", Some(&body))?["decision"] == "commit")
+        let body = json!({"writes": [
+            {"key": guard, "value": held, "if": {"value": held}},
+            {"key": key, "value": value},
+        ]});
+        applied(self.ask("POST", &format!("/v1/keyspaces/{}/batch", self.keyspace), Some(&body)))
     }
 
     fn path(&self, key: &str) -> String {
@@ -83,6 +82,15 @@ impl Client {
         let answer = exchange(self.member, method, path, self.session.as_deref(), body)?.success()?;
         self.session = text(&answer["session"]).or(self.session.take());
         Ok(answer)
+    }
+}
+
+/// Whether a write was done whose condition may not have held.
+fn applied(written: Result<Value, Error>) -> Result<bool, Error> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(Error::Refused { code, .. }) if code == "precondition" => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

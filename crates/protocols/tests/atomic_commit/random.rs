@@ -5,7 +5,6 @@ use super::party::{ByPiece, Party};
 use super::subject::{BankOp, Decision, Limits};
 use super::world::{World, account, audit, bank_of, transfer};
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use synod_protocols::log::Ticket;
 use synod_protocols::types::NodeId;
@@ -13,16 +12,6 @@ use synod_protocols::{Input, Rng};
 
 const ACTIONS: u64 = 600;
 const COORDINATOR: NodeId = NodeId(10);
-
-/// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
-#[allow(dead_code)]
-pub fn first_failure<P: Party>(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
-    seeds.into_iter().find_map(|seed| {
-        let run = catch_unwind(AssertUnwindSafe(|| drive::<P>(seed, &mut Totals::default(), false))).err()?;
-        let why = run.downcast::<String>().map(|why| *why);
-        Some((seed, why.or_else(|why| why.downcast::<&str>().map(|why| why.to_string())).unwrap_or_default()))
-    })
-}
 
 #[derive(Debug, Default)]
 pub struct Totals {

@@ -3,7 +3,6 @@
 
 use super::subject::{Amount, Movement, Plan, Request, SagaId, SagaRecord, Step};
 use super::world::{ORCHESTRATOR, World, account};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use synod_protocols::types::NodeId;
 use synod_protocols::{Rng, Wire};
@@ -17,16 +16,6 @@ pub struct Totals {
     pub crashes: u64,
     /// Looks at all accounts that saw money missing or too much, of how many.
     pub anomalies: (u64, u64),
-}
-
-/// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
-#[allow(dead_code)]
-pub fn first_failure(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
-    seeds.into_iter().find_map(|seed| {
-        let run = catch_unwind(AssertUnwindSafe(|| drive(seed, &mut Totals::default()))).err()?;
-        let why = run.downcast::<String>().map(|why| *why);
-        Some((seed, why.or_else(|why| why.downcast::<&str>().map(|why| why.to_string())).unwrap_or_default()))
-    })
 }
 
 pub fn drive(seed: u64, total: &mut Totals) {

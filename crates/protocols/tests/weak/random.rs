@@ -9,7 +9,6 @@ use super::world::{TODAY, World};
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use synod_check::history::{Call, Handle, Header, History, Nanos, Outcome, Recorder, Reply};
 use synod_check::judge::{Consistency, Object, judge};
@@ -30,16 +29,6 @@ pub struct Totals {
     pub cuts: u64,
     pub deletes: u64,
     pub changes: u64,
-}
-
-/// The first of these seeds that breaks a promise, and which: planted bugs are looked for with it.
-#[allow(dead_code)]
-pub fn first_failure<P: WeakReplica>(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
-    seeds.into_iter().find_map(|seed| {
-        let run = catch_unwind(AssertUnwindSafe(|| drive::<P>(seed, &mut Totals::default()))).err()?;
-        let why = run.downcast::<String>().map(|why| *why);
-        Some((seed, why.or_else(|why| why.downcast::<&str>().map(|why| why.to_string())).unwrap_or_default()))
-    })
 }
 
 fn configure(config: &mut Config) {

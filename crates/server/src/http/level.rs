@@ -5,7 +5,7 @@ use super::reply::{ApiError, Content, json_response};
 use crate::member::Member;
 use crate::session::{NEW, SessionError};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use synod_node::spaces::{Model, Space};
 use synod_protocols::log::{Index, ReplicatedLog};
 
@@ -73,12 +73,12 @@ impl From<SessionError> for ApiError {
 }
 
 /// An answer with the session's next token, in its header and beside the rest.
-pub(super) fn in_session(mut answer: Map<String, Value>, token: Option<String>) -> Response<Content> {
+pub(super) fn in_session(mut answer: Value, token: Option<String>) -> Response<Content> {
     let header = token.as_ref().and_then(|token| HeaderValue::from_str(token).ok());
     if let Some(token) = token {
-        answer.insert("session".into(), token.into());
+        answer["session"] = token.into();
     }
-    let mut response = json_response(StatusCode::OK, &Value::Object(answer));
+    let mut response = json_response(StatusCode::OK, &answer);
     if let Some(header) = header {
         response.headers_mut().insert(SESSION, header);
     }

@@ -126,7 +126,7 @@ fn shown(outside: &Outside) -> Value {
 
 /// These paths in the document.
 pub(super) fn paths() -> Value {
-    let participant = || path_parameter("participant", "Its name, which no keyspace has.", "ledger");
+    let participant = || path_parameter("participant", "Its name, which no keyspace has.", "shop");
     let schema = || json!({"$ref": "#/components/schemas/Participant"});
     json!({
         "/v1/participants": {

@@ -25,7 +25,6 @@ use crate::calls::Calls;
 use crate::member::{Event, Member};
 use bytes::Bytes;
 use host::Waiting;
-use replica::Token;
 use std::rc::Rc;
 use std::time::Duration;
 use synod_node::spaces::Space;
@@ -60,7 +59,7 @@ pub(crate) enum WeakError {
 pub(crate) async fn write<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
     space: &Space,
-    token: Token,
+    token: Option<Bytes>,
     writes: Vec<Write>,
 ) -> Result<Option<Bytes>, WeakError> {
     match ask(member, space, |ticket| Request::Write { ticket, token, writes }).await? {
@@ -74,7 +73,7 @@ pub(crate) async fn write<P: ReplicatedLog + 'static>(
 pub(crate) async fn read<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
     space: &Space,
-    token: Token,
+    token: Option<Bytes>,
     names: Vec<Name>,
 ) -> Result<(Vec<Content>, Option<Bytes>), WeakError> {
     match ask(member, space, |ticket| Request::Read { ticket, token, names }).await? {

@@ -1,7 +1,6 @@
 //! The replica of one weak keyspace, of whichever level.
 
 use crate::disk::FileDisk;
-use bytes::Bytes;
 use synod_node::spaces::{Model, Space};
 use synod_node::{DiskReply, StartError, WeakFigures, WeakNode, WeakNodeConfig, WeakOutbox};
 use synod_protocols::weak::{self, Causal, Content, Eventual, Message, Name, Request, WeakReplica};
@@ -109,6 +108,3 @@ pub(super) fn told_ticket(event: &weak::Event) -> Option<synod_protocols::log::T
         weak::Event::Members { .. } | weak::Event::ClockAhead { .. } | weak::Event::Compacted => None,
     }
 }
-
-/// A session's token, if it has one.
-pub(super) type Token = Option<Bytes>;

@@ -316,8 +316,11 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         self.note(|| Happened::Synced(id));
         loop {
             let seat = self.seats.get_mut(&id).expect("it has just synced");
-            let Some(effect) = seat.held.pop_front_if(|first| first.is_some()).flatten() else { return };
-            self.let_out(id, effect);
+            if !seat.held.front().is_some_and(Option::is_some) {
+                return;
+            }
+            let effect = seat.held.pop_front().flatten();
+            effect.into_iter().for_each(|effect| self.let_out(id, effect));
         }
     }
 

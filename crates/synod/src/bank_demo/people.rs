@@ -108,6 +108,8 @@ async fn carry_out(session: &mut Session, request: &Value) -> Ended {
                 Some("compensated") => return Ended::aborted(saga["why"].as_str().unwrap_or("undone")),
                 state => format!("it is {}", state.unwrap_or("in no known state")),
             },
+            // It was over, and a later leader does not remember how: members remember the ends of the latest sagas.
+            Err(CallError::Refused { status: 404, message, .. }) => return Ended::Unknown(message),
             Err(error) => error.to_string(),
         };
         if Instant::now() >= until {

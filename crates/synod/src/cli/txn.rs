@@ -365,7 +365,7 @@ pub struct BenchTransfers {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub clients: u16,
     /// Accounts at each place: with few, transfers are in each other's way
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_000))]
     pub accounts: u32,
     /// How often the coordinator is killed to see how long transactions stay open; 0 leaves that out
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1_000))]

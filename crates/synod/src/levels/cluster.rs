@@ -207,7 +207,14 @@ impl Cluster {
         let wire = &mut self.wires[i];
         let failed =
             |address: &str, why: String| Failure::Unreachable(format!("{address} does not answer: {why}"));
-        let asked = tokio::time::timeout(PATIENCE, wire.ask(method, path, None, body)).await;
+        let asked = tokio::time::timeout(PATIENCE, async {
+            match wire.ask(method, path, None, body).await {
+                // Members close connections that were idle for some seconds. What is asked here may be asked twice.
+                Err(_) => wire.ask(method, path, None, body).await,
+                answered => answered,
+            }
+        })
+        .await;
         let answer = asked
             .map_err(|_| failed(&wire.address, format!("nothing came within {PATIENCE:?}")))?
             .map_err(|error| failed(&wire.address, error.to_string()))?;

@@ -40,7 +40,7 @@ impl Plan {
         if options.quick {
             return Plan {
                 clients: 2,
-                span: Duration::from_millis(300),
+                span: Duration::from_millis(500),
                 partition: Duration::from_secs(1),
                 writes: 400,
             };

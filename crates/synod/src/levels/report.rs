@@ -154,10 +154,10 @@ const LINES: &[Line] = &[
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<40}", "")?;
-        self.0.iter().try_for_each(|level| write!(f, "{:>18}", level.level))?;
+        self.0.iter().try_for_each(|level| write!(f, "{:>24}", level.level))?;
         for (what, told) in LINES {
             write!(f, "\n{what:<40}")?;
-            self.0.iter().try_for_each(|level| write!(f, "{:>18}", told(level)))?;
+            self.0.iter().try_for_each(|level| write!(f, "{:>24}", told(level)))?;
         }
         writeln!(f)
     }

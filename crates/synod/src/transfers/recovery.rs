@@ -1,16 +1,17 @@
 //! How long transactions stay open after a `kill -9` of their coordinator.
 //!
-//! Clients transfer without a pause, the leader is killed, and from then on nobody asks for anything. What is
-//! measured is the time until a member answers, as the leader, that no transaction is open any more: it includes the election.
+//! Clients transfer without a pause, the leader is killed, and from then on nobody transfers. What is measured is the
+//! time until a transaction that reads every account at both banks commits: it includes the election, and no account
+//! can be locked any more. An account that a transaction in doubt holds would refuse it.
 
-use super::{PATIENCE, Place, commit, requests};
-use crate::api::Session;
-use crate::bank_demo::{act, open};
+use super::{ABORTED, PATIENCE, Place, commit, requests};
+use crate::api::{CallError, Session};
+use crate::bank_demo::act;
 use crate::cli::BenchTransfers;
 use crate::failover;
 use crate::supervisor::Supervisor;
 use crate::{Done, Failure};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use synod_lab::LiveVerb;
 use synod_protocols::rng::Rng;
@@ -20,18 +21,16 @@ use tokio::sync::watch;
 const BEFORE: Duration = Duration::from_secs(1);
 /// How long it may take until nothing is open.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between looks, which bounds how exact the figure is.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// How long one look may take: the members that are left answer at once, and one that has no leader does not.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between attempts to read, which bounds how exact the figure is.
+const READ_EVERY: Duration = Duration::from_millis(2);
 /// Between runs: the killed member is back and has caught up.
 const REST: Duration = Duration::from_secs(2);
 
 /// One run.
 struct Recovery {
     took: Duration,
-    /// Transactions that the next leader found open when it first answered.
-    found: usize,
+    /// Reads that a lock refused: transactions of the dead coordinator still held accounts.
+    locked: usize,
 }
 
 /// Prints the distribution over all runs.
@@ -44,17 +43,17 @@ pub async fn measure(options: &BenchTransfers, cluster: &Supervisor) -> Done {
     let mut took: Vec<f64> = runs.iter().map(|run| run.took.as_secs_f64() * 1e3).collect();
     took.sort_by(f64::total_cmp);
     let (least, median, most) = (took[0], took[took.len() / 2], took[took.len() - 1]);
-    let found = runs.iter().filter(|run| run.found > 0).count();
+    let locked = runs.iter().filter(|run| run.locked > 0).count();
     if options.json {
         println!(
             "{}",
             json!({"row": "recovery after kill -9 of the coordinator", "protocol": options.protocol,
-                "runs": took.len(), "runs-with-open-transactions": found, "ms": took})
+                "runs": took.len(), "runs-with-locks": locked, "ms": took})
         );
     } else {
         println!(
-            "\nkill -9 of the coordinator, until nothing is open: median {median:.0} ms, least {least:.0}, most {most:.0} \
-             ({} runs; in {found} the next leader found transactions open)",
+            "\nkill -9 of the coordinator, until nothing is locked: median {median:.0} ms, least {least:.0}, most {most:.0} \
+             ({} runs; in {locked} the next leader found accounts locked)",
             took.len()
         );
     }
@@ -87,20 +86,30 @@ async fn once(options: &BenchTransfers, cluster: &Supervisor, run: u64) -> Resul
     for client in clients {
         client.await.map_err(|error| Failure::No(error.to_string()))?;
     }
-    let mut found = None;
-    let mut looks = Session::new(&cluster.endpoints(), 0, LOOK_TIMEOUT);
+    let read = read(options.accounts);
+    let mut session = Session::new(&cluster.endpoints(), 0, PATIENCE);
+    let mut locked = 0;
     let took = loop {
-        if let Ok(open) = open(&mut looks).await {
-            found.get_or_insert(open.len());
-            if open.is_empty() {
-                break killed.elapsed();
-            }
+        match commit(&mut session, &read).await {
+            Ok(_) => break killed.elapsed(),
+            Err(CallError::Refused { code, .. }) if code == ABORTED => locked += 1,
+            Err(_) => {}
         }
         if killed.elapsed() > RECOVERY_TIMEOUT {
-            return Err(Failure::No(format!("transactions were still open after {RECOVERY_TIMEOUT:?}")));
+            return Err(Failure::No(format!(
+                "accounts could not be read {RECOVERY_TIMEOUT:?} after the kill"
+            )));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(READ_EVERY).await;
     };
     act(cluster, LiveVerb::Start, &leader).map_err(Failure::No)?;
-    Ok(Recovery { took, found: found.unwrap_or_default() })
+    Ok(Recovery { took, locked })
+}
+
+/// Reads every account at both banks.
+fn read(accounts: u32) -> Value {
+    let gets: Vec<Value> =
+        (0..accounts).map(|account| json!({"get": {"key": format!("a{account}")}})).collect();
+    let branch = |bank: &str| json!({"participant": bank, "work": gets});
+    json!({"branches": [branch("bank1"), branch("bank2")], "timeout-ms": 1_000})
 }

@@ -11,7 +11,7 @@ use crate::member::Member;
 use crate::session::WAIT;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use synod_node::ClientError;
@@ -47,6 +47,10 @@ pub(super) async fn read<P: ReplicatedLog + 'static>(
     level: Model,
     key: Bytes,
 ) -> Result<Response<Content>, ApiError> {
+    if key.first() == Some(&0) {
+        let why = "a key that begins with a zero byte is Synod's own: choose another one";
+        return Err(bad_request("key", why.into()));
+    }
     let seen = ready(member, call, space, level).await?;
     let (value, applied) = {
         let core = member.core.borrow();
@@ -173,10 +177,6 @@ fn answered<P: ReplicatedLog + 'static>(
     answer: Value,
     index: Index,
 ) -> Response<Content> {
-    let answer = match answer {
-        Value::Object(answer) => answer,
-        _ => Map::new(),
-    };
     in_session(answer, member.seal().map(|seal| seal.log_token(space.id, index)))
 }
 

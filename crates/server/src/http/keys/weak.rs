@@ -74,7 +74,7 @@ pub(super) async fn read<P: ReplicatedLog + 'static>(
     let held = contents.into_iter().next().unwrap_or(Held::Value(None));
     let mut answer = entry(&name, held);
     answer.insert("consistency".into(), level.to_string().into());
-    Ok(in_session(answer, session.next(token)))
+    Ok(in_session(Value::Object(answer), session.next(token)))
 }
 
 pub(super) async fn list<P: ReplicatedLog + 'static>(
@@ -96,7 +96,7 @@ pub(super) async fn list<P: ReplicatedLog + 'static>(
     let mut answer = page(member, space, list, after);
     answer.insert("consistency".into(), level.to_string().into());
     let (_, token) = weak::read(member, space, session.asked(), beacon()).await.map_err(failure)?;
-    Ok(in_session(answer, session.next(token)))
+    Ok(in_session(Value::Object(answer), session.next(token)))
 }
 
 /// Whether this member shows anything.
@@ -153,8 +153,7 @@ pub(super) async fn write<P: ReplicatedLog + 'static>(
     for update in updates(&writes) {
         token = weak::write(member, space, token, update).await.map_err(failure)?;
     }
-    let answer = Map::from_iter([("written".into(), writes.len().into())]);
-    Ok(in_session(answer, session.next(token)))
+    Ok(in_session(json!({"written": writes.len()}), session.next(token)))
 }
 
 /// What the writes are for the replica: one update, unless a set gets or loses several elements, which one update cannot.
