@@ -1,5 +1,6 @@
 //! The task that runs the processes, and what it hears.
 
+use super::by_hand::{Ruling, Rulings};
 use super::clients::{Clients, Late, Request};
 use super::life::{Hostable, Hosted};
 use super::outside::Agents;
@@ -44,6 +45,8 @@ pub(crate) enum Happened {
     Run(Request),
     /// Somebody wants to know what is under way.
     Look(oneshot::Sender<Vec<Seen>>),
+    /// A person ends what is in doubt.
+    Ruled(Ruling),
     /// A client asks something of a saga.
     Saga(SagaAsk, oneshot::Sender<Result<SagaId, SagaError>>),
     /// Somebody wants to know which sagas there are.
@@ -111,11 +114,12 @@ pub(super) struct Host<P: ReplicatedLog + 'static> {
     pub(super) coordinator: Hosted<Coordinator>,
     pub(super) orchestrator: Hosted<Orchestrator>,
     pub(super) sagas: Sagas,
+    pub(super) rulings: Rulings,
     /// Those that were used while this member led.
     keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
     clients: Clients,
     /// Participants outside.
-    agents: Agents,
+    pub(super) agents: Agents,
     /// Messages between processes here.
     messages: VecDeque<(NodeId, NodeId, Message)>,
 }
@@ -130,6 +134,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             coordinator: Hosted::new(name, ProcessId::Coordinator),
             orchestrator: Hosted::new(ORCHESTRATOR, ProcessId::Orchestrator),
             sagas: Sagas::default(),
+            rulings: Rulings::default(),
             keyspaces: BTreeMap::new(),
             clients: Clients::default(),
             agents: Agents::default(),
@@ -154,6 +159,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Happened::Leads(leads) => self.on_role(leads),
             Happened::Proposed(proposed) => self.on_proposed(now, proposed),
             Happened::Run(request) => self.on_run(now, request),
+            Happened::Ruled(ruling) => self.on_ruling(now, ruling),
             Happened::Look(answer) => drop(answer.send(self.look(now))),
             Happened::Saga(ask, answer) => self.on_saga(now, ask, answer),
             Happened::LookAtSagas(answer) => self.look_at_sagas(answer),
@@ -210,6 +216,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             self.orchestrator.forget();
             self.sagas.end(&super::HostedError::UnknownOutcome);
             self.sagas = Sagas::default();
+            self.rulings.end();
             self.keyspaces.clear();
             self.messages.clear();
             self.agents.forget();
@@ -478,7 +485,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         }
     }
 
-    fn participate(&mut self, now: Time, space: SpaceId, input: Input<Participant<Keyspace>>) {
+    pub(super) fn participate(&mut self, now: Time, space: SpaceId, input: Input<Participant<Keyspace>>) {
         let wants = self.keyspace(space).step(now, input);
         self.take_keyspaces(space, wants);
     }
@@ -504,6 +511,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             });
         }
         self.messages.extend(wants.sends.into_iter().map(|(to, message)| (id, to, message)));
+        wants.events.into_iter().for_each(|event| self.on_told(space, event));
     }
 
     /// Messages between processes here arrive at once.
@@ -524,7 +532,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         self.begin_wanted(now);
     }
 
-    fn is_keyspace(&self, space: SpaceId) -> bool {
+    pub(super) fn is_keyspace(&self, space: SpaceId) -> bool {
         let core = self.member.core.borrow();
         core.node.machine().registry().spaces().any(|known| known.id == space && known.model.is_on_log())
     }
