@@ -295,10 +295,10 @@ fn a_member_that_only_refuses_is_left_after_the_timeout() {
 
 #[test]
 fn a_port_that_nobody_listens_on_and_one_that_is_not_http2_are_told_apart() {
-    let nobody = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    // Kept, so that nobody else gets the port; it does not listen.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = taken.local_addr().unwrap().to_string();
     let http1 = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let http1_endpoint = http1.local_addr().unwrap().to_string();
     // Ends with the process: it would otherwise wait for a connection for ever.

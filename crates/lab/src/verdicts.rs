@@ -53,8 +53,11 @@ pub(crate) fn judged_text(text: &[u8]) -> Result<Value, (StatusCode, String)> {
 /// The same.
 pub(crate) fn judged_growing(text: &[u8]) -> Result<Value, (StatusCode, String)> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    judged_text(&text[..whole])
+    judged_text(if whole == 0 { NOTHING_YET } else { &text[..whole] })
 }
+
+/// A history of which nothing has been written yet.
+const NOTHING_YET: &[u8] = b"{\"synod-history\":1,\"object\":\"kv\"}\n";
 
 /// Judges the operations of a history for every model that its object has.
 ///
@@ -265,6 +268,14 @@ mod tests {
         let drawn = view["operations"].as_array().expect("operations");
         assert!(drawn.len() <= OPERATIONS_DRAWN_MAX);
         assert!(drawn.iter().any(|operation| operation["id"] == 1_001));
+    }
+
+    #[test]
+    fn a_file_without_a_whole_line_is_a_history_that_nobody_has_begun() {
+        for text in [&b""[..], b"{\"synod-hist"] {
+            let view = judged_growing(text).expect("a history");
+            assert_eq!(view["operations"], serde_json::json!([]));
+        }
     }
 
     #[test]

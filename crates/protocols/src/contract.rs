@@ -50,6 +50,12 @@ pub trait Process: Clone + Sized {
     fn fingerprint(&self, now: Time, digest: &mut Fingerprint);
 }
 
+/// A process that can say in few records what all its records so far say, so that whoever keeps them need not keep them all.
+pub trait Checkpoint: Process {
+    /// Records that give the same process as all that it has emitted, except for what the recovery itself begins.
+    fn checkpoint(&self) -> Vec<Self::Record>;
+}
+
 /// What a disk held when its member started.
 pub enum Recovery<'a, R> {
     /// The first start of a founding member: there is nothing to recover. A blank disk under an

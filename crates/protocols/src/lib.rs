@@ -71,7 +71,9 @@ pub mod window;
 pub mod wire;
 pub mod zab;
 
-pub use contract::{Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault};
+pub use contract::{
+    Checkpoint, Describe, Effects, Emit, Input, Process, Recovery, Release, Send, StorageFault,
+};
 pub use fingerprint::Fingerprint;
 pub use rng::Rng;
 pub use types::{Incarnation, LinkSession, NodeId, Time};

@@ -214,6 +214,8 @@ impl Supervisor {
 
     fn start_asking(&self) -> Result<(), String> {
         let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+        // Who looks before the first answer finds nobody's, and not that nobody asks.
+        File::create(&self.shared.asked).map_err(|e| format!("no history can be kept: {e}"))?;
         let mut child = Command::new(program)
             .arg("probe")
             .args(ASKING)

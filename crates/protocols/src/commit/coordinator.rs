@@ -3,10 +3,9 @@
 use super::message::{CoordinatorRecord as Record, Message, Outcome, Peer, Stamp, Vote};
 use super::resource::Refusal;
 use super::{Decision, TxnId};
-use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
+use crate::contract::{Checkpoint, Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::Ticket;
-use crate::replicated::Checkpoint;
 use crate::types::{NodeId, Time};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

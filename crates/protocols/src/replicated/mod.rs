@@ -49,9 +49,9 @@ mod journal;
 mod tenant;
 
 pub use journal::{Entry, Journal, Verdict};
-pub use tenant::{CHECKPOINT_BYTES_MAX, CHECKPOINT_RECORDS, Checkpoint, Tenant, Wants};
+pub use tenant::{CHECKPOINT_BYTES_MAX, CHECKPOINT_RECORDS, Tenant, Wants};
 
-use crate::contract::{Describe, Effects, Input, Process, Recovery, Release};
+use crate::contract::{Checkpoint, Describe, Effects, Input, Process, Recovery, Release};
 use crate::fingerprint::Fingerprint;
 use crate::log::{
     CommittedEntry, LogAnswer, LogAsk, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog,

@@ -1,7 +1,7 @@
 //! A life of a process: what it does, and what waits for which entry of the log.
 
 use super::journal::Entry;
-use crate::contract::{Effects, Input, Process, Recovery, Release};
+use crate::contract::{Checkpoint, Effects, Input, Process, Recovery, Release};
 use crate::log::Index;
 use crate::types::{NodeId, Time};
 use crate::wire::Wire;
@@ -14,12 +14,6 @@ pub const CHECKPOINT_RECORDS: usize = 64;
 
 /// Bytes of a checkpoint at the most, since it is one entry: one that would be larger is put off.
 pub const CHECKPOINT_BYTES_MAX: usize = 1 << 20;
-
-/// A process that can say in few records what all its records so far say.
-pub trait Checkpoint: Process {
-    /// Records that give the same process as all that it has emitted, except for what the recovery itself begins.
-    fn checkpoint(&self) -> Vec<Self::Record>;
-}
 
 /// A process that runs on this member, as one of its lives.
 #[derive(Clone, Debug)]

@@ -3,10 +3,9 @@
 use super::SagaId;
 use super::message::{Failure, Given, Message, SagaRecord as Record};
 use super::plan::{Plan, PlanError};
-use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
+use crate::contract::{Checkpoint, Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::Ticket;
-use crate::replicated::Checkpoint;
 use crate::types::{NodeId, Time};
 use alloc::collections::BTreeMap;
 use alloc::format;

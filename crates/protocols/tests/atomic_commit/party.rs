@@ -11,8 +11,8 @@ use super::subject::{
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use synod_protocols::contract::Checkpoint;
 use synod_protocols::log::Ticket;
-use synod_protocols::replicated::Checkpoint;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::wire::{DecodeError, Reader};
 use synod_protocols::{Describe, Effects, Emit, Fingerprint, Input, Process, Recovery, Wire};

@@ -11,8 +11,8 @@ use super::subject::{
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
+use synod_protocols::contract::Checkpoint;
 use synod_protocols::log::Ticket;
-use synod_protocols::replicated::Checkpoint;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::{Describe, Effects, Input, Process, Recovery};
 

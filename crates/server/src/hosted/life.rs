@@ -3,9 +3,10 @@
 use std::mem;
 use std::time::Duration;
 use synod_node::spaces::ProcessId;
+use synod_protocols::Checkpoint;
 use synod_protocols::commit::{Coordinator, Keyspace, Participant};
 use synod_protocols::log::{Index, Ticket};
-use synod_protocols::replicated::{Checkpoint, Tenant, Wants};
+use synod_protocols::replicated::{Tenant, Wants};
 use synod_protocols::saga::Orchestrator;
 use synod_protocols::{Input, NodeId, Process, Time, Wire};
 

@@ -79,6 +79,8 @@ impl Demo {
             .env("SYNOD_ENDPOINTS", &self.endpoints)
             .output()
             .expect("synod runs");
+        // Shown if the test fails.
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         (output.status.code().expect("an exit code"), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
