@@ -50,11 +50,7 @@ where
     ///
     /// # Errors
     /// The map's, and [`Error::Corrupt`] if it holds something else.
-    pub fn contact(
-        &self,
-        space: SpaceId,
-        coordinator: NodeId,
-    ) -> Result<Option<Contact>, Error<M::Error>> {
+    pub fn contact(&self, space: SpaceId, coordinator: NodeId) -> Result<Option<Contact>, Error<M::Error>> {
         let stored = self.kv.store().node_get(&contact_key(space, coordinator)).map_err(Error::Map)?;
         let read = |bytes| {
             Contact::from_bytes(bytes)
