@@ -29,13 +29,16 @@ pub(super) struct Ways {
     waiting: Vec<Waiting>,
 }
 
+/// A message by the kind that it is of, and its transaction.
+type Said = (Option<TxnId>, &'static str);
+
 struct Way {
     /// Of what it was made, which may change.
     endpoints: Vec<String>,
     header: Envelope,
     peer: Rc<ClusterPeer>,
     /// What is under way: the same need not be said twice at a time.
-    under_way: Rc<RefCell<BTreeSet<(Option<TxnId>, &'static str)>>>,
+    under_way: Rc<RefCell<BTreeSet<Said>>>,
 }
 
 /// A request from another cluster.
@@ -202,7 +205,7 @@ mod tests {
         assert!(ways.give(KEYSPACE, COORDINATOR, &ack(2)));
         assert!(!ways.give(KEYSPACE, COORDINATOR, &ack(2)), "once");
         assert_eq!((seconds.try_recv(), seconds.try_recv().is_err()), (Ok(ack(2)), true));
-        drop(firsts.try_recv().expect_err("nothing yet"));
+        assert!(firsts.try_recv().is_err(), "nothing yet");
         drop(firsts);
         assert!(!ways.give(KEYSPACE, COORDINATOR, &ack(1)), "whoever has gone waits no more");
     }

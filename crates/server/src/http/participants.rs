@@ -18,7 +18,7 @@ use synod_protocols::NodeId;
 use synod_protocols::log::ReplicatedLog;
 
 /// How long an endpoint of another cluster may take to say who it is.
-const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn answer<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
