@@ -152,7 +152,7 @@ fn run<P: ReplicatedLog + 'static, S: Service>(
             let (disk, replies) = DiskThread::start(&config.name, disk).map_err(system("a thread"))?;
 
             let (weak, weak_replies) = Weak::open(&config)?;
-            let member = Member::new(config, service, node, outbox, disk, weak, recorder, log);
+            let member = Member::new(config, service, (node, outbox), disk, weak, recorder, log);
             tokio::task::spawn_local(Rc::clone(&member).accept_peers(peers));
             member.look_for_peers();
             S::welcome(&member, door);

@@ -134,8 +134,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
     pub(crate) fn new(
         config: Config,
         calls: S,
-        node: Node<P, S::Machine>,
-        outbox: Outbox<P, S::Machine>,
+        (node, outbox): (Node<P, S::Machine>, Outbox<P, S::Machine>),
         disk: DiskThread,
         weak: Weak,
         recorder: Option<Recorder>,

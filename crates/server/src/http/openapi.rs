@@ -225,6 +225,12 @@ pub(super) fn body(mut operation: Value, schema: Value, example: Value) -> Value
     operation
 }
 
+/// The operation, whose example finds nothing of the names that it is about.
+pub(super) fn finds_nothing(mut operation: Value) -> Value {
+    operation["x-example-status"] = 404.into();
+    operation
+}
+
 /// What an operation answers in JSON.
 pub(super) fn answer(status: u16, description: &str, schema: Value) -> (String, Value) {
     let content = json!({"application/json": {"schema": schema}});

@@ -1,6 +1,6 @@
 //! Sagas: long transactions as sequences of steps, each of which can be undone by another one.
 
-use super::openapi::{answer as answered, body, elsewhere, operation, path_parameter};
+use super::openapi::{answer as answered, body, elsewhere, finds_nothing, operation, path_parameter};
 use super::reply::{ApiError, Content, json_response};
 use super::{Call, leader, no_such_path, ops};
 use crate::hosted::check_key;
@@ -285,7 +285,7 @@ pub(super) fn paths() -> Value {
             "name": {"type": "string"},
             "service": {"type": "string", "description": "A keyspace on the log, or a registered HTTP service."},
             "action": {"type": "object"},
-            "compensation": {"type": ["object", "null"], "description": "What undoes it; none from the pivot on."},
+            "compensation": {"oneOf": [{"type": "object"}, {"type": "null"}], "description": "What undoes it; none from the pivot on."},
             "after": {"type": "array", "items": {"type": "string"}},
             "pivot": {"type": "boolean", "description": "Once it is done, nothing is undone any more."},
             "waits-for-person": {"type": "boolean"}
@@ -309,7 +309,7 @@ pub(super) fn paths() -> Value {
     let id = || path_parameter("id", "The saga's name.", "s7");
     json!({
         "/v1/sagas": {
-            "post": body(
+            "post": finds_nothing(body(
                 operation(
                     "Begin a saga",
                     "Steps run in the order that `after` says, side by side where it says nothing. If one is refused, those that have \
@@ -319,27 +319,29 @@ pub(super) fn paths() -> Value {
                 ),
                 plan,
                 serde_json::from_str(FORM).unwrap_or_default(),
-            ),
+            )),
             "get": operation(
                 "List sagas", "Those that are not over, and the latest of those that are.", [],
                 [answered(200, "The sagas.", list), elsewhere()],
             )
         },
         "/v1/sagas/{id}": {
-            "get": operation("Show a saga", "", [id()], [answered(200, "The saga.", saga()), elsewhere()])
+            "get": finds_nothing(operation(
+                "Show a saga", "", [id()], [answered(200, "The saga.", saga()), elsewhere()],
+            ))
         },
         "/v1/sagas/{id}/cancel": {
-            "post": operation(
+            "post": finds_nothing(operation(
                 "Cancel a saga", "It is undone, unless its pivot was started.", [id()],
                 [answered(200, "It is being undone.", name()), elsewhere()],
-            )
+            ))
         },
         "/v1/sagas/{id}/steps/{step}/resume": {
-            "post": operation(
+            "post": finds_nothing(operation(
                 "Resume a step", "A person has looked at a step that waits for one.",
                 [id(), path_parameter("step", "The step's name.", "give")],
                 [answered(200, "It goes on.", name()), elsewhere()],
-            )
+            ))
         }
     })
 }

@@ -1,6 +1,8 @@
 //! Transactions: all of their work happens, or none.
 
-use super::openapi::{answer as answered, body, elsewhere, operation, path_parameter, query_parameter};
+use super::openapi::{
+    answer as answered, body, elsewhere, finds_nothing, operation, path_parameter, query_parameter,
+};
 use super::reply::{ApiError, Content, json_response};
 use super::{Call, leader, no_such_path, ops};
 use crate::hosted::{self, Asked, Branch, Ended, Seen, TIMEOUT_MAX, Work};
@@ -182,7 +184,7 @@ pub(super) fn paths() -> Value {
     let id = path_parameter("id", "The transaction's name.", "n5.1.7");
     json!({
         "/v1/transactions": {
-            "post": body(
+            "post": finds_nothing(body(
                 operation(
                     "Run a transaction",
                     "All of the work happens, or none. What is in one keyspace is one entry of the log; what is in several is carried \
@@ -192,7 +194,7 @@ pub(super) fn paths() -> Value {
                 ),
                 run,
                 serde_json::from_str(FORM).unwrap_or_default(),
-            ),
+            )),
             "get": operation(
                 "List transactions that are not over",
                 "As the leader knows them: those that it coordinates, and those that keyspaces here have promised.",
@@ -201,10 +203,10 @@ pub(super) fn paths() -> Value {
             )
         },
         "/v1/transactions/{id}": {
-            "get": operation(
+            "get": finds_nothing(operation(
                 "Show a transaction that is not over", "", [id],
                 [answered(200, "The transaction.", transaction()), elsewhere()],
-            )
+            ))
         }
     })
 }

@@ -94,17 +94,10 @@ async fn mend<P: ReplicatedLog + 'static>(member: &Member<P>, seen: Seen) {
     }
     let mut waited = Duration::ZERO;
     loop {
-        let core = member.core.borrow();
-        let log = core.node.status().log;
-        if log.role != Role::Leader || log.epoch != seen.epoch || members(&core) != seen.members {
-            return;
-        }
-        if log.committed >= seen.last {
-            break;
-        }
-        drop(core);
-        if waited >= PATIENCE {
-            return;
+        match is_committed(&member.core.borrow(), &seen) {
+            Some(true) => break,
+            Some(false) if waited < PATIENCE => {}
+            Some(false) | None => return,
         }
         sleep(PAUSE).await;
         waited += PAUSE;
@@ -112,6 +105,13 @@ async fn mend<P: ReplicatedLog + 'static>(member: &Member<P>, seen: Seen) {
     for (space, request) in changes(&seen) {
         member.tell(Event::Weak { space, request });
     }
+}
+
+/// Whether what was seen is committed; nothing if it is not so any more.
+fn is_committed<P: ReplicatedLog>(core: &Core<P, Calls>, seen: &Seen) -> Option<bool> {
+    let log = core.node.status().log;
+    let holds = log.role == Role::Leader && log.epoch == seen.epoch && members(core) == seen.members;
+    holds.then_some(log.committed >= seen.last)
 }
 
 fn changes(seen: &Seen) -> Vec<(SpaceId, Request)> {

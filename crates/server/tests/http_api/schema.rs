@@ -59,9 +59,9 @@ pub(crate) fn complaint(document: &Value, schema: &Value, value: &Value) -> Opti
                 }
                 true
             }
+            "minLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 >= number(says)),
             "minItems" => value.as_array().is_none_or(|list| list.len() as i64 >= number(says)),
             "maxItems" => value.as_array().is_none_or(|list| list.len() as i64 <= number(says)),
-            "minLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 >= number(says)),
             "minimum" => value.as_i64().is_none_or(|value| value >= number(says)),
             "maximum" => value.as_i64().is_none_or(|value| value <= number(says)),
             // The one pattern that there is: names.

@@ -75,15 +75,7 @@ pub async fn pay(mut scene: Scene, number: usize, mut rng: Rng, pause: Duration,
             true => carry_out(&mut session, &transfer.saga()).await,
         };
         scene.log.borrow_mut().complete(ticket, ended.outcome(None));
-        let mut tally = scene.tally.borrow_mut();
-        match ended {
-            Ended::Done(_) => tally.commit(begun.elapsed()),
-            Ended::InTheWay(_) => tally.in_the_way += 1,
-            Ended::Refused(_) => tally.refused += 1,
-            Ended::Unserved(_) => tally.unserved += 1,
-            Ended::Unknown(_) => tally.unknown += 1,
-        }
-        drop(tally);
+        scene.tally.borrow_mut().count(&ended, begun.elapsed());
         // Whoever is late does not catch up: the clients are no queue.
         next = (next + pause).max(Instant::now());
         scene.until(next).await;

@@ -1,5 +1,6 @@
 //! The bookkeeping of the demo: what was counted, and what readers saw of the money.
 
+use super::banks::Ended;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -103,8 +104,18 @@ impl Tally {
         }
     }
 
-    /// A transfer took place, and its client knew after `took`.
-    pub fn commit(&mut self, took: Duration) {
+    /// A transfer ended so, and its client knew after `took`.
+    pub fn count(&mut self, ended: &Ended, took: Duration) {
+        match ended {
+            Ended::Done(_) => self.commit(took),
+            Ended::InTheWay(_) => self.in_the_way += 1,
+            Ended::Refused(_) => self.refused += 1,
+            Ended::Unserved(_) => self.unserved += 1,
+            Ended::Unknown(_) => self.unknown += 1,
+        }
+    }
+
+    fn commit(&mut self, took: Duration) {
         self.committed += 1;
         if self.durations.len() < DURATIONS_MAX {
             self.durations.push(took);

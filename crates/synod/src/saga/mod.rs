@@ -156,9 +156,8 @@ fn drawn(saga: &Value) -> String {
         if !after.is_empty() {
             let _ = write!(out, " after {}", after.join(", "));
         }
-        match step["attempts"].as_u64() {
-            Some(attempts @ 2..) => drop(write!(out, "  asked {attempts} times")),
-            _ => {}
+        if let Some(attempts @ 2..) = step["attempts"].as_u64() {
+            let _ = write!(out, "  asked {attempts} times");
         }
         if !step["output"].is_null() {
             let _ = write!(out, "  gave {}", ops::value(&step["output"]));

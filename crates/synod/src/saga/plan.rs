@@ -303,7 +303,7 @@ mod tests {
     fn what_is_not_understood_is_refused_in_its_line_with_the_form_that_it_should_have() {
         for (text, line, words) in [
             ("name = ".to_owned(), 1, "a saga has a name"),
-            (format!("{}", step("a", UNDO)), 1, "missing field `name`"),
+            (step("a", UNDO), 1, "missing field `name`"),
             (saga(&[step("a", "compensate = \"get a\"")]), 6, "unknown field `compensate`"),
             (saga(&[step("a", "compensation = \"steal a\"")]), 6, "the compensation of \"a\": `steal a`"),
             (saga(&[step("a", "compensation = []")]), 6, "nothing to do"),
