@@ -292,7 +292,7 @@ fn pass(to: &str, asked: &Asked, lost: Lost) -> Answered {
 fn a_commit_of_which_a_keyspace_does_not_hear_is_asked_for() {
     let ((_one, here), (_other, there)) = (named("here", 1), named("there", 1));
     let gate = Gate::open(there[0].clone(), Lost::Decisions);
-    banks(&here[0], &there, &[gate.url.clone()]);
+    banks(&here[0], &there, std::slice::from_ref(&gate.url));
     assert_eq!(run(&here[0], &payment(30)).json()["decision"], "commit");
     // No decision ever comes through: the keyspace has asked.
     until("it has arrived", || (value(&there[0], "bank2", "y") == "130").then_some(()));
@@ -305,7 +305,7 @@ fn a_commit_of_which_a_keyspace_does_not_hear_is_asked_for() {
 fn a_coordinator_that_is_gone_between_votes_and_decision_has_aborted_when_it_is_back() {
     let ((mut one, here), (_other, there)) = (named("here", 1), named("there", 1));
     let gate = Gate::open(there[0].clone(), Lost::Votes);
-    banks(&here[0], &there, &[gate.url.clone()]);
+    banks(&here[0], &there, std::slice::from_ref(&gate.url));
     std::thread::scope(|scope| {
         let client = scope.spawn(|| follow(&here[0], "POST", "/v1/transactions", &payment(30)));
         until("it is promised there", || {
