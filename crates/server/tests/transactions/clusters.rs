@@ -217,8 +217,8 @@ fn a_keyspace_in_doubt_after_a_restart_asks_the_other_cluster_and_what_that_does
     let voted = Envelope::decode(post(&there[0], &ordered).text.as_bytes()).expect("an envelope");
     assert!(matches!(&voted.messages[..], [Message::Vote { vote: Vote::Yes { .. }, .. }]), "{voted:?}");
     for _ in 0..2 {
-        let open = open(&there[0]);
-        assert!(open.len() == 1 && open[0]["in-doubt"] == true, "{open:?}");
+        // Soon after a restart: when the keyspace's next life has begun.
+        until("it is in doubt", || open(&there[0]).iter().any(|open| open["in-doubt"] == true).then_some(()));
         let held = surely(&there[0], "PUT", "/v1/keyspaces/bank2/keys/y", &json!({"value": "0"}));
         assert_eq!(held.code(), "locked", "{held:?}");
         other.down(0);
@@ -343,13 +343,14 @@ fn leaders_of_both_clusters_are_restarted_under_transfers_and_no_money_is_gone()
                         Some(ended) if ended.json()["decision"] == "commit" => {
                             commits.fetch_add(1, Ordering::Relaxed);
                         }
-                        Some(_) => {}
-                        None => std::thread::sleep(Duration::from_millis(50)),
+                        _ => {}
                     }
+                    // So that a read of both finds them free now and then.
+                    std::thread::sleep(Duration::from_millis(50));
                 }
             });
         }
-        let (over, reads, endpoints) = (Arc::clone(&is_over), Arc::clone(&reads), &here);
+        let (over, counted, endpoints) = (Arc::clone(&is_over), Arc::clone(&reads), &here);
         scope.spawn(move || {
             for round in 0.. {
                 if over.load(Ordering::Relaxed) {
@@ -357,15 +358,19 @@ fn leaders_of_both_clusters_are_restarted_under_transfers_and_no_money_is_gone()
                 }
                 if let Some((x, y)) = audit(&endpoints[round % 3]) {
                     assert_eq!(x + y, 200, "money is gone or made");
-                    reads.fetch_add(1, Ordering::Relaxed);
+                    counted.fetch_add(1, Ordering::Relaxed);
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
         let _stop = Stop(&is_over);
         for round in 0..4 {
-            let before = commits.load(Ordering::Relaxed);
-            until("transfers go on", || (commits.load(Ordering::Relaxed) >= before + 5).then_some(()));
+            let seen = || (commits.load(Ordering::Relaxed), reads.load(Ordering::Relaxed));
+            let before = seen();
+            until("transfers and reads go on", || {
+                let now = seen();
+                (now.0 >= before.0 + 10 && now.1 > before.1).then_some(())
+            });
             let cluster = if round % 2 == 0 { &mut one } else { &mut other };
             let leader = cluster.leader();
             cluster.down(leader);
@@ -379,7 +384,6 @@ fn leaders_of_both_clusters_are_restarted_under_transfers_and_no_money_is_gone()
     nothing_is_open(&there[0]);
     let (commits, reads) = (commits.load(Ordering::Relaxed), reads.load(Ordering::Relaxed));
     println!("{commits} transfers and {reads} reads of both accounts across 4 leaders restarted");
-    assert!(reads > 0);
 }
 
 /// Ends the transfers when it is dropped, also by a panic.
