@@ -185,6 +185,9 @@ impl Service for Calls {
                 spaces::Command::Register { name, .. } => format!("register {name}"),
                 spaces::Command::Unregister { name } => format!("unregister {name}"),
                 spaces::Command::Seal { .. } => "seal sessions".to_owned(),
+                spaces::Command::Contact { space, coordinator, .. } => {
+                    format!("keyspace {} hears of coordinator {coordinator}", space.0)
+                }
                 spaces::Command::Process { step } => hosted::label(&step),
             });
         }

@@ -14,7 +14,7 @@ use synod_protocols::commit::{
 use synod_protocols::contract::{Effects, Input, Process, Recovery};
 use synod_protocols::{NodeId, Time, Wire};
 use synod_server::outside::{
-    ClusterPeer, ENVELOPE_BYTES_MAX, Envelope, MESSAGES_MAX, MESSAGES_PATH, PeerError, To,
+    ClusterPeer, ENVELOPE_BYTES_MAX, Envelope, KeyspaceThere, MESSAGES_MAX, MESSAGES_PATH, PeerError, To,
 };
 use web::{Answered, Asked, Web};
 
@@ -24,11 +24,15 @@ const TXN: TxnId = TxnId { coordinator: COORDINATOR, epoch: 1, number: 1 };
 const STAMP: Stamp = Stamp { epoch: 1, floor: TXN };
 const TIMEOUT: Duration = Duration::from_millis(300);
 
+fn there() -> KeyspaceThere {
+    KeyspaceThere { cluster: NodeId(99), id: NodeId(7), name: "bank2".into() }
+}
+
 fn envelope(messages: Vec<Message>) -> Envelope {
     Envelope {
         coordinator: COORDINATOR,
         participant: PARTICIPANT,
-        to: To::Keyspace("bank2".into()),
+        to: To::Keyspace(there()),
         reply: vec!["http://127.0.0.1:23791".into()],
         messages,
     }
@@ -69,7 +73,7 @@ fn nobody() -> String {
 #[test]
 fn an_envelope_is_written_as_documented_and_read_again() {
     let envelope = envelope(vec![decide()]);
-    let written = r#"{"coordinator":"9223372036854775807","participant":"12","keyspace":"bank2","reply":["http://127.0.0.1:23791"],"messages":["BwH//////////38BAf//////////fwEBAQ=="]}"#;
+    let written = r#"{"coordinator":"9223372036854775807","participant":"12","keyspace":{"cluster":"99","id":"7","name":"bank2"},"reply":["http://127.0.0.1:23791"],"messages":["BwH//////////38BAf//////////fwEBAQ=="]}"#;
     assert_eq!(envelope.encode(), written);
     assert_eq!(Envelope::decode(written.as_bytes()), Ok(envelope.clone()));
     let back = Envelope { to: To::Coordinator, ..envelope };
@@ -92,7 +96,15 @@ fn what_is_no_envelope_is_refused_with_the_reason() {
         (with("participant", "-1".into()), "no number of a coordinator"),
         (with("reply", serde_json::json!(["https://h"])), "https is not spoken here"),
         (with("reply", serde_json::json!(vec!["http://h"; 17])), "at most"),
-        (with("keyspace", "x".repeat(300).into()), "at most"),
+        (
+            with("keyspace", serde_json::json!({"cluster": "1", "id": "1", "name": "x".repeat(300)})),
+            "at most",
+        ),
+        (
+            with("keyspace", serde_json::json!({"cluster": "0", "id": "1", "name": "x"})),
+            "no number of a coordinator",
+        ),
+        (with("keyspace", "bank2".into()), "invalid type"),
         (with("messages", serde_json::json!(vec!["Bw=="; MESSAGES_MAX + 1])), "at most"),
         (with("messages", serde_json::json!(["%"])), "not base64"),
         (with("messages", serde_json::json!(["/w=="])), "cannot be read"),
@@ -232,7 +244,7 @@ fn a_participant_in_another_cluster_votes_commits_and_bears_repetition() {
             let other = Arc::clone(&other);
             Web::start(move |request: Asked| {
                 let envelope = Envelope::decode(&request.body).expect("an envelope");
-                assert_eq!(envelope.to, To::Keyspace("bank2".into()));
+                assert_eq!(envelope.to, To::Keyspace(there()));
                 let answers = handle(&mut other.lock().expect("no panic"), envelope.messages);
                 async { answer(answers) }
             })

@@ -181,6 +181,7 @@ where
         let process = ProcessId::Keyspace(space);
         self.forget_records(process)?;
         self.kv.store_mut().node_remove(&head_key(process));
+        self.forget_contacts(space)?;
         self.remove_all(&value_key(space, b""))
     }
 
@@ -188,7 +189,7 @@ where
         self.remove_all(&records_prefix(process))
     }
 
-    fn remove_all(&mut self, prefix: &[u8]) -> Result<(), Error<M::Error>> {
+    pub(super) fn remove_all(&mut self, prefix: &[u8]) -> Result<(), Error<M::Error>> {
         let mut keys = Vec::new();
         let mut visit = |key: Bytes, _: &Bytes| {
             keys.push(key);

@@ -9,14 +9,17 @@
 //! | `v`, number of a keyspace on the log in eight bytes, the key | the value |
 //! | `j`, number of a hosted process in eight bytes | which of its entries count |
 //! | `r`, number of a hosted process, index of an entry in eight bytes each | the records of that entry |
+//! | `c`, number of a keyspace on the log, a coordinator in another cluster in eight bytes each | a [`Contact`] |
 //!
 //! Keys of a keyspace that begin with a zero byte are the host's own: idempotency marks of sagas, say.
 //!
 //! A command of this module begins with [`TAG`], which no command of the store does.
 
+mod contacts;
 mod journals;
 mod registry;
 
+pub use contacts::{CONTACT_ENDPOINT_BYTES_MAX, CONTACT_ENDPOINTS_MAX, CONTACTS_MAX, Contact};
 pub use journals::{ProcessId, Step};
 
 pub use registry::{
@@ -94,6 +97,15 @@ pub enum Command {
         /// It.
         secret: Secret,
     },
+    /// Know how a keyspace on the log reaches a coordinator in another cluster, which is about to ask it for a promise.
+    Contact {
+        /// Which keyspace.
+        space: SpaceId,
+        /// Which coordinator.
+        coordinator: NodeId,
+        /// How.
+        contact: Contact,
+    },
 }
 
 wire_format!(enum Command {
@@ -103,6 +115,7 @@ wire_format!(enum Command {
     4 => Unregister { name },
     5 => Process { step },
     6 => Seal { secret },
+    7 => Contact { space, coordinator, contact },
 });
 
 impl Command {
@@ -132,6 +145,8 @@ pub enum Done {
     Outside(Outside),
     /// Tokens are sealed.
     Sealed,
+    /// The coordinator can be reached.
+    Contact,
 }
 
 /// What clients ask without changing anything.
@@ -281,6 +296,10 @@ where
             }
             self.forget_space(id)?;
         }
+        if let Command::Contact { space, coordinator, contact } = &command {
+            let kept = self.keep_contact(*space, *coordinator, contact)?;
+            return Ok(kept.map(|()| Done::Contact));
+        }
         let done = self.change(index, command);
         if done.is_ok() {
             self.kv.store_mut().node_put(REGISTRY_KEY, self.registry.to_bytes());
@@ -304,7 +323,7 @@ where
                 self.registry.seal(secret);
                 Done::Sealed
             }
-            Command::Process { .. } => return Err(Refusal::Malformed),
+            Command::Process { .. } | Command::Contact { .. } => return Err(Refusal::Malformed),
         })
     }
 }

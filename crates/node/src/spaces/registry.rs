@@ -1,5 +1,6 @@
 //! Which keyspaces there are, and which participants outside: the part of the state that names the rest.
 
+use super::contacts::{CONTACT_ENDPOINT_BYTES_MAX, CONTACT_ENDPOINTS_MAX, CONTACTS_MAX};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -156,6 +157,10 @@ pub enum Refusal {
     HoldsKeys(String),
     /// The keyspace takes part in a transaction that is not over.
     InTransaction(String),
+    /// No endpoints of a coordinator, or too many, or too long ones.
+    Endpoints,
+    /// A keyspace knows as many coordinators as it may.
+    Coordinators,
     /// The command cannot be read.
     Malformed,
 }
@@ -186,6 +191,15 @@ impl fmt::Display for Refusal {
             Refusal::InTransaction(name) => write!(
                 f,
                 "the keyspace `{name}` takes part in a transaction that is not over: wait for its end, or resolve it"
+            ),
+            Refusal::Endpoints => write!(
+                f,
+                "a coordinator has 1 to {CONTACT_ENDPOINTS_MAX} endpoints of at most {CONTACT_ENDPOINT_BYTES_MAX} bytes"
+            ),
+            Refusal::Coordinators => write!(
+                f,
+                "{CONTACTS_MAX} other clusters coordinate transactions on this keyspace already, which is as many as there may \
+                 be: use another keyspace"
             ),
             Refusal::Malformed => {
                 f.write_str("the command cannot be read: this member may be older than the one that proposed it; upgrade it")

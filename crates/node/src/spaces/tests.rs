@@ -191,3 +191,43 @@ fn keys_of_the_host_are_not_listed_and_do_not_keep_a_keyspace() {
     assert!(apply(&mut machine, 2, &Command::Drop { name: "bank".into(), force: false }).is_ok());
     assert_eq!(keys(&machine, b"\0"), 0);
 }
+
+#[test]
+fn how_coordinators_elsewhere_are_reached_is_kept_bounded_and_goes_with_the_keyspace() {
+    let mut machine = SpacesMachine::open(TestMap::default()).expect("empty");
+    apply(&mut machine, 1, &create("bank", Model::Linearizable)).expect("made");
+    apply(&mut machine, 2, &create("feed", Model::Causal)).expect("made");
+    let contact = |endpoints: &[&str]| Contact {
+        participant: NodeId(9),
+        endpoints: endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect(),
+    };
+    let keep = |space: u64, coordinator: u64, contact: &Contact| Command::Contact {
+        space: SpaceId(space),
+        coordinator: NodeId(coordinator),
+        contact: contact.clone(),
+    };
+    let (first, moved) = (contact(&["http://a:1"]), contact(&["http://b:1", "http://b:2"]));
+    assert_eq!(apply(&mut machine, 3, &keep(1, 100, &first)), Ok(Done::Contact));
+    assert_eq!(apply(&mut machine, 4, &keep(1, 100, &moved)), Ok(Done::Contact), "the latest counts");
+    for (space, contact, refusal) in [
+        (7, &first, Refusal::Unknown("keyspace 7".into())),
+        (2, &first, Refusal::Unknown("keyspace 2".into())),
+        (1, &contact(&[]), Refusal::Endpoints),
+        (1, &contact(&["http://a"; CONTACT_ENDPOINTS_MAX + 1]), Refusal::Endpoints),
+        (1, &contact(&[&"x".repeat(CONTACT_ENDPOINT_BYTES_MAX + 1)]), Refusal::Endpoints),
+    ] {
+        assert_eq!(apply(&mut machine, 5, &keep(space, 101, contact)), Err(refusal));
+    }
+    for more in 1..CONTACTS_MAX as u64 {
+        assert_eq!(apply(&mut machine, 5 + more, &keep(1, 100 + more, &first)), Ok(Done::Contact));
+    }
+    assert_eq!(apply(&mut machine, 100, &keep(1, 999, &first)), Err(Refusal::Coordinators));
+    assert_eq!(apply(&mut machine, 101, &keep(1, 100, &first)), Ok(Done::Contact), "known ones may move");
+    machine.commit(Stored::default()).expect("committed");
+    let mut machine = SpacesMachine::open(machine.into_map()).expect("the same");
+    assert_eq!(machine.contact(SpaceId(1), NodeId(100)).expect("read"), Some(first.clone()));
+    assert_eq!(machine.contact(SpaceId(2), NodeId(100)).expect("read"), None);
+    let drop = Command::Drop { name: "bank".into(), force: false };
+    apply(&mut machine, 102, &drop).expect("dropped");
+    assert_eq!(machine.contact(SpaceId(1), NodeId(100)).expect("read"), None);
+}

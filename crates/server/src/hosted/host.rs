@@ -6,6 +6,7 @@ use super::life::{Hostable, Hosted};
 use super::outside::Agents;
 use super::sagas::{self, SagaAsk, SagaError, SagaSeen, Sagas};
 use super::show::{self, Seen};
+use super::ways::Ways;
 use crate::calls::Machine;
 use crate::clock;
 use crate::member::{Event, Member};
@@ -55,6 +56,8 @@ pub(crate) enum Happened {
     Served { from: NodeId, asked: sagas::Asked, answer: Option<saga::Message> },
     /// A message from elsewhere.
     Message { from: NodeId, to: NodeId, message: Message },
+    /// Messages from a process of another cluster, which waits for what they are answered.
+    Arrived { from: NodeId, to: NodeId, messages: Vec<Message>, answers: UnboundedSender<Message> },
     /// The member stops.
     Stop,
 }
@@ -120,14 +123,15 @@ pub(super) struct Host<P: ReplicatedLog + 'static> {
     clients: Clients,
     /// Participants outside.
     pub(super) agents: Agents,
+    /// Other clusters.
+    pub(super) ways: Ways,
     /// Messages between processes here.
     messages: VecDeque<(NodeId, NodeId, Message)>,
 }
 
 impl<P: ReplicatedLog + 'static> Host<P> {
     fn new(member: Rc<Member<P>>) -> Host<P> {
-        // Not one that a keyspace could have: those are counted from 1.
-        let name = NodeId((member.config.cluster_id().0 & (u64::MAX >> 1)).max(1));
+        let name = super::coordinator_of(member.config.cluster_id());
         Host {
             member,
             leads: false,
@@ -138,6 +142,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             keyspaces: BTreeMap::new(),
             clients: Clients::default(),
             agents: Agents::default(),
+            ways: Ways::default(),
             messages: VecDeque::new(),
         }
     }
@@ -165,6 +170,12 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Happened::LookAtSagas(answer) => self.look_at_sagas(answer),
             Happened::Served { from, asked, answer } => self.on_served(now, from, &asked, answer),
             Happened::Message { from, to, message } => self.messages.push_back((from, to, message)),
+            Happened::Arrived { from, to, messages, answers } if self.leads => {
+                self.ways.wait((from, to), &messages, answers);
+                self.messages.extend(messages.into_iter().map(|message| (from, to, message)));
+            }
+            // Whoever sent them finds the leader.
+            Happened::Arrived { .. } => {}
             Happened::Stop => {}
         }
         self.deliver(now);
@@ -220,6 +231,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             self.keyspaces.clear();
             self.messages.clear();
             self.agents.forget();
+            self.ways.forget();
             return self.clients.end(&super::HostedError::NotLeader);
         }
         // Those that may be waited for. Others begin when they are needed.
@@ -524,7 +536,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                 self.coordinate(now, Input::Message { from, message });
             } else if self.is_keyspace(SpaceId(to.0)) {
                 self.participate(now, SpaceId(to.0), Input::Message { from, message });
-            } else {
+            } else if !self.send_elsewhere(from, to, &message) {
                 let (core, mailbox) = (self.member.core.borrow(), self.member.calls.borrow().host.clone());
                 self.agents.send(core.node.machine().registry(), &mailbox, (from, to), message);
             }

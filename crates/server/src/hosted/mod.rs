@@ -19,6 +19,11 @@
 //! prepared in one entry each, decided in one, and committed in one each; its client is answered when all keyspaces of
 //! this cluster have applied it, so that whoever reads afterwards sees it.
 //!
+//! # Other clusters
+//!
+//! A keyspace of another cluster takes part with the same code as one here, and messages between the two go over HTTP
+//! (`ways`). How its coordinator is reached is in a keyspace's log before it promises anything to that.
+//!
 //! # Where it runs
 //!
 //! All of it is one task on the member's thread (`host`). It hears from the node's answers, from clients and
@@ -26,6 +31,7 @@
 
 mod by_hand;
 mod clients;
+mod elsewhere;
 mod host;
 mod life;
 mod outside;
@@ -33,9 +39,11 @@ mod plan;
 pub(crate) mod sagas;
 mod service;
 mod show;
+mod ways;
 
+pub(crate) use elsewhere::{endpoints, exchange};
 pub(crate) use host::{Happened, Mailbox, Proposed, spawn};
-pub(crate) use plan::{Asked, Branch, Route, Work, check_key};
+pub(crate) use plan::{Asked, Branch, Route, Work, check_key, takes_keys};
 pub(crate) use show::{Seen, label};
 
 use crate::member::Member;
@@ -43,6 +51,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+use synod_node::ClusterId;
 use synod_protocols::NodeId;
 use synod_protocols::commit::{Decision, Refusal, TxnId};
 use synod_protocols::log::{Index, ReplicatedLog, Role};
@@ -54,6 +63,11 @@ pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 pub(crate) const PARTICIPANTS_MAX: usize = 64;
 /// Operations of one transaction at the most.
 pub(crate) const OPS_MAX: usize = 10_000;
+
+/// What a cluster's coordinator of transactions is called, here and elsewhere: not as a keyspace could be, since those are counted from 1.
+pub(crate) fn coordinator_of(cluster: ClusterId) -> NodeId {
+    NodeId((cluster.0 & (u64::MAX >> 1)).max(1))
+}
 
 /// How a transaction ended.
 #[derive(Clone, Debug)]

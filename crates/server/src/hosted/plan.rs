@@ -4,7 +4,7 @@ use super::{HostedError, OPS_MAX, PARTICIPANTS_MAX};
 use crate::member::Member;
 use crate::outside::Description;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use synod_node::spaces::SpaceId;
 use synod_protocols::commit::KeyOp;
@@ -25,7 +25,7 @@ pub(crate) struct Branch {
 /// What is to be done at a participant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// At a keyspace.
+    /// At a keyspace, here or in another cluster.
     Keys(Vec<KeyOp>),
     /// At a participant outside, in its own words.
     Sql(Bytes),
@@ -75,11 +75,17 @@ pub(super) fn plan<P: ReplicatedLog + 'static>(
 ) -> Result<Planned, HostedError> {
     let mut keys: BTreeMap<(NodeId, String), Vec<KeyOp>> = BTreeMap::new();
     let mut others: BTreeMap<(NodeId, String), Bytes> = BTreeMap::new();
+    let mut elsewhere: BTreeSet<NodeId> = BTreeSet::new();
     for Branch { participant, work } in branches {
         match (find(member, &participant)?, work) {
             (Found::Keyspace(space), Work::Keys(ops)) => {
                 ops.iter().try_for_each(|op| check_key(op.key()))?;
                 keys.entry((NodeId(space.0), participant)).or_default().extend(ops);
+            }
+            (Found::Elsewhere(id), Work::Keys(ops)) => {
+                ops.iter().try_for_each(|op| check_key(op.key()))?;
+                elsewhere.insert(id);
+                keys.entry((id, participant)).or_default().extend(ops);
             }
             (Found::Outside(id), Work::Sql(work)) => {
                 if others.insert((id, participant.clone()), work).is_some() {
@@ -87,15 +93,14 @@ pub(super) fn plan<P: ReplicatedLog + 'static>(
                     return Err(HostedError::Refused { code: "twice", why });
                 }
             }
-            (Found::Keyspace(_), Work::Sql(_)) => {
+            (Found::Keyspace(_) | Found::Elsewhere(_), Work::Sql(_)) => {
                 let why = format!(
                     "`{participant}` is a keyspace: its work is put, delete, get, expect and add, and not of this kind"
                 );
                 return Err(HostedError::Refused { code: "wrong-work", why });
             }
             (Found::Outside(_), Work::Keys(_)) => {
-                let why =
-                    format!("`{participant}` is no keyspace of this cluster: its work is of another kind");
+                let why = format!("`{participant}` is no keyspace: its work is of another kind");
                 return Err(HostedError::Refused { code: "wrong-work", why });
             }
         }
@@ -108,7 +113,7 @@ pub(super) fn plan<P: ReplicatedLog + 'static>(
     let names: Vec<&(NodeId, String)> = keys.keys().chain(others.keys()).collect();
     let route = match (names.as_slice(), asked) {
         // With one keyspace even two-phase commit is one phase: it decides by itself.
-        ([_], _) if others.is_empty() => Route::OneEntry,
+        ([_], _) if others.is_empty() && elsewhere.is_empty() => Route::OneEntry,
         ([one, rest @ ..], Asked::OneEntry) => {
             let apart = match rest {
                 [] => format!("`{}` is not on this cluster's log", one.1),
@@ -158,8 +163,15 @@ pub(crate) fn check_key(key: &str) -> Result<(), HostedError> {
     Err(HostedError::Refused { code: "key", why })
 }
 
+/// Whether a participant's work is operations on keys.
+pub(crate) fn takes_keys<P: ReplicatedLog + 'static>(member: &Member<P>, name: &str) -> bool {
+    matches!(find(member, name), Ok(Found::Keyspace(_) | Found::Elsewhere(_)))
+}
+
 enum Found {
     Keyspace(SpaceId),
+    /// A keyspace of another cluster.
+    Elsewhere(NodeId),
     Outside(NodeId),
 }
 
@@ -183,7 +195,9 @@ fn find<P: ReplicatedLog + 'static>(member: &Member<P>, name: &str) -> Result<Fo
         let why = format!("`{name}` is a service behind HTTP, which cannot promise anything: use a saga");
         return Err(HostedError::Refused { code: "wrong-work", why });
     }
+    let is_cluster = matches!(described, Some(Ok(Description::Cluster { .. })));
     outside
-        .map(|outside| Found::Outside(NodeId(outside.id.0)))
+        .map(|outside| NodeId(outside.id.0))
+        .map(|id| if is_cluster { Found::Elsewhere(id) } else { Found::Outside(id) })
         .ok_or_else(|| HostedError::Unknown(name.to_owned()))
 }

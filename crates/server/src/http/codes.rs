@@ -44,6 +44,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("not-paused", "The step does not wait for a person."),
     ("not-started", "The keyspace, or who serves it, has not started at this member yet."),
     ("operation", "That is no operation on a keyspace."),
+    ("other-cluster", "The messages are for another cluster, or for somebody else in it."),
     ("parameter-unknown", "The query has a parameter that is not there."),
     ("participant-in-transaction", "The participant takes part in a transaction that is not over."),
     ("participant-unknown", "There is no such participant."),

@@ -152,6 +152,8 @@ pub(super) fn refusal(refusal: Refusal) -> ApiError {
         Refusal::TooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Refusal::HoldsKeys(_) => (StatusCode::CONFLICT, "keyspace-holds-keys"),
         Refusal::InTransaction(_) => (StatusCode::CONFLICT, "keyspace-in-transaction"),
+        Refusal::Endpoints => (StatusCode::BAD_REQUEST, "address"),
+        Refusal::Coordinators => (StatusCode::CONFLICT, "too-many"),
         Refusal::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
     };
     ApiError::new(status, code, refusal.to_string())

@@ -9,6 +9,7 @@ mod keys;
 mod keyspaces;
 mod leader;
 mod level;
+mod messages;
 mod observe;
 mod openapi;
 mod ops;
@@ -155,6 +156,7 @@ async fn routed<P: ReplicatedLog + 'static>(
     Ok(match path.as_slice() {
         ["keyspaces", _, "keys" | "batch", ..] => keys::answer(member, call).await?,
         ["keyspaces", ..] => keyspaces::answer(member, call).await?,
+        ["participant", ..] => messages::answer(member, call).await?,
         ["participants", ..] => participants::answer(member, call).await?,
         ["transactions", ..] => transactions::answer(member, call).await?,
         ["sagas", ..] => sagas::answer(member, call).await?,

@@ -5,7 +5,7 @@
 
 use super::codes::CODES;
 use super::reply::ApiError;
-use super::{fault, keys, keyspaces, level, observe, participants, sagas, text, transactions};
+use super::{fault, keys, keyspaces, level, messages, observe, participants, sagas, text, transactions};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
@@ -134,6 +134,7 @@ fn document() -> Value {
         keyspaces::paths(),
         keys::paths(),
         participants::paths(),
+        messages::paths(),
         transactions::paths(),
         sagas::paths(),
     ] {
@@ -319,7 +320,11 @@ mod tests {
             (Method::GET, "/v1/keyspaces/feed/keys/a/b", "written %2F"),
             (Method::POST, "/v1/keyspaces", "use GET"),
             (Method::GET, "/v1/keyspaces?limit=3", "none is taken here"),
-            (Method::GET, "/v1/keyspaces/feed/keys?limits=3", "there is: prefix"),
+            (
+                Method::GET,
+                "/v1/keyspaces/feed/keys?limits=3",
+                "there is: prefix, limit, after, kind, consistency",
+            ),
         ] {
             let answer = checked(method, target);
             // An empty name is a name, which is refused later.

@@ -8,13 +8,17 @@ use super::reply::{ApiError, Content, json_response};
 use super::{Call, no_such_path};
 use crate::hosted;
 use crate::member::Member;
-use crate::outside::{Description, Postgres, Timing};
+use crate::outside::{Description, ENDPOINTS_MAX, Found, KeyspaceThere, Postgres, Timing, find_keyspace};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::rc::Rc;
+use std::time::Duration;
 use synod_node::spaces::{Command, Done, NAME_BYTES_MAX, Outside};
 use synod_protocols::NodeId;
 use synod_protocols::log::ReplicatedLog;
+
+/// How long an endpoint of another cluster may take to say who it is.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn answer<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
@@ -52,17 +56,17 @@ async fn register<P: ReplicatedLog + 'static>(
     name: &str,
 ) -> Result<Response<Content>, ApiError> {
     redirect(member, call)?;
-    let description = Description::parse(&call.body).map_err(ApiError::malformed)?;
+    let mut description = Description::parse(&call.body).map_err(ApiError::malformed)?;
     description.check().map_err(|why| bad_request("address", why))?;
     reached(member).await?;
     let before = known(member, name);
+    look(member, name, &mut description).await?;
     let written = description.written();
     if let Some(before) = before.as_ref().filter(|before| before.description != written) {
         check_is_free(member, before).await?;
     }
     if let Description::Postgres { url } = &description {
         let id = NodeId(before.as_ref().map_or(0, |before| before.id.0));
-        let cannot = |why: String| ApiError::new(StatusCode::CONFLICT, "cannot-take-part", why);
         let agent = Postgres::new(url, id, Timing::default()).map_err(|why| cannot(why.to_string()))?;
         agent.register().await.map_err(|why| cannot(why.to_string()))?;
     }
@@ -74,6 +78,47 @@ async fn register<P: ReplicatedLog + 'static>(
         }
         _ => unreachable!("a registration is answered by what was registered"),
     }
+}
+
+fn cannot(why: String) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "cannot-take-part", why)
+}
+
+/// Finds out which keyspace of which cluster is meant, and whether it can take part.
+async fn look<P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    name: &str,
+    description: &mut Description,
+) -> Result<(), ApiError> {
+    let Description::Cluster { endpoints, keyspace, found } = description else { return Ok(()) };
+    let there = find_keyspace(endpoints, keyspace, LOOK_PATIENCE).await.map_err(cannot)?;
+    if there.cluster == hosted::coordinator_of(member.config.cluster_id()) {
+        let why = "that is this cluster itself, or one of the same name: name its keyspace in transactions as it is, and give \
+                   clusters that take part in each other's transactions different names (`synod serve --cluster`)";
+        return Err(cannot(why.into()));
+    }
+    let seen = Found::of(&there);
+    if found.as_ref().is_some_and(|said| *said != seen) {
+        return Err(cannot(format!(
+            "another keyspace than the one in `found` is there now, {there}: leave `found` out"
+        )));
+    }
+    // Two names for one participant would be asked for two promises in one transaction.
+    let core = member.core.borrow();
+    let mut others = core.node.machine().registry().outside().filter(|other| other.name != name);
+    let is_same = |other: &Outside| {
+        let other = Description::parse(&other.description);
+        other.is_ok_and(|other| other.elsewhere().is_some_and(|(known, _)| is_one(&known, &there)))
+    };
+    if let Some(other) = others.find(|other| is_same(other)) {
+        return Err(cannot(format!("that keyspace takes part already, as `{}`: use that name", other.name)));
+    }
+    *found = Some(seen);
+    Ok(())
+}
+
+fn is_one(left: &KeyspaceThere, right: &KeyspaceThere) -> bool {
+    (left.cluster, left.id) == (right.cluster, right.id)
 }
 
 /// Whoever takes part in a transaction that is not over cannot be forgotten: it would not hear how that ends.
@@ -124,6 +169,26 @@ fn shown(outside: &Outside) -> Value {
     shown
 }
 
+fn endpoints() -> Value {
+    json!({
+        "type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": ENDPOINTS_MAX,
+        "description": "Of a cluster: where its clients ask, as in http://127.0.0.1:2579."
+    })
+}
+
+fn keyspace() -> Value {
+    json!({"type": "string", "description": "Of a cluster: which of its keyspaces. Linearizable or sequential."})
+}
+
+fn found() -> Value {
+    json!({
+        "type": "object", "required": ["cluster", "id"], "additionalProperties": false,
+        "description": "Of a cluster: which one it is, by the number of its coordinator, and the keyspace's number there. Need not be \
+            said; if it is, that one must be there.",
+        "properties": {"cluster": {"type": "string"}, "id": {"type": "string"}}
+    })
+}
+
 /// These paths in the document.
 pub(super) fn paths() -> Value {
     let participant = || path_parameter("participant", "Its name, which no keyspace has.", "shop");
@@ -140,8 +205,8 @@ pub(super) fn paths() -> Value {
         "/v1/participants/{participant}": {
             "put": body(operation(
                 "Make a participant known",
-                "A PostgreSQL database takes part in transactions. It is asked whether it can promise to commit, and gets two tables, \
-                 `synod_transactions` and `synod_coordinators`. A service behind HTTP takes part in sagas. The leader does this: other \
+                "A PostgreSQL database, or a keyspace of another Synod cluster, takes part in transactions. A database is asked whether it can promise to commit, and gets two tables, \
+                 `synod_transactions` and `synod_coordinators`. The other cluster must have the keyspace on its log. A service behind HTTP takes part in sagas. The leader does this: other \
                  members redirect.",
                 [participant()],
                 [
@@ -149,10 +214,14 @@ pub(super) fn paths() -> Value {
                     said(200, "It was known already, and is what was sent now.", schema()),
                 ],
             ), json!({
-                "type": "object", "required": ["kind", "url"], "additionalProperties": false,
+                "type": "object", "required": ["kind"], "additionalProperties": false,
                 "properties": {
-                    "kind": {"type": "string", "enum": ["postgres", "http"]},
-                    "url": {"type": "string", "description": "Where it is, and as whom. The password is not shown again."}
+                    "kind": {"type": "string", "enum": ["postgres", "cluster", "http"]},
+                    "url": {
+                        "type": "string",
+                        "description": "Where a database or a service is, and as whom. The password is not shown again."
+                    },
+                    "endpoints": endpoints(), "keyspace": keyspace(), "found": found()
                 }
             }), json!({"kind": "http", "url": "http://127.0.0.1:8080"})),
             "get": operation("A participant outside", "", [participant()], [said(200, "It.", schema())]),
@@ -170,12 +239,13 @@ pub(super) fn paths() -> Value {
 pub(super) fn schemas() -> Value {
     json!({
         "Participant": {
-            "type": "object", "required": ["name", "id", "kind", "url"], "additionalProperties": false,
+            "type": "object", "required": ["name", "id", "kind"], "additionalProperties": false,
             "properties": {
                 "name": {"type": "string"},
                 "id": {"type": "integer", "minimum": 1, "description": "Never used for another one, nor for a keyspace."},
-                "kind": {"type": "string", "enum": ["postgres", "http", "unknown"]},
-                "url": {"type": "string", "description": "Without its password."}
+                "kind": {"type": "string", "enum": ["postgres", "cluster", "http", "unknown"]},
+                "url": {"type": "string", "description": "Of a database or a service. Without its password."},
+                "endpoints": endpoints(), "keyspace": keyspace(), "found": found()
             }
         }
     })

@@ -107,11 +107,7 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
 async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
     let mut branches = Vec::new();
     for BranchForm { participant, work } in form.branches {
-        let is_keyspace = {
-            let core = member.core.borrow();
-            core.node.machine().registry().space(&participant).is_some()
-        };
-        let work = match is_keyspace {
+        let work = match hosted::takes_keys(member, &participant) {
             true => Work::Keys(ops::read(&work)?),
             // In words that its agent checks, if there is one.
             false => Work::Sql(Bytes::from(Value::from(work).to_string())),

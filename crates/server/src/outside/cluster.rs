@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use synod_protocols::NodeId;
-use synod_protocols::commit::Message;
+use synod_protocols::commit::{Message, Stamp, TxnId};
 use synod_protocols::wire::Wire;
 
 /// Where envelopes are posted.
@@ -26,6 +26,8 @@ pub const ENVELOPE_BYTES_MAX: usize = 4 << 20;
 pub const ENDPOINTS_MAX: usize = 16;
 /// Bytes of a keyspace's name.
 const NAME_BYTES_MAX: usize = 256;
+/// Of what should be a number, so much is repeated to its sender.
+const NUMBER_SHOWN_MAX: usize = 24;
 /// Redirections that are followed for one request.
 const REDIRECTS_MAX: usize = 3;
 
@@ -33,9 +35,21 @@ const REDIRECTS_MAX: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To {
     /// The participant: a keyspace of the cluster that gets the envelope.
-    Keyspace(String),
-    /// The coordinator.
+    Keyspace(KeyspaceThere),
+    /// The coordinator. An answer says so too: it goes back where the question came from.
     Coordinator,
+}
+
+/// A keyspace of another cluster, so that neither another cluster that answers at the same address, nor another keyspace of the same name,
+/// is taken for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyspaceThere {
+    /// The cluster, by the name of its coordinator.
+    pub cluster: NodeId,
+    /// The keyspace's number there.
+    pub id: NodeId,
+    /// What it is called there.
+    pub name: String,
 }
 
 /// Messages between the coordinator in one cluster and a participant in another.
@@ -53,6 +67,38 @@ pub struct Envelope {
     pub messages: Vec<Message>,
 }
 
+/// A message, if it is one that such an envelope may carry: about transactions of its coordinator, and from the one to the other. What a
+/// coordinator says of other participants is left out: their numbers mean others here, and would be asked how the transaction ended. So
+/// is whom to ask: it is itself.
+pub(crate) fn admitted(coordinator: NodeId, is_for_coordinator: bool, message: Message) -> Option<Message> {
+    use Message::{Ack, Ask, Decide, Fenced, Finished, OnePhase, Prepare, Tell, Vote, Work, Worked};
+    let is_own = |stamp: &Stamp, txn: &TxnId| {
+        (stamp.floor.coordinator, txn.coordinator) == (coordinator, coordinator) && !is_for_coordinator
+    };
+    let (addresses, peers) = (vec![coordinator], Vec::new());
+    Some(match message {
+        Work { stamp, txn, sequence, work, .. } if is_own(&stamp, &txn) => {
+            Work { stamp, txn, sequence, addresses, work }
+        }
+        Prepare { stamp, txn, life, work, .. } if is_own(&stamp, &txn) => {
+            Prepare { stamp, txn, addresses, peers, life, work }
+        }
+        OnePhase { ref stamp, ref txn, .. } | Decide { ref stamp, ref txn, .. } if is_own(stamp, txn) => {
+            message
+        }
+        Worked { txn, .. } | Vote { txn, .. } | Finished { txn, .. } | Ack { txn } | Ask { txn, .. }
+            if txn.coordinator == coordinator && is_for_coordinator =>
+        {
+            message
+        }
+        Fenced { coordinator: fenced, .. } if fenced == coordinator && is_for_coordinator => message,
+        Tell { .. } | Work { .. } | Prepare { .. } | OnePhase { .. } | Decide { .. } => return None,
+        Worked { .. } | Vote { .. } | Finished { .. } | Ack { .. } | Ask { .. } | Fenced { .. } => {
+            return None;
+        }
+    })
+}
+
 /// Why bytes are no envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadEnvelope(String);
@@ -65,6 +111,12 @@ impl fmt::Display for BadEnvelope {
 
 impl std::error::Error for BadEnvelope {}
 
+impl fmt::Display for KeyspaceThere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keyspace {} of cluster {}", self.id.0, self.cluster.0)
+    }
+}
+
 /// As it is written. Numbers are text, because many readers of JSON hold them as floating point.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,17 +124,29 @@ struct Written {
     coordinator: String,
     participant: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    keyspace: Option<String>,
+    keyspace: Option<WrittenKeyspace>,
     #[serde(default)]
     reply: Vec<String>,
     messages: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenKeyspace {
+    cluster: String,
+    id: String,
+    name: String,
 }
 
 impl Envelope {
     /// As JSON.
     pub fn encode(&self) -> Bytes {
         let keyspace = match &self.to {
-            To::Keyspace(name) => Some(name.clone()),
+            To::Keyspace(there) => Some(WrittenKeyspace {
+                cluster: there.cluster.0.to_string(),
+                id: there.id.0.to_string(),
+                name: there.name.clone(),
+            }),
             To::Coordinator => None,
         };
         let written = Written {
@@ -107,10 +171,13 @@ impl Envelope {
         }
         let written: Written = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
         let node = |text: &str| match text.parse() {
-            Ok(0) | Err(_) => Err(bad(format!("{text:?} is no number of a coordinator or a participant"))),
+            Ok(0) | Err(_) => {
+                let text: String = text.chars().take(NUMBER_SHOWN_MAX).collect();
+                Err(bad(format!("{text:?} is no number of a coordinator or a participant")))
+            }
             Ok(number) => Ok(NodeId(number)),
         };
-        let name_bytes = written.keyspace.as_ref().map_or(0, String::len);
+        let name_bytes = written.keyspace.as_ref().map_or(0, |keyspace| keyspace.name.len());
         if name_bytes > NAME_BYTES_MAX
             || written.reply.len() > ENDPOINTS_MAX
             || written.messages.len() > MESSAGES_MAX
@@ -126,10 +193,16 @@ impl Envelope {
             let bytes = from_base64(text).ok_or_else(|| bad("a message is not base64".into()))?;
             Message::from_bytes(bytes).map_err(|error| bad(format!("a message cannot be read: {error}")))
         };
+        let to = match written.keyspace {
+            Some(WrittenKeyspace { cluster, id, name }) => {
+                To::Keyspace(KeyspaceThere { cluster: node(&cluster)?, id: node(&id)?, name })
+            }
+            None => To::Coordinator,
+        };
         Ok(Envelope {
             coordinator: node(&written.coordinator)?,
             participant: node(&written.participant)?,
-            to: written.keyspace.map_or(To::Coordinator, To::Keyspace),
+            to,
             reply: written.reply,
             messages: written.messages.iter().map(message).collect::<Result<_, _>>()?,
         })

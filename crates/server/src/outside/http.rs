@@ -125,6 +125,15 @@ impl NoAnswer {
     }
 }
 
+/// What is asked, and of whom.
+struct Ask<'a> {
+    method: Method,
+    base: &'a Base,
+    path: &'a str,
+    headers: &'a [(HeaderName, String)],
+    body: &'a Bytes,
+}
+
 type Connection = SendRequest<Full<Bytes>>;
 
 /// Connections to any number of addresses.
@@ -142,16 +151,32 @@ impl Client {
         path: &str,
         headers: &[(HeaderName, String)],
         body: &Bytes,
-        (patience, bytes_max): (Duration, usize),
+        bounds: (Duration, usize),
     ) -> Result<Answer, NoAnswer> {
+        self.ask(&Ask { method: Method::POST, base, path, headers, body }, bounds).await
+    }
+
+    /// Gets something, within the same bounds.
+    pub(super) async fn get(
+        &self,
+        base: &Base,
+        path: &str,
+        bounds: (Duration, usize),
+    ) -> Result<Answer, NoAnswer> {
+        let (headers, body) = (&[][..], &Bytes::new());
+        self.ask(&Ask { method: Method::GET, base, path, headers, body }, bounds).await
+    }
+
+    async fn ask(&self, ask: &Ask<'_>, (patience, bytes_max): (Duration, usize)) -> Result<Answer, NoAnswer> {
+        let base = ask.base;
         let exchange = async {
             if let Some(kept) = self.kept(base)
-                && let Ok(answer) = self.exchange(kept, base, path, headers, body, bytes_max).await
+                && let Ok(answer) = self.exchange(kept, ask, bytes_max).await
             {
                 return Ok(answer);
             }
             let fresh = connect(base).await?;
-            self.exchange(fresh, base, path, headers, body, bytes_max).await
+            self.exchange(fresh, ask, bytes_max).await
         };
         match tokio::time::timeout(patience, exchange).await {
             Ok(answer) => answer,
@@ -169,24 +194,22 @@ impl Client {
     async fn exchange(
         &self,
         mut connection: Connection,
-        base: &Base,
-        path: &str,
-        headers: &[(HeaderName, String)],
-        body: &Bytes,
+        ask: &Ask<'_>,
         bytes_max: usize,
     ) -> Result<Answer, NoAnswer> {
+        let Ask { method, base, path, headers, body } = ask;
         let lost = |error: &dyn fmt::Display| NoAnswer::Lost(one_line(&format!("{base}: {error}")));
         let mut request = Request::builder()
-            .method(Method::POST)
+            .method(method)
             .uri(format!("{}{path}", base.prefix))
             .header(HOST, &base.authority)
             .header(CONTENT_TYPE, "application/json");
-        for (name, value) in headers {
+        for (name, value) in *headers {
             request = request.header(name, value);
         }
         let unsendable =
             |error: http::Error| NoAnswer::Unreachable(one_line(&format!("{base}{path}: {error}")));
-        let request = request.body(Full::new(body.clone())).map_err(unsendable)?;
+        let request = request.body(Full::new(Bytes::clone(body))).map_err(unsendable)?;
         let response = connection.send_request(request).await.map_err(|error| lost(&error))?;
         let (head, body) = response.into_parts();
         let body = read(body, bytes_max).await.map_err(|error| lost(&error))?;

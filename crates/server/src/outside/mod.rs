@@ -17,14 +17,17 @@
 mod cluster;
 mod description;
 mod http;
+mod neighbour;
 mod postgres;
 mod service;
 
-pub(crate) use description::Description;
+pub(crate) use cluster::admitted;
+pub(crate) use description::{Description, Found};
+pub(crate) use neighbour::find_keyspace;
 
 pub use cluster::{
-    BadEnvelope, ClusterPeer, ENDPOINTS_MAX, ENVELOPE_BYTES_MAX, Envelope, MESSAGES_MAX, MESSAGES_PATH,
-    PeerError, To,
+    BadEnvelope, ClusterPeer, ENDPOINTS_MAX, ENVELOPE_BYTES_MAX, Envelope, KeyspaceThere, MESSAGES_MAX,
+    MESSAGES_PATH, PeerError, To,
 };
 pub use http::BadUrl;
 pub use postgres::{Cannot, CannotUrl, InDoubt, Postgres, Timing};

@@ -11,6 +11,10 @@ mod client;
 #[path = "../outside/database.rs"]
 mod database;
 
+#[path = "../outside/web.rs"]
+mod web;
+
+mod clusters;
 mod databases;
 mod keyspaces;
 mod killed;
