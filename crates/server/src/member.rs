@@ -88,6 +88,8 @@ pub(crate) struct Counters {
     pub(crate) client_connections: Cell<u64>,
     pub(crate) elections: Cell<u64>,
     pub(crate) leader_changes: Cell<u64>,
+    /// Transactions that people ended otherwise than their coordinators did.
+    pub(crate) heuristic_damage: Cell<u64>,
 }
 
 pub(crate) fn add(counter: &Cell<u64>, more: u64) {

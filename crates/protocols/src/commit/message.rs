@@ -342,6 +342,25 @@ pub enum ParticipantRecord {
         /// In the resource's own encoding.
         committed: Bytes,
     },
+    /// A person has decided what was prepared, without its coordinator's word. If that agrees later, a record of how it
+    /// ended follows.
+    ByHand {
+        /// Which transaction.
+        txn: TxnId,
+        /// How it has ended here.
+        decision: Decision,
+        /// What its vote said.
+        answer: Bytes,
+        /// Where to ask for the outcome.
+        addresses: Vec<NodeId>,
+        /// The other participants.
+        peers: Vec<Peer>,
+    },
+    /// What a person has decided has ended otherwise elsewhere.
+    Damage {
+        /// Which transaction.
+        txn: TxnId,
+    },
 }
 
 crate::wire_format!(enum ParticipantRecord {
@@ -353,6 +372,8 @@ crate::wire_format!(enum ParticipantRecord {
     6 => Life { life },
     7 => Kept { txn, answer },
     8 => State { committed },
+    9 => ByHand { txn, decision, answer, addresses, peers },
+    10 => Damage { txn },
 });
 
 impl Describe for ParticipantRecord {
@@ -366,6 +387,8 @@ impl Describe for ParticipantRecord {
             ParticipantRecord::CommittedAlone { .. } => "CommittedAlone",
             ParticipantRecord::Kept { .. } => "Kept",
             ParticipantRecord::State { .. } => "State",
+            ParticipantRecord::ByHand { .. } => "ByHand",
+            ParticipantRecord::Damage { .. } => "Damage",
         }
     }
 
@@ -379,7 +402,9 @@ impl Describe for ParticipantRecord {
             | ParticipantRecord::Committed { txn }
             | ParticipantRecord::Aborted { txn }
             | ParticipantRecord::Kept { txn, .. }
+            | ParticipantRecord::Damage { txn }
             | ParticipantRecord::CommittedAlone { txn, .. } => format!("{txn}"),
+            ParticipantRecord::ByHand { txn, decision, .. } => format!("{txn}, {decision}"),
             ParticipantRecord::State { committed } => format!("{} bytes", committed.len()),
         }
     }

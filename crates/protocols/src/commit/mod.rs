@@ -81,7 +81,9 @@ pub use coordinator::{
 };
 pub use keyspace::{Changes, KeyOp, Keyspace, READ_BYTES_MAX};
 pub use message::{CoordinatorRecord, Message, Outcome, ParticipantRecord, Peer, Stamp, Vote};
-pub use participant::{InDoubt, Participant, ParticipantConfig, ParticipantEvent};
+pub use participant::{
+    ByHand, CannotResolve, InDoubt, Participant, ParticipantConfig, ParticipantEvent, ParticipantRequest,
+};
 pub use planner::{CannotRoute, Placement, Route};
 pub use resource::{Refusal, Resource};
 

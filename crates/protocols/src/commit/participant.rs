@@ -1,10 +1,15 @@
 //! The participant of two-phase commit.
 
+mod by_hand;
+
+pub use by_hand::{ByHand, CannotResolve, ParticipantRequest};
+
 use super::message::{Message, Outcome, ParticipantRecord as Record, Peer, Stamp, Vote};
 use super::resource::{Refusal, Resource};
 use super::{Decision, TxnId};
 use crate::contract::{Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
+use crate::log::Ticket;
 use crate::replicated::Checkpoint;
 use crate::types::{NodeId, Time};
 use crate::wire::Wire;
@@ -72,6 +77,33 @@ pub enum ParticipantEvent {
         /// Which of the two.
         decision: Decision,
     },
+    /// A person has ended a transaction that was in doubt.
+    Resolved {
+        /// Of the request.
+        ticket: Ticket,
+        /// Which transaction.
+        txn: TxnId,
+        /// How.
+        decision: Decision,
+    },
+    /// A person's request changed nothing.
+    NotResolved {
+        /// Of the request.
+        ticket: Ticket,
+        /// Which transaction.
+        txn: TxnId,
+        /// Why.
+        why: CannotResolve,
+    },
+    /// A person has decided a transaction here, and it has ended otherwise: it is atomic no more.
+    HeuristicDamage {
+        /// Which transaction.
+        txn: TxnId,
+        /// How it has ended here.
+        here: Decision,
+        /// How its coordinator has decided.
+        decided: Decision,
+    },
 }
 
 /// A transaction that this participant may not decide.
@@ -97,6 +129,8 @@ pub struct Participant<R> {
     branches: BTreeMap<TxnId, Branch>,
     /// What is over, and not yet below its coordinator's floor.
     ended: BTreeMap<TxnId, End>,
+    /// What a person has ended here, and nobody has confirmed.
+    by_hand: BTreeMap<TxnId, by_hand::Guess>,
     coordinators: BTreeMap<NodeId, Stamp>,
     is_full: bool,
     /// Whether its disk is damaged: what it promised is not known, so it says nothing.
@@ -130,7 +164,7 @@ impl<R: Resource> Process for Participant<R> {
     type Config = ParticipantConfig<R>;
     type Message = Message;
     type Record = Record;
-    type Request = ();
+    type Request = ParticipantRequest;
     type Ask = ();
     type Answer = ();
     type Event = ParticipantEvent;
@@ -150,6 +184,7 @@ impl<R: Resource> Process for Participant<R> {
             config,
             branches: BTreeMap::new(),
             ended: BTreeMap::new(),
+            by_hand: BTreeMap::new(),
             coordinators: BTreeMap::new(),
             is_full: false,
             abstains: matches!(from, Recovery::Damaged { .. }),
@@ -172,12 +207,14 @@ impl<R: Resource> Process for Participant<R> {
             Input::Message { from, message } => self.on_message(now, from, message, out),
             Input::Timeout => self.on_timeout(now, out),
             Input::StorageFault(fault) => self.is_full = fault == StorageFault::Full,
-            Input::Request(()) | Input::Answer(()) | Input::LinkUp { .. } | Input::LinkDown { .. } => {}
+            Input::Request(request) => self.on_request(now, request, out),
+            Input::Answer(()) | Input::LinkUp { .. } | Input::LinkDown { .. } => {}
         }
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.branches.values().map(|branch| branch.deadline).min()
+        let guesses = self.by_hand.values().filter_map(by_hand::Guess::deadline);
+        self.branches.values().map(|branch| branch.deadline).chain(guesses).min()
     }
 
     fn fingerprint(&self, now: Time, digest: &mut Fingerprint) {
@@ -186,6 +223,10 @@ impl<R: Resource> Process for Participant<R> {
         for (txn, branch) in &self.branches {
             let Branch { work, addresses, peers, is_prepared, deadline, .. } = branch;
             (txn, work, addresses, peers, is_prepared, deadline.since(now)).hash(digest);
+        }
+        for (txn, guess) in &self.by_hand {
+            let until = guess.deadline().map(|deadline| deadline.since(now));
+            (txn, guess.record(*txn).to_bytes(), until).hash(digest);
         }
     }
 }
@@ -205,6 +246,10 @@ impl<R: Resource> Checkpoint for Participant<R> {
                 // A crash would have forgotten these too.
                 End::Aborted { is_durable: false, .. } | End::ReadOnly => {}
             }
+        }
+        for (txn, guess) in &self.by_hand {
+            records.push(guess.record(*txn));
+            records.extend(guess.is_damage.then_some(Record::Damage { txn: *txn }));
         }
         for (txn, branch) in self.branches.iter().filter(|(_, branch)| branch.is_prepared) {
             records.push(Record::Prepared {
@@ -287,6 +332,7 @@ impl<R: Resource> Participant<R> {
                 self.branches.insert(txn, branch);
             }
             Record::Committed { txn } => {
+                self.by_hand.remove(&txn);
                 if let Some(branch) = self.branches.remove(&txn).filter(|_| !self.config.is_kept) {
                     self.redo(txn, &branch.work);
                     self.resource.commit(txn);
@@ -294,6 +340,7 @@ impl<R: Resource> Participant<R> {
                 self.ended.insert(txn, End::Committed { answer: Bytes::new() });
             }
             Record::Aborted { txn } => {
+                self.by_hand.remove(&txn);
                 self.branches.remove(&txn);
                 self.ended.insert(txn, End::Aborted { why: Refusal::Over, is_durable: true });
             }
@@ -303,6 +350,14 @@ impl<R: Resource> Participant<R> {
                 self.ended.insert(txn, End::Committed { answer });
             }
             Record::Kept { txn, answer } => drop(self.ended.insert(txn, End::Committed { answer })),
+            Record::ByHand { txn, decision, answer, addresses, peers } => {
+                self.restore_guess(now, txn, (decision, answer), (addresses, peers));
+            }
+            Record::Damage { txn } => {
+                if let Some(guess) = self.by_hand.get_mut(&txn) {
+                    guess.is_damage = true;
+                }
+            }
             Record::State { committed } => {
                 let restored = self.resource.restore(committed);
                 assert!(restored.is_ok(), "what this participant has recorded cannot be read: {restored:?}");
@@ -390,6 +445,7 @@ impl<R: Resource> Participant<R> {
             out.record(Record::Fence { stamp });
         }
         self.raise(stamp);
+        self.compare_closed(coordinator, out);
         true
     }
 
@@ -417,7 +473,7 @@ impl<R: Resource> Participant<R> {
     ) {
         let done = self.branches.get(&txn).map_or(0, |branch| branch.work.len() as u64);
         let is_promised = self.branches.get(&txn).is_some_and(|branch| branch.is_prepared);
-        if is_promised || sequence + 1 < done {
+        if is_promised || self.by_hand.contains_key(&txn) || sequence + 1 < done {
             self.ignored += 1;
             return;
         }
@@ -480,6 +536,10 @@ impl<R: Resource> Participant<R> {
         (life, work): (u64, Option<Bytes>),
         out: &mut Effects<Self>,
     ) -> Vote {
+        // Whoever lost its yes may still commit, and a no would make that sure to be damage.
+        if let Some(guess) = self.by_hand.get(&txn).filter(|guess| guess.decision == Decision::Commit) {
+            return Vote::Yes { answer: guess.answer() };
+        }
         match self.ended.get(&txn) {
             Some(End::ReadOnly) => return Vote::ReadOnly,
             Some(_) => return Vote::No { why: Refusal::Over },
@@ -580,10 +640,11 @@ impl<R: Resource> Participant<R> {
             }
             _ => {}
         }
+        let is_by_hand = is_prepared.is_none() && self.compare(txn, decision, out);
         // Below the floor the end is forgotten, but a commit that is said again was carried out.
         let is_committed = matches!(self.ended.get(&txn), Some(End::Committed { .. }));
         let is_forgotten = !self.ended.contains_key(&txn) && self.is_below_floor(txn);
-        if decision == Decision::Commit && (is_committed || is_forgotten) {
+        if decision == Decision::Commit && (is_committed || is_forgotten || is_by_hand) {
             out.send(from, Message::Ack { txn });
         }
     }
@@ -637,7 +698,9 @@ impl<R: Resource> Participant<R> {
     fn on_ask(&mut self, from: NodeId, txn: TxnId, life: u64, out: &mut Effects<Self>) {
         let is_prepared = self.branches.get(&txn).is_some_and(|branch| branch.is_prepared);
         let may_be_forgotten = self.is_below_floor(txn) || life != 0 && life != self.life;
-        if is_prepared || !self.ended.contains_key(&txn) && may_be_forgotten {
+        // What a person has decided here is a guess, and no answer.
+        let is_guess = self.by_hand.contains_key(&txn);
+        if is_prepared || is_guess || !self.ended.contains_key(&txn) && may_be_forgotten {
             return;
         }
         if !self.ended.contains_key(&txn) {
@@ -654,9 +717,10 @@ impl<R: Resource> Participant<R> {
 
     fn on_tell(&mut self, from: NodeId, txn: TxnId, decision: Decision, out: &mut Effects<Self>) {
         let asked = |branch: &Branch| branch.is_prepared && branch.peers.iter().any(|peer| peer.id == from);
-        match self.branches.get(&txn).is_some_and(asked) {
-            true => self.end(txn, decision, out),
-            false => self.ignored += 1,
+        if self.branches.get(&txn).is_some_and(asked) {
+            self.end(txn, decision, out);
+        } else if !self.compare_told(from, (txn, decision), out) {
+            self.ignored += 1;
         }
     }
 
@@ -674,13 +738,17 @@ impl<R: Resource> Participant<R> {
             branch.asked = branch.asked.saturating_add(1);
             branch.asks().for_each(|(to, life)| out.send(to, Message::Ask { txn, life }));
         }
+        self.ask_about_guesses(now, out);
     }
 }
 
 impl Branch {
     /// Whom to ask, and in which life they did their work.
     fn asks(&self) -> impl Iterator<Item = (NodeId, u64)> {
-        let addresses = self.addresses.iter().map(|id| (*id, 0));
-        addresses.chain(self.peers.iter().map(|peer| (peer.id, peer.life)))
+        asks(&self.addresses, &self.peers)
     }
+}
+
+fn asks(addresses: &[NodeId], peers: &[Peer]) -> impl Iterator<Item = (NodeId, u64)> {
+    addresses.iter().map(|id| (*id, 0)).chain(peers.iter().map(|peer| (peer.id, peer.life)))
 }

@@ -4,8 +4,9 @@ use super::subject::three_phase::{
     Config as SiteConfig, Event as SiteEvent, Message as SiteMessage, Record as SiteRecord, Run, Site,
 };
 use super::subject::{
-    Bank, BankOp, Config, Coordinator, CoordinatorRecord, Decision, Event, Limits, Message, Participant,
-    ParticipantConfig, ParticipantEvent, ParticipantRecord, Request, Resource, TxnId,
+    Bank, BankOp, ByHand, Config, Coordinator, CoordinatorRecord, Decision, Event, Limits, Message,
+    Participant, ParticipantConfig, ParticipantEvent, ParticipantRecord, ParticipantRequest, Request,
+    Resource, TxnId,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -40,6 +41,14 @@ pub trait Party: Process<Ask = (), Answer = (), Base = ()> {
     fn run(ticket: Ticket, branches: &Branches) -> Self::Request;
     /// The same piece by piece, where the protocol can.
     fn by_piece(ticket: Ticket, asked: ByPiece) -> Option<Self::Request>;
+    /// A person ends what is in doubt at a bank, where the protocol lets them.
+    fn resolve(_: Ticket, _: TxnId, _: Decision) -> Option<Self::Request> {
+        None
+    }
+    /// What people have ended here, and nobody has confirmed.
+    fn by_hand(&self) -> Vec<ByHand> {
+        Vec::new()
+    }
     fn told(event: Self::Event) -> Told;
     fn bank(&self) -> Option<&Bank>;
     fn in_doubt(&self) -> Vec<TxnId>;
@@ -64,6 +73,8 @@ pub enum Told {
     Refused { ticket: Ticket, why: String },
     Decided { txn: TxnId, decision: Decision, answers: BTreeMap<NodeId, Bytes>, why: String },
     Ended { txn: TxnId, decision: Decision },
+    Resolved { ticket: Ticket, txn: TxnId, decision: Decision },
+    Damage { txn: TxnId },
     Other,
 }
 
@@ -84,6 +95,12 @@ pub enum TwoPhaseConfig {
 pub enum TwoPhaseRecord {
     Coordinator(CoordinatorRecord),
     Bank(ParticipantRecord),
+}
+
+#[derive(Clone, Debug)]
+pub enum TwoPhaseRequest {
+    Coordinator(Request),
+    Bank(ParticipantRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -154,7 +171,7 @@ impl Process for TwoPhase {
     type Config = TwoPhaseConfig;
     type Message = Message;
     type Record = TwoPhaseRecord;
-    type Request = Request;
+    type Request = TwoPhaseRequest;
     type Ask = ();
     type Answer = ();
     type Event = TwoPhaseEvent;
@@ -201,15 +218,24 @@ impl Process for TwoPhase {
     }
 
     fn step(&mut self, now: Time, asked: Input<Self>, out: &mut Effects<Self>) {
+        let wrong = "a request for the other one";
         match self {
             TwoPhase::Coordinator(coordinator) => {
                 let mut inner = Effects::new();
-                coordinator.step(now, input(asked, |request| request), &mut inner);
+                let request = |request| match request {
+                    TwoPhaseRequest::Coordinator(request) => request,
+                    TwoPhaseRequest::Bank(_) => panic!("{wrong}"),
+                };
+                coordinator.step(now, input(asked, request), &mut inner);
                 pass_on(inner, TwoPhaseRecord::Coordinator, TwoPhaseEvent::Coordinator, out);
             }
             TwoPhase::Bank(bank) => {
                 let mut inner = Effects::new();
-                bank.step(now, input(asked, drop), &mut inner);
+                let request = |request| match request {
+                    TwoPhaseRequest::Bank(request) => request,
+                    TwoPhaseRequest::Coordinator(_) => panic!("{wrong}"),
+                };
+                bank.step(now, input(asked, request), &mut inner);
                 pass_on(inner, TwoPhaseRecord::Bank, TwoPhaseEvent::Bank, out);
             }
         }
@@ -247,6 +273,11 @@ pub fn told_by_bank(event: ParticipantEvent) -> Told {
     match event {
         ParticipantEvent::Prepared { .. } => Told::Other,
         ParticipantEvent::Ended { txn, decision } => Told::Ended { txn, decision },
+        ParticipantEvent::Resolved { ticket, txn, decision } => Told::Resolved { ticket, txn, decision },
+        ParticipantEvent::NotResolved { ticket, why, .. } => {
+            Told::Refused { ticket, why: format!("{why:?}") }
+        }
+        ParticipantEvent::HeuristicDamage { txn, .. } => Told::Damage { txn },
     }
 }
 
@@ -263,20 +294,31 @@ impl Party for TwoPhase {
         }
     }
 
-    fn run(ticket: Ticket, branches: &Branches) -> Request {
+    fn run(ticket: Ticket, branches: &Branches) -> TwoPhaseRequest {
         let branches = branches.iter().map(|(id, work)| (*id, work.to_bytes())).collect();
-        Request::Run { ticket, branches }
+        TwoPhaseRequest::Coordinator(Request::Run { ticket, branches })
     }
 
-    fn by_piece(ticket: Ticket, asked: ByPiece) -> Option<Request> {
-        Some(match asked {
+    fn resolve(ticket: Ticket, txn: TxnId, decision: Decision) -> Option<TwoPhaseRequest> {
+        Some(TwoPhaseRequest::Bank(ParticipantRequest::Resolve { ticket, txn, decision }))
+    }
+
+    fn by_hand(&self) -> Vec<ByHand> {
+        match self {
+            TwoPhase::Coordinator(_) => Vec::new(),
+            TwoPhase::Bank(bank) => bank.by_hand(),
+        }
+    }
+
+    fn by_piece(ticket: Ticket, asked: ByPiece) -> Option<TwoPhaseRequest> {
+        Some(TwoPhaseRequest::Coordinator(match asked {
             ByPiece::Open => Request::Open { ticket },
             ByPiece::Work(txn, participant, work) => {
                 Request::Work { ticket, txn, participant, work: work.to_bytes() }
             }
             ByPiece::Commit(txn) => Request::Commit { ticket, txn },
             ByPiece::Abort(txn) => Request::Abort { ticket, txn },
-        })
+        }))
     }
 
     fn told(event: TwoPhaseEvent) -> Told {

@@ -1,6 +1,8 @@
 //! One coordinator of two-phase commit on a replicated log: another member finishes what the first began.
 
-use super::party::{Branches, ByPiece, Part, Party, Told, TwoPhase, told_by_bank, told_by_coordinator};
+use super::party::{
+    Branches, ByPiece, Part, Party, Told, TwoPhase, TwoPhaseRequest, told_by_bank, told_by_coordinator,
+};
 use super::subject::{
     Bank, Config, Coordinator, Event, Message, Participant, ParticipantConfig, ParticipantEvent,
     ParticipantRecord, Request, TxnId,
@@ -192,6 +194,14 @@ impl<L: ReplicatedLog> Process for Either<L> {
     }
 }
 
+/// What the coordinator is asked.
+fn coordinators(request: TwoPhaseRequest) -> Request {
+    match request {
+        TwoPhaseRequest::Coordinator(request) => request,
+        TwoPhaseRequest::Bank(_) => unreachable!("banks are asked nothing here"),
+    }
+}
+
 impl<L: ReplicatedLog> Party for Either<L> {
     fn config(part: &Part, life: u64) -> EitherConfig {
         match part {
@@ -206,11 +216,11 @@ impl<L: ReplicatedLog> Party for Either<L> {
     }
 
     fn run(ticket: Ticket, branches: &Branches) -> Request {
-        TwoPhase::run(ticket, branches)
+        coordinators(TwoPhase::run(ticket, branches))
     }
 
     fn by_piece(ticket: Ticket, asked: ByPiece) -> Option<Request> {
-        TwoPhase::by_piece(ticket, asked)
+        TwoPhase::by_piece(ticket, asked).map(coordinators)
     }
 
     fn told(event: EitherEvent) -> Told {

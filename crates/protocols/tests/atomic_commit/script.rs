@@ -19,6 +19,7 @@
 //! | `disk p1 slow`, `disk p1 quick`, `sync p1` | effects wait for `sync`, or no longer do |
 //! | `crash p1 [durable]`, `restart p1` | unsynced records are lost, but for the first `durable` steps' |
 //! | `takeover c d` | d starts as the coordinator, from a copy of c's disk; c goes on if it is up |
+//! | `resolve r p1 t commit` | a person ends t at p1, as request r; needs `allow split` where that is wrong |
 //! | `allow split` | that one commits what another aborts is noted, and does not end the run |
 //! | `expect …` | see [`Runner::expect`] |
 
@@ -80,6 +81,18 @@ impl<P: Party> Runner<P> {
                 self.names.insert((*t).into(), ticket);
             }
             ["open" | "work" | "commit" | "abort", ..] => return self.by_piece(words),
+            ["resolve", name, id, t, decision] => {
+                let decision = match *decision {
+                    "commit" => Decision::Commit,
+                    "abort" => Decision::Abort,
+                    _ => return Err("commit or abort?".into()),
+                };
+                let (txn, ticket) = (self.txn(t)?, self.world.ticket());
+                let request = P::resolve(ticket, txn, decision).ok_or("nobody may resolve here")?;
+                self.world.asked.insert(ticket, Default::default());
+                self.names.insert((*name).into(), ticket);
+                self.world.step(node(id)?, synod_protocols::Input::Request(request));
+            }
             ["allow", "split"] => world.oracle.is_split_allowed = true,
             ["run"] => world.run(),
             ["deliver" | "drop" | "repeat", ..] => return self.traffic(words),
@@ -148,6 +161,15 @@ impl<P: Party> Runner<P> {
         self.world.asked[ticket].txn.ok_or_else(|| format!("{name} was not opened"))
     }
 
+    /// What the script calls it.
+    fn name(&self, txn: super::subject::TxnId) -> String {
+        let is_it = |(_, ticket): &(&String, &Ticket)| {
+            let asked = &self.world.asked[*ticket];
+            asked.txn == Some(txn) && !asked.is_by_hand
+        };
+        self.names.iter().find(is_it).map_or_else(|| "?".into(), |(name, _)| name.clone())
+    }
+
     fn traffic(&mut self, words: &[&str]) -> Outcome {
         let [what, from, to, kind @ ..] = words else { return Err("from whom to whom?".into()) };
         let (from, to) = (node(from)?, node(to)?);
@@ -175,6 +197,8 @@ impl<P: Party> Runner<P> {
     /// | `expect a 70` | the committed balance of account a |
     /// | `expect p1 locks a`, `expect p1 locks nothing` | what is locked at p1 |
     /// | `expect p1 in doubt about t`, `expect p1 in doubt about nothing` | for what p1 waits |
+    /// | `expect p1 by hand t`, `expect p1 by hand nothing` | what people decided at p1, and nobody confirmed |
+    /// | `expect p1 damage t`, `expect p1 damage nothing` | what p1 has told of heuristic damage, in order |
     /// | `expect c to p1 Prepare Commit`, `expect c to p1 nothing` | what is in flight, oldest first |
     /// | `expect c disk Epoch Committed` | the kinds of all records on its disk |
     fn expect(&mut self, words: &[&str]) -> Outcome {
@@ -187,12 +211,18 @@ impl<P: Party> Runner<P> {
             }
             [id, "in", "doubt", "about", wanted @ ..] => {
                 let process = self.world.machines[&node(id)?].process.as_ref().ok_or("it is down")?;
-                let name = |txn| {
-                    let known =
-                        self.names.iter().find(|(_, ticket)| self.world.asked[ticket].txn == Some(txn));
-                    known.map_or_else(|| "?".into(), |(name, _)| name.clone())
-                };
+                let name = |txn| self.name(txn);
                 (nothing(process.in_doubt().into_iter().map(name).collect()), wanted.join(" "))
+            }
+            [id, "by", "hand", wanted @ ..] => {
+                let process = self.world.machines[&node(id)?].process.as_ref().ok_or("it is down")?;
+                let names = process.by_hand().into_iter().map(|one| self.name(one.txn));
+                (nothing(names.collect()), wanted.join(" "))
+            }
+            [id, "damage", wanted @ ..] => {
+                let id = node(id)?;
+                let here = self.world.damage.iter().filter(|(at, _)| *at == id);
+                (nothing(here.map(|(_, txn)| self.name(*txn)).collect()), wanted.join(" "))
             }
             [from, "to", to, wanted @ ..] => {
                 let (from, to) = (node(from)?, node(to)?);

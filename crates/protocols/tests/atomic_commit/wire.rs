@@ -66,6 +66,14 @@ fn messages_and_records_round_trip() {
         ParticipantRecord::Committed { txn: txn() },
         ParticipantRecord::Aborted { txn: txn() },
         ParticipantRecord::CommittedAlone { txn: txn(), work },
+        ParticipantRecord::ByHand {
+            txn: txn(),
+            decision: Decision::Commit,
+            answer: Bytes::from_static(b"a"),
+            addresses: vec![NodeId(10)],
+            peers: vec![Peer { id: NodeId(2), life: 0 }],
+        },
+        ParticipantRecord::Damage { txn: txn() },
     ]);
 }
 

@@ -29,6 +29,8 @@ pub struct World<P: Party> {
     /// What became of each transaction that was asked for.
     pub asked: BTreeMap<Ticket, Asked>,
     pub oracle: Oracle,
+    /// Where people's decisions turned out to be wrong, once for each time that this was told.
+    pub damage: Vec<(NodeId, TxnId)>,
     /// What happened, if anybody wants to know.
     pub trace: Option<String>,
     pub steps: u64,
@@ -89,6 +91,8 @@ pub struct Asked {
     pub answers: BTreeMap<NodeId, Bytes>,
     pub why: String,
     pub refused: Option<String>,
+    /// Whether a person has decided the transaction by this request.
+    pub is_by_hand: bool,
 }
 
 /// What must hold of everything that was ever told.
@@ -139,6 +143,7 @@ impl<P: Party> World<P> {
             tickets: 0,
             asked: BTreeMap::new(),
             oracle: Oracle::default(),
+            damage: Vec::new(),
             trace: None,
             steps: 0,
             delivered: 0,
@@ -310,6 +315,11 @@ impl<P: Party> World<P> {
                 }
             }
             Told::Ended { txn, decision } => self.oracle.ended(id, txn, decision),
+            Told::Resolved { ticket, txn, decision } => {
+                let asked = self.asked_mut(ticket);
+                (asked.txn, asked.decision, asked.is_by_hand) = (Some(txn), Some(decision), true);
+            }
+            Told::Damage { txn } => self.damage.push((id, txn)),
             Told::Other => {}
         }
     }

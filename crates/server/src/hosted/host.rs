@@ -1,5 +1,6 @@
 //! The task that runs the processes, and what it hears.
 
+use super::by_hand::{Ruling, Rulings};
 use super::clients::{Clients, Late, Request};
 use super::life::{Hostable, Hosted};
 use super::outside::Agents;
@@ -45,6 +46,8 @@ pub(crate) enum Happened {
     Run(Request),
     /// Somebody wants to know what is under way.
     Look(oneshot::Sender<Vec<Seen>>),
+    /// A person ends what is in doubt.
+    Ruled(Ruling),
     /// A client asks something of a saga.
     Saga(SagaAsk, oneshot::Sender<Result<SagaId, SagaError>>),
     /// Somebody wants to know which sagas there are.
@@ -114,11 +117,12 @@ pub(super) struct Host<P: ReplicatedLog + 'static> {
     pub(super) coordinator: Hosted<Coordinator>,
     pub(super) orchestrator: Hosted<Orchestrator>,
     pub(super) sagas: Sagas,
+    pub(super) rulings: Rulings,
     /// Those that were used while this member led.
     keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
     clients: Clients,
     /// Participants outside.
-    agents: Agents,
+    pub(super) agents: Agents,
     /// Other clusters.
     pub(super) ways: Ways,
     /// Messages between processes here.
@@ -134,6 +138,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             coordinator: Hosted::new(name, ProcessId::Coordinator),
             orchestrator: Hosted::new(ORCHESTRATOR, ProcessId::Orchestrator),
             sagas: Sagas::default(),
+            rulings: Rulings::default(),
             keyspaces: BTreeMap::new(),
             clients: Clients::default(),
             agents: Agents::default(),
@@ -159,6 +164,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Happened::Leads(leads) => self.on_role(leads),
             Happened::Proposed(proposed) => self.on_proposed(now, proposed),
             Happened::Run(request) => self.on_run(now, request),
+            Happened::Ruled(ruling) => self.on_ruling(now, ruling),
             Happened::Look(answer) => drop(answer.send(self.look(now))),
             Happened::Saga(ask, answer) => self.on_saga(now, ask, answer),
             Happened::LookAtSagas(answer) => self.look_at_sagas(answer),
@@ -221,6 +227,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             self.orchestrator.forget();
             self.sagas.end(&super::HostedError::UnknownOutcome);
             self.sagas = Sagas::default();
+            self.rulings.end();
             self.keyspaces.clear();
             self.messages.clear();
             self.agents.forget();
@@ -490,7 +497,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         }
     }
 
-    fn participate(&mut self, now: Time, space: SpaceId, input: Input<Participant<Keyspace>>) {
+    pub(super) fn participate(&mut self, now: Time, space: SpaceId, input: Input<Participant<Keyspace>>) {
         let wants = self.keyspace(space).step(now, input);
         self.take_keyspaces(space, wants);
     }
@@ -516,6 +523,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             });
         }
         self.messages.extend(wants.sends.into_iter().map(|(to, message)| (id, to, message)));
+        wants.events.into_iter().for_each(|event| self.on_told(space, event));
     }
 
     /// Messages between processes here arrive at once.
@@ -536,7 +544,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         self.begin_wanted(now);
     }
 
-    fn is_keyspace(&self, space: SpaceId) -> bool {
+    pub(super) fn is_keyspace(&self, space: SpaceId) -> bool {
         let core = self.member.core.borrow();
         core.node.machine().registry().spaces().any(|known| known.id == space && known.model.is_on_log())
     }

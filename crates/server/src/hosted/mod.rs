@@ -29,6 +29,7 @@
 //! All of it is one task on the member's thread (`host`). It hears from the node's answers, from clients and
 //! from its clock through one queue, and changes nothing outside itself but by proposals and answers.
 
+mod by_hand;
 mod clients;
 mod elsewhere;
 mod host;
@@ -124,6 +125,31 @@ pub(crate) async fn run<P: ReplicatedLog + 'static>(
     let mailbox = member.calls.borrow().host.clone();
     mailbox.tell(Happened::Run(clients::Request { planned, timeout, answer }));
     ended.await.unwrap_or(Err(HostedError::Stopping))
+}
+
+/// How long a decision by hand may take.
+const RULING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A person ends, at one participant, what is in doubt there. Only on the leader.
+pub(crate) async fn resolve<P: ReplicatedLog + 'static>(
+    member: &Rc<Member<P>>,
+    txn: TxnId,
+    participant: &str,
+    decision: Decision,
+) -> Result<(), HostedError> {
+    let id = {
+        let core = member.core.borrow();
+        let registry = core.node.machine().registry();
+        let space = registry.space(participant).filter(|space| space.model.is_on_log());
+        let outside = || registry.outside().find(|outside| outside.name == participant);
+        space.map(|space| space.id.0).or_else(|| outside().map(|outside| outside.id.0))
+    };
+    let id = id.ok_or_else(|| HostedError::Unknown(participant.to_owned()))?;
+    let (answer, ended) = oneshot::channel();
+    let mailbox = member.calls.borrow().host.clone();
+    mailbox.tell(Happened::Ruled(by_hand::Ruling { participant: NodeId(id), txn, decision, answer }));
+    let ended = tokio::time::timeout(RULING_TIMEOUT, ended).await;
+    ended.map_err(|_| HostedError::UnknownOutcome)?.unwrap_or(Err(HostedError::Stopping))
 }
 
 /// Transactions that are not over, as this member knows them: those that it coordinates, and those that keyspaces here

@@ -80,7 +80,7 @@ impl Agents {
         }
     }
 
-    fn database(&mut self, registry: &Registry, id: NodeId) -> Option<Arc<Postgres>> {
+    pub(super) fn database(&mut self, registry: &Registry, id: NodeId) -> Option<Arc<Postgres>> {
         let outside = registry.outside().find(|outside| outside.id.0 == id.0)?;
         if let Some(known) = self.databases.get(&id)
             && known.description == outside.description

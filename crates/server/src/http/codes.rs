@@ -38,6 +38,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("no-randomness", "The operating system gave no random numbers."),
     ("no-sessions", "Eventual keyspaces have no sessions."),
     ("no-such-path", "There is nothing at this path."),
+    ("not-in-doubt", "It is not for people to end: the transaction is not in doubt at this participant."),
     ("not-leader", "Another member leads; the header Location says where."),
     ("not-on-the-log", "The keyspace is not on the cluster's log."),
     ("not-paused", "The step does not wait for a person."),

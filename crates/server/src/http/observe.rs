@@ -137,6 +137,12 @@ pub(super) fn metrics<P: ReplicatedLog + 'static>(member: &Member<P>) -> String 
     figure("requests_timed_out_total", "counter", "Requests whose time ran out.", calls.timed_out);
     figure("requests_failed_total", "counter", "Requests that could not be served.", calls.failed);
     figure("requests_waiting", "gauge", "Requests under way.", waiting);
+    figure(
+        "heuristic_damage_total",
+        "counter",
+        "Transactions that people ended otherwise than their coordinators did.",
+        counters.heuristic_damage.get(),
+    );
     figure("client_connections", "gauge", "Connections of clients.", counters.client_connections.get());
     let core = member.core.borrow();
     let (size, _) = core.node.machine().store().map().disk_bytes();

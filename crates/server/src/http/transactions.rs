@@ -21,6 +21,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 const FORM: &str = r#"{"branches":[{"participant":"bank1","work":[{"add":{"key":"alice","by":-100,"at-least":0}}]},{"participant":"bank2","work":[{"add":{"key":"bob","by":100}}]}],"route":"auto","timeout-ms":5000}"#;
 
+const RESOLVE_FORM: &str =
+    r#"{"participant":"bank1","decision":"abort","i-know-that-this-can-break-atomicity":true}"#;
+
+/// What is said to who ended something by hand.
+const WARNING: &str = "if the coordinator decides otherwise, one participant has done what another has not, and nothing repairs that \
+     by itself: the log and /metrics (heuristic_damage) tell, compare the data then";
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Run {
@@ -35,6 +42,22 @@ struct Run {
 struct BranchForm {
     participant: String,
     work: Vec<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Resolve {
+    participant: String,
+    decision: DecisionForm,
+    #[serde(default)]
+    i_know_that_this_can_break_atomicity: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DecisionForm {
+    Commit,
+    Abort,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,6 +99,7 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
             })?;
             Ok(json_response(StatusCode::OK, &open(found)))
         }
+        (&Method::POST, [id, "resolve"]) => resolve(member, named(id)?, call.json(RESOLVE_FORM)?).await,
         _ => Err(no_such_path(call)),
     }
 }
@@ -97,6 +121,28 @@ async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> R
     };
     let timeout = form.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
     Ok(hosted::run(member, branches, route, timeout).await?)
+}
+
+async fn resolve<P: ReplicatedLog + 'static>(
+    member: &Rc<Member<P>>,
+    txn: TxnId,
+    form: Resolve,
+) -> Result<Response<Content>, ApiError> {
+    let Resolve { participant, decision, i_know_that_this_can_break_atomicity: is_meant } = form;
+    if !is_meant {
+        return Err(ApiError::malformed(format!(
+            "a decision by hand can break atomicity: say that you know, as in {RESOLVE_FORM}"
+        )));
+    }
+    let decision = match decision {
+        DecisionForm::Commit => Decision::Commit,
+        DecisionForm::Abort => Decision::Abort,
+    };
+    hosted::resolve(member, txn, &participant, decision).await?;
+    let shown = json!({
+        "transaction": txn.to_string(), "participant": participant, "decision": decision.to_string(), "warning": WARNING,
+    });
+    Ok(json_response(StatusCode::OK, &shown))
 }
 
 /// How a transaction ended.
@@ -181,6 +227,23 @@ pub(super) fn paths() -> Value {
         "type": "object", "required": ["transactions"], "additionalProperties": false,
         "properties": {"transactions": {"type": "array", "items": transaction()}}
     });
+    let resolve = json!({
+        "type": "object", "additionalProperties": false,
+        "required": ["participant", "decision", "i-know-that-this-can-break-atomicity"],
+        "properties": {
+            "participant": {"type": "string"},
+            "decision": {"type": "string", "enum": ["commit", "abort"]},
+            "i-know-that-this-can-break-atomicity": {"type": "boolean", "enum": [true]}
+        }
+    });
+    let resolved = json!({
+        "type": "object", "additionalProperties": false,
+        "required": ["transaction", "participant", "decision", "warning"],
+        "properties": {
+            "transaction": {"type": "string"}, "participant": {"type": "string"},
+            "decision": {"type": "string", "enum": ["commit", "abort"]}, "warning": {"type": "string"}
+        }
+    });
     let id = path_parameter("id", "The transaction's name.", "n5.1.7");
     json!({
         "/v1/transactions": {
@@ -201,6 +264,18 @@ pub(super) fn paths() -> Value {
                 [query_parameter("state", "All that are shown are open.", json!({"enum": ["open"]}), json!("open"))],
                 [answered(200, "The transactions.", list), elsewhere()],
             )
+        },
+        "/v1/transactions/{id}/resolve": {
+            "post": finds_nothing(body(
+                operation(
+                    "End by hand what is in doubt",
+                    "For a coordinator that never comes back: a guess, which breaks atomicity where it is wrong.",
+                    [id.clone()],
+                    [answered(200, "It was ended at this participant.", resolved), elsewhere()],
+                ),
+                resolve,
+                serde_json::from_str(RESOLVE_FORM).unwrap_or_default(),
+            ))
         },
         "/v1/transactions/{id}": {
             "get": finds_nothing(operation(

@@ -154,3 +154,40 @@ fn the_next_leader_ends_what_the_last_one_left_prepared_and_money_is_conserved()
         (x + ledger.balance() == 1_100).then_some(())
     });
 }
+
+#[test]
+fn what_a_foreign_coordinator_left_prepared_is_ended_by_hand_and_nothing_else_is() {
+    let Some(ledger) = Ledger::open() else { return };
+    let (_cluster, endpoints) = cluster();
+    let endpoint = &endpoints[0];
+    bank(endpoint, "bank1", &["x"]);
+    let made = ledger.register(endpoint);
+    let id = made.json()["id"].as_u64().expect("a number");
+    // As a coordinator of another cluster would have left it, which is not there any more.
+    for number in [1, 2] {
+        ledger.runtime.block_on(async {
+            let sql = format!(
+                "BEGIN; UPDATE accounts SET balance = balance - 7 WHERE name = 'a'; \
+                 PREPARE TRANSACTION 'synod/63/1.{number}/{id}'"
+            );
+            ledger.server.connect("bank").await.batch_execute(&sql).await.expect("prepared");
+        });
+        assert_eq!(ledger.in_doubt(), 1);
+        let path = format!("/v1/transactions/n99.1.{number}/resolve");
+        let decision = if number == 1 { "commit" } else { "abort" };
+        let resolve = |participant: &str, is_meant: bool| {
+            let form = json!({"participant": participant, "decision": decision, "i-know-that-this-can-break-atomicity": is_meant});
+            surely(endpoint, "POST", &path, &form)
+        };
+        assert_eq!(resolve("ledger", false).code(), "malformed");
+        assert_eq!(resolve("nobody", true).code(), "participant-unknown");
+        let refused = resolve("bank1", true);
+        assert_eq!(refused.code(), "not-in-doubt", "{refused:?}");
+        assert!(refused.text.contains("it is not known here"), "{refused:?}");
+        assert_eq!(ledger.in_doubt(), 1, "nothing was done");
+        let resolved = resolve("ledger", true);
+        assert_eq!((resolved.status, &resolved.json()["decision"]), (200, &json!(decision)), "{resolved:?}");
+        assert_eq!((ledger.in_doubt(), ledger.balance()), (0, 993));
+        assert_eq!(resolve("ledger", true).code(), "not-in-doubt");
+    }
+}

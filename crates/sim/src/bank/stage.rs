@@ -114,6 +114,10 @@ fn participant(id: NodeId, accounts: &[NodeId], envelope: Option<u8>) -> Player<
     let told = |event| match event {
         ParticipantEvent::Ended { txn, decision } => Told::Ended(txn.to_string(), decision),
         ParticipantEvent::Prepared { .. } => Told::Other,
+        // Nobody decides by hand here.
+        ParticipantEvent::Resolved { .. }
+        | ParticipantEvent::NotResolved { .. }
+        | ParticipantEvent::HeuristicDamage { .. } => Told::Other,
     };
     let config = move |_| ParticipantConfig::new(id, initial.clone());
     Host::new(lens, told, Box::new(config)).wrapped(envelope)
