@@ -67,7 +67,11 @@ fn main() {
 /// One copy of the sources for each bug. Returns the modules and the list of them.
 fn generate(sources: &Path, bugs: BTreeMap<String, String>, out: &Path) -> String {
     println!("cargo::rerun-if-changed={}", sources.display());
-    let own: BTreeMap<String, String> = files(sources);
+    let mut own = files(sources);
+    for folder in folders(sources) {
+        let inside = files(&sources.join(&folder));
+        own.extend(inside.into_iter().map(|(name, text)| (format!("{folder}/{name}"), text)));
+    }
     let shared = files(&sources.join(".."));
     let mut modules = String::new();
     let mut list = String::new();
@@ -92,7 +96,9 @@ fn generate(sources: &Path, bugs: BTreeMap<String, String>, out: &Path) -> Strin
                 }
             }
             let source = source.replace("crate::", "synod_protocols::");
-            fs::write(folder.join(name), source).expect("the build folder can be written");
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap_or(&folder)).expect("the build folder can be written");
+            fs::write(path, source).expect("the build folder can be written");
         }
         let path = folder.join("mod.rs");
         modules += &format!("#[doc = {about:?}]\n#[allow(warnings)]\n#[path = {path:?}]\npub mod {bug};\n");
@@ -103,6 +109,13 @@ fn generate(sources: &Path, bugs: BTreeMap<String, String>, out: &Path) -> Strin
         "/// Every planted bug, by name, and what the mistake is.\npub const BUGS: [(&str, &str); {count}] = [\n{list}];\n"
     );
     modules
+}
+
+/// Names of the folders in a folder: a module's own modules.
+fn folders(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let paths = entries.map(|entry| entry.expect("a folder's entry").path()).filter(|path| path.is_dir());
+    paths.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()
 }
 
 fn files(folder: &Path) -> BTreeMap<String, String> {
