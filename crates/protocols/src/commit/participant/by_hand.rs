@@ -8,8 +8,8 @@
 //! A commit that is heard is acknowledged in both cases: the acknowledgement says that the decision was heard, so that the
 //! coordinator may forget it. The damage is durable before it leaves.
 
+use super::super::{Decision, Message, TxnId};
 use super::{Branch, End, Participant, ParticipantEvent, Peer, Record, Refusal, Resource};
-use crate::commit::{Decision, Message, TxnId};
 use crate::contract::Effects;
 use crate::log::Ticket;
 use crate::types::{NodeId, Time};
