@@ -95,7 +95,7 @@ pub struct WeakFigures {
     pub compactions: u64,
 }
 
-/// See [the module](self).
+/// One member of a causal or eventual keyspace, still pure: a replica, its log, and what waits for a sync.
 #[derive(Debug)]
 pub struct WeakNode<P: WeakReplica> {
     process: P,
