@@ -328,7 +328,8 @@ pub enum ChangeRefusal {
     WouldLoseQuorum,
     /// There would be no voter left, or more members than the limit.
     Size,
-    /// The member to lead does not vote, or cannot be reached.
+    /// The member to lead does not vote, cannot be reached, or did not take over within an election
+    /// timeout.
     CannotLead(NodeId),
 }
 

@@ -257,7 +257,7 @@ pub(crate) fn change_refusal(why: ChangeRefusal) -> Refusal {
         ),
         ChangeRefusal::CannotLead(id) => (
             Code::FailedPrecondition,
-            format!("etcdserver: bad leader transferee: {id} does not vote, or cannot be reached"),
+            format!("etcdserver: bad leader transferee: {id} does not vote, cannot be reached, or was too slow"),
         ),
     };
     Refusal::new(code, text)

@@ -336,6 +336,6 @@ fn in_words(why: ChangeRefusal) -> String {
                 .to_owned()
         }
         ChangeRefusal::Size => "there would be no voter left, or more members than are allowed".to_owned(),
-        ChangeRefusal::CannotLead(id) => format!("{id} does not vote, or cannot be reached"),
+        ChangeRefusal::CannotLead(id) => format!("{id} does not vote, cannot be reached, or was too slow"),
     }
 }
