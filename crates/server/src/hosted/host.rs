@@ -2,21 +2,22 @@
 
 use super::by_hand::{Ruling, Rulings};
 use super::clients::{Clients, Late, Request};
+use super::inspector::Looker;
 use super::life::{Hostable, Hosted};
 use super::outside::Agents;
 use super::sagas::{self, SagaAsk, SagaError, SagaSeen, Sagas};
-use super::show::{self, Seen};
 use super::ways::Ways;
 use crate::calls::Machine;
 use crate::clock;
 use crate::member::{Event, Member};
+use crate::outside::Damage;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
-use synod_node::spaces::{Command, ProcessId, SpaceId, Step};
+use synod_node::spaces::{Command, ProcessId, SpaceId, Standing, Step};
 use synod_node::{ClientError, Request as Ask};
 use synod_protocols::commit::{
-    self, Changes, Coordinator, Keyspace, Message, Participant, ParticipantConfig, Timing, TxnId,
+    self, Changes, Coordinator, Keyspace, Message, Participant, ParticipantConfig, Timing,
 };
 use synod_protocols::log::{Index, ReplicatedLog, Ticket};
 use synod_protocols::replicated::{Entry, Verdict, Wants};
@@ -45,9 +46,11 @@ pub(crate) enum Happened {
     /// A client asks.
     Run(Request),
     /// Somebody wants to know what is under way.
-    Look(oneshot::Sender<Vec<Seen>>),
+    Look(Looker),
     /// A person ends what is in doubt.
     Ruled(Ruling),
+    /// It was found out that a transaction has ended otherwise in a database than its coordinator has decided.
+    Damaged { participant: NodeId, damage: Damage },
     /// A client asks something of a saga.
     Saga(SagaAsk, oneshot::Sender<Result<SagaId, SagaError>>),
     /// Somebody wants to know which sagas there are.
@@ -119,8 +122,8 @@ pub(super) struct Host<P: ReplicatedLog + 'static> {
     pub(super) sagas: Sagas,
     pub(super) rulings: Rulings,
     /// Those that were used while this member led.
-    keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
-    clients: Clients,
+    pub(super) keyspaces: BTreeMap<SpaceId, Hosted<Participant<Keyspace>>>,
+    pub(super) clients: Clients,
     /// Participants outside.
     pub(super) agents: Agents,
     /// Other clusters.
@@ -165,7 +168,8 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Happened::Proposed(proposed) => self.on_proposed(now, proposed),
             Happened::Run(request) => self.on_run(now, request),
             Happened::Ruled(ruling) => self.on_ruling(now, ruling),
-            Happened::Look(answer) => drop(answer.send(self.look(now))),
+            Happened::Damaged { participant, damage } => self.on_damage(participant, damage),
+            Happened::Look(answer) => self.look(now, answer),
             Happened::Saga(ask, answer) => self.on_saga(now, ask, answer),
             Happened::LookAtSagas(answer) => self.look_at_sagas(answer),
             Happened::Served { from, asked, answer } => self.on_served(now, from, &asked, answer),
@@ -235,13 +239,16 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             return self.clients.end(&super::HostedError::NotLeader);
         }
         // Those that may be waited for. Others begin when they are needed.
-        let in_doubt: Vec<SpaceId> = {
+        let waited_for: Vec<SpaceId> = {
             let core = self.member.core.borrow();
             let machine = core.node.machine();
             let spaces = machine.registry().spaces().filter(|space| space.model.is_on_log());
-            spaces.map(|space| space.id).filter(|id| machine.is_in_doubt(*id).unwrap_or(true)).collect()
+            spaces
+                .map(|space| space.id)
+                .filter(|id| !matches!(machine.standing(*id), Ok(Standing::Settled)))
+                .collect()
         };
-        in_doubt.into_iter().for_each(|space| self.keyspace(space).want());
+        waited_for.into_iter().for_each(|space| self.keyspace(space).want());
         if self.was_used(ProcessId::Coordinator) {
             self.coordinator.want();
         }
@@ -507,18 +514,22 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         let hosted = self.keyspace(space);
         let (id, life) = (hosted.id, hosted.life());
         let mut changes = Changes::new();
-        let mut is_in_doubt = false;
+        let mut standing = Standing::Settled;
         if let Some(tenant) = hosted.tenant() {
             let participant = tenant.process_mut();
             changes = participant.resource_mut().take_committed();
-            is_in_doubt = participant.is_in_doubt();
+            standing = match participant.is_in_doubt() {
+                true => Standing::InDoubt,
+                false if participant.by_hand().is_empty() => Standing::Settled,
+                false => Standing::ByHand,
+            };
         }
         assert!(changes.is_empty() || !wants.entries.is_empty(), "what changes values is recorded");
         for entry in wants.entries {
             // With the first one: it is the step's own, and another one replaces what it says too.
             let changes = std::mem::take(&mut changes);
             self.propose(process, life, |_| {
-                let step = Step { is_in_doubt, ..Step::new(process, entry) };
+                let step = Step { standing, ..Step::new(process, entry) };
                 step.with_writes(changes)
             });
         }
@@ -550,58 +561,8 @@ impl<P: ReplicatedLog + 'static> Host<P> {
     }
 }
 
-/// What is shown.
+/// For people.
 impl<P: ReplicatedLog + 'static> Host<P> {
-    fn look(&self, now: Time) -> Vec<Seen> {
-        let names = self.names();
-        let name = |id: NodeId| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
-        let locks: Vec<(NodeId, String, TxnId)> = self
-            .keyspaces
-            .iter()
-            .filter_map(|(space, hosted)| Some((NodeId(space.0), hosted.running()?)))
-            .flat_map(|(id, participant)| {
-                participant.locks().into_iter().map(move |(key, txn)| (id, key, txn))
-            })
-            .collect();
-        let of = |txn: TxnId| {
-            let held = locks.iter().filter(move |(_, _, holder)| *holder == txn);
-            held.map(|(id, key, _)| (name(*id), key.clone())).collect()
-        };
-        let mut seen: BTreeMap<TxnId, Seen> = BTreeMap::new();
-        for open in self.coordinator.running().into_iter().flat_map(Coordinator::transactions) {
-            let entry = Seen {
-                txn: open.txn,
-                role: "coordinator",
-                state: show::state(open.phase),
-                participants: open.participants.into_iter().map(name).collect(),
-                waits_for: open.waits_for.into_iter().map(name).collect(),
-                locks: of(open.txn),
-                age: self.clients.age(now, open.txn).unwrap_or_default(),
-                is_in_doubt: false,
-            };
-            seen.insert(open.txn, entry);
-        }
-        for (space, hosted) in &self.keyspaces {
-            for doubt in hosted.running().into_iter().flat_map(Participant::in_doubt) {
-                let entry = seen.entry(doubt.txn).or_insert_with(|| Seen {
-                    txn: doubt.txn,
-                    role: "participant",
-                    state: "prepared",
-                    participants: Vec::new(),
-                    waits_for: vec![name(doubt.txn.coordinator)],
-                    locks: of(doubt.txn),
-                    age: Duration::ZERO,
-                    is_in_doubt: true,
-                });
-                if entry.role == "participant" {
-                    entry.participants.push(name(NodeId(space.0)));
-                }
-                entry.age = entry.age.max(now.since(doubt.since));
-            }
-        }
-        seen.into_values().collect()
-    }
-
     /// What participants are called by people.
     pub(super) fn names(&self) -> BTreeMap<NodeId, String> {
         let core = self.member.core.borrow();
