@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(
             drawn(&in_doubt()),
             "n9.2.3   prepared, for 12.3 s\n  a coordinator elsewhere, last reached at http://h:1\n  \
-             ├─ bank1  in doubt for 12.3 s\n  │    locks a\n  └─ ledger  in doubt for 700 ms\n       locks rows of accounts\n  \
+             ├─ bank1  in doubt for 12.3 s\n  │    locks a\n  └─ ledger  in doubt for 700 ms\n       locks \"rows of accounts\"\n  \
              waits for n9\n  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n"
         );
     }

@@ -132,7 +132,11 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             sketch.add_open(open, age);
         }
         for (space, hosted) in &self.keyspaces {
-            let (id, Some(participant)) = (NodeId(space.0), hosted.running()) else { continue };
+            // One that was dropped may still live for a while.
+            let id = NodeId(space.0);
+            let Some(participant) = hosted.running().filter(|_| sketch.names.contains_key(&id)) else {
+                continue;
+            };
             for doubt in participant.in_doubt() {
                 sketch.add_prepared(id, doubt.txn, now.since(doubt.since));
                 sketch.seen(doubt.txn).coordinator_at = self.coordinator_at(*space, doubt.txn.coordinator);

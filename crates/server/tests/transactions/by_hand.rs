@@ -44,6 +44,12 @@ fn damage_counted(endpoint: &str) -> u64 {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{metrics}"))
 }
 
+/// Counted once, soon after it was seen: when that is durable.
+fn is_counted_once(endpoint: &str) {
+    until("it is counted", || (damage_counted(endpoint) > 0).then_some(()));
+    assert_eq!(damage_counted(endpoint), 1);
+}
+
 /// What the inspector says of a transaction, but for how long that is so.
 fn without_ages(mut shown: Value) -> Value {
     let shown_at = shown.as_object_mut().expect("an object");
@@ -121,7 +127,7 @@ fn a_promise_to_a_coordinator_that_is_gone_is_seen_and_ended_by_hand_either_way(
             &json!([{"participant": "bank2", "state": "damaged", "here": "commit", "decided": "abort"}])
         )
     );
-    assert_eq!(damage_counted(&there[0]), 1);
+    is_counted_once(&there[0]);
     assert!(cluster.said("HEURISTIC DAMAGE"));
     cluster.down(0);
     cluster.up(0);
@@ -150,7 +156,7 @@ fn a_guess_is_asked_about_after_a_restart_too_and_damage_is_found_without_anybod
     let shown =
         until("the damage is found", || seen(&there[0]).into_iter().find(|seen| seen["damage"] == true));
     assert_eq!(shown["id"], json!(txn.to_string()));
-    assert_eq!(damage_counted(&there[0]), 1);
+    is_counted_once(&there[0]);
     assert_eq!(value(&there[0], "bank2", "y"), "111", "it stays as it was decided by hand");
 }
 
@@ -163,7 +169,7 @@ fn what_its_coordinator_is_at_work_on_or_has_decided_is_not_for_people_to_end() 
     until("it is over", || seen(&here[0]).is_empty().then_some(()));
     for decision in [Decision::Commit, Decision::Abort] {
         let refused = resolve(&here[0], over, "bank1", decision);
-        assert_eq!((refused.status, refused.code().as_str()), (409, "not-in-doubt"), "{refused:?}");
+        assert_eq!((refused.status, refused.code().as_str()), (400, "not-in-doubt"), "{refused:?}");
     }
     assert_eq!(show(&here[0], over).code(), "transaction-unknown");
     assert_eq!(resolve(&here[0], of(GONE, 5), "bank1", Decision::Commit).code(), "not-in-doubt", "never was");
@@ -179,14 +185,14 @@ fn what_its_coordinator_is_at_work_on_or_has_decided_is_not_for_people_to_end() 
             run(&here[0], &body)
         });
         let waiting = until("a vote is waited for", || {
-            seen(&here[0]).into_iter().find(|seen| seen["branches"][0]["state"] == "prepared")
+            seen(&here[0]).into_iter().find(|seen| seen["waits-for"] == json!(["far"]))
         });
         assert_eq!(
             (&waiting["state"], &waiting["in-doubt"]),
             (&json!("preparing"), &json!(false)),
             "{waiting}"
         );
-        assert_eq!(waiting["waits-for"], json!(["far"]));
+        assert_eq!(waiting["branches"][0]["state"], "prepared", "{waiting}");
         let txn: TxnId = waiting["id"].as_str().and_then(|id| id.parse().ok()).expect("a name");
         let refused = resolve(&here[0], txn, "bank1", Decision::Commit);
         assert_eq!(refused.code(), "not-in-doubt");
@@ -267,7 +273,7 @@ fn a_commit_by_hand_in_a_database_whose_coordinator_aborts_is_damage() {
         shown["branches"],
         json!([{"participant": "ledger", "state": "damaged", "here": "commit", "decided": "abort"}])
     );
-    assert_eq!(damage_counted(&endpoints[cluster.leader()]), 1);
+    is_counted_once(&endpoints[cluster.leader()]);
     assert!(cluster.said("HEURISTIC DAMAGE"));
     std::thread::sleep(Duration::from_millis(2_500));
     assert_eq!(damage_counted(&endpoints[cluster.leader()]), 1, "once, however often it is asked");
@@ -299,8 +305,8 @@ fn a_promise_that_vanished_from_a_database_is_damage_when_it_is_to_be_committed(
         until("the loss is seen", || seen(&endpoints[0]).into_iter().find(|seen| seen["damage"] == true));
     assert_eq!((&shown["state"], &shown["role"]), (&json!("committing"), &json!("coordinator")), "{shown}");
     let lost = json!({"participant": "ledger", "state": "damaged", "here": "lost", "decided": "commit"});
-    assert_eq!(shown["branches"], json!([lost]));
-    assert_eq!(damage_counted(&endpoints[cluster.leader()]), 1);
+    assert!(shown["branches"].as_array().is_some_and(|branches| branches.contains(&lost)), "{shown}");
+    is_counted_once(&endpoints[cluster.leader()]);
     assert!(cluster.said("is neither prepared nor marked at `ledger`"));
     assert_eq!(ledger.balance(), 1_000);
 }
