@@ -205,8 +205,8 @@ pub(super) fn paths() -> Value {
         "/v1/participants/{participant}": {
             "put": body(operation(
                 "Make a participant known",
-                "A PostgreSQL database, or a keyspace of another Synod cluster, takes part in transactions. A database is asked whether it can promise to commit, and gets two tables, \
-                 `synod_transactions` and `synod_coordinators`. The other cluster must have the keyspace on its log. A service behind HTTP takes part in sagas. The leader does this: other \
+                "A PostgreSQL database, or a keyspace of another Synod cluster, takes part in transactions. A database is asked whether it can promise to commit, and gets three tables, \
+                 `synod_transactions`, `synod_coordinators` and `synod_by_hand`. The other cluster must have the keyspace on its log. A service behind HTTP takes part in sagas. The leader does this: other \
                  members redirect.",
                 [participant()],
                 [

@@ -284,7 +284,7 @@ fn a_commit_by_hand_in_a_database_whose_coordinator_aborts_is_damage() {
 fn a_promise_that_vanished_from_a_database_is_damage_when_it_is_to_be_committed() {
     let Some(ledger) = Ledger::open() else { return };
     let (cluster, endpoints) = cluster();
-    assert_eq!(ledger.register(&endpoints[0]).status, 201);
+    let id = ledger.register(&endpoints[0]).json()["id"].as_u64().expect("a number");
     ledger.runtime.block_on(ledger.server.create_bank("other", &[("b", 0)]));
     let form = json!({"kind": "postgres", "url": ledger.server.url("other")});
     assert_eq!(surely(&endpoints[0], "PUT", "/v1/participants/other", &form).status, 201);
@@ -309,4 +309,14 @@ fn a_promise_that_vanished_from_a_database_is_damage_when_it_is_to_be_committed(
     is_counted_once(&endpoints[cluster.leader()]);
     assert!(cluster.said("is neither prepared nor marked at `ledger`"));
     assert_eq!(ledger.balance(), 1_000);
+
+    // A person does the work again, and says so with a mark.
+    let txn: TxnId = shown["id"].as_str().and_then(|id| id.parse().ok()).expect("a name");
+    let TxnId { coordinator, epoch, number } = txn;
+    ledger.execute(&format!(
+        "BEGIN; UPDATE accounts SET balance = balance - 7 WHERE name = 'a'; \
+         INSERT INTO synod_transactions VALUES ({}, {id}, {epoch}, {number}, true, ''); COMMIT",
+        coordinator.0
+    ));
+    until("it is over", || seen(&endpoints[0]).is_empty().then_some(()));
 }
