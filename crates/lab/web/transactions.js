@@ -48,7 +48,7 @@ export class Transactions {
     this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and hold no lock.'
       : `${all.length} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
     this.table.hidden = all.length === 0;
-    keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify({ ...one, 'age-ms': 0 }), (one) => this.row(one)));
+    keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify(one, (key, value) => (key === 'age-ms' ? 0 : value)), (one) => this.row(one)));
     all.forEach((one, i) => age(this.rows.children[i], one));
     tick(this.rows);
   }

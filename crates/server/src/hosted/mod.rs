@@ -26,16 +26,18 @@
 //!
 //! # Where it runs
 //!
-//! All of it is one task on the member's thread (`host`). It hears from the node's answers, from clients and
+//! All of it is one task on the member's thread (`host`; `coordinating` and `participants` are its processes). It hears from the node's answers, from clients and
 //! from its clock through one queue, and changes nothing outside itself but by proposals and answers.
 
 mod by_hand;
 mod clients;
+mod coordinating;
 mod elsewhere;
 mod host;
 mod inspector;
 mod life;
 mod outside;
+mod participants;
 mod plan;
 pub(crate) mod sagas;
 mod service;
