@@ -6,11 +6,14 @@
 //! machines, whose faults are all here, and a world above it that asks, listens and judges. The durability rule of
 //! `synod_protocols::contract` is kept to the letter, and everything random is drawn from one seed.
 
+mod hazard;
 mod host;
 mod network;
 mod seen;
 mod stage;
 
+pub use hazard::Hazard;
+pub(crate) use hazard::{Moment, Strike, weather};
 pub(crate) use host::{Effect, Happens, Host, Machine};
 pub(crate) use network::Weather;
 pub(crate) use seen::{Happened, Message, Seen, member, told, trace};

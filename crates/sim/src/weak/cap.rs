@@ -5,6 +5,7 @@
 //! well, and it is measured how long it takes until all members show the same.
 
 use super::faults::Alarm;
+use crate::small::Strike;
 use super::world::run_with;
 use super::{Fault, Level, Scenario};
 use serde::Serialize;
@@ -174,9 +175,7 @@ fn measure(level: Level, what: &CapScenario) -> (Cap, Vec<Seen>) {
         ..Scenario::new(level, what.members, what.seed, Fault::None)
     };
     let (alone, at) = (NodeId(1), Time::ZERO + split);
-    let others = (2..=what.members).map(NodeId);
-    let plan: Vec<(Time, Alarm)> =
-        others.flat_map(|other| [(at, Alarm::Cut(alone, other)), (at, Alarm::Cut(other, alone))]).collect();
+    let plan = [(at, Alarm::Strike(Strike::Isolate(alone)))];
     let outcome = run_with(&scenario, &plan, false);
     let seen = seen(&outcome.history, scenario.give_up);
     let between = |from: Duration, to: Duration| seen.iter().filter(move |one| one.at >= from && one.at < to);

@@ -10,16 +10,20 @@
 //! one partition does to each level.
 
 mod cap;
+mod fault;
 mod faults;
+mod hosted;
 mod kinds;
 mod member;
 mod note;
+mod operator;
 mod ordered;
 mod outcome;
 mod separate;
 mod world;
 
 pub use cap::{Cap, CapFilm, CapScenario, SLICE_MIN, Side, Slice, Tally, cap, cap_film};
+pub use fault::{Fault, Hazard};
 pub use note::Story;
 pub use outcome::Outcome;
 pub use separate::{Separation, judged, separate};
@@ -115,74 +119,6 @@ impl FromStr for Holds {
         let found = Kind::ALL.into_iter().find(|kind| kind.to_string() == name);
         let names = Kind::ALL.map(|kind| kind.to_string()).join(", ");
         found.map(Holds).ok_or_else(|| format!("no key holds `{name}`; there is: {names}"))
-    }
-}
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing.
-    None,
-    /// Messages are lost.
-    Loss,
-    /// Messages are repeated, and overtake each other.
-    Disorder,
-    /// Members are cut off from each other, also in one direction.
-    Partitions,
-    /// Members crash, lose what was not synced, and come back.
-    Crashes,
-    /// Disks are slow now and then.
-    Disks,
-    /// Wall clocks jump, by as much as clocks may be apart and more.
-    Clocks,
-    /// A member joins, and one is removed. Of the weaker levels only.
-    Members,
-    /// All of these.
-    All,
-}
-
-impl Fault {
-    /// Every one.
-    pub const ALL: [Fault; 9] = [
-        Fault::None,
-        Fault::Loss,
-        Fault::Disorder,
-        Fault::Partitions,
-        Fault::Crashes,
-        Fault::Disks,
-        Fault::Clocks,
-        Fault::Members,
-        Fault::All,
-    ];
-
-    fn has(self, other: Fault) -> bool {
-        self == other || self == Fault::All
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Fault::None => "none",
-            Fault::Loss => "loss",
-            Fault::Disorder => "disorder",
-            Fault::Partitions => "partitions",
-            Fault::Crashes => "crashes",
-            Fault::Disks => "disks",
-            Fault::Clocks => "clocks",
-            Fault::Members => "members",
-            Fault::All => "all",
-        })
-    }
-}
-
-impl FromStr for Fault {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Fault, String> {
-        let found = Fault::ALL.into_iter().find(|fault| fault.to_string() == name);
-        let names = Fault::ALL.map(|fault| fault.to_string()).join(", ");
-        found.ok_or_else(|| format!("there is no fault `{name}`; there is: {names}"))
     }
 }
 
