@@ -9,6 +9,7 @@
 mod hazard;
 mod host;
 mod network;
+mod seeds;
 mod seen;
 mod stage;
 
@@ -16,5 +17,6 @@ pub use hazard::Hazard;
 pub(crate) use hazard::{Moment, Strike, weather};
 pub(crate) use host::{Effect, Happens, Host, Machine};
 pub(crate) use network::Weather;
+pub(crate) use seeds::each_seed;
 pub(crate) use seen::{Happened, Message, Seen, member, told, trace};
 pub(crate) use stage::{Next, Stage};

@@ -5,9 +5,9 @@
 //! well, and it is measured how long it takes until all members show the same.
 
 use super::faults::Alarm;
-use crate::small::Strike;
 use super::world::run_with;
 use super::{Fault, Level, Scenario};
+use crate::small::Strike;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;

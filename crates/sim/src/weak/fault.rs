@@ -14,7 +14,7 @@ pub enum Fault {
     Of(Hazard),
     /// Wall clocks are set, by as much as clocks may be apart and more.
     ClockJump,
-    /// Wall clocks are far apart from the beginning: in every second run further than they may be.
+    /// Wall clocks are far apart from the beginning: in some runs further than they may be.
     ClocksApart,
     /// A member joins, and one is removed. Of the weaker levels only.
     Members,

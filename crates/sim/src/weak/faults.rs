@@ -42,8 +42,9 @@ fn drawn(scenario: &Scenario) -> Vec<Fault> {
         Fault::None => Vec::new(),
         Fault::All => {
             let mut rng = Rng::new(seed ^ 0xfa17);
+            let more = rng.below(4);
             let mut any = || Fault::drawn()[rng.below(Fault::drawn().len() as u64) as usize];
-            (0..2 + seed % 4).map(|_| any()).collect()
+            (0..2 + more).map(|_| any()).collect()
         }
         // Nothing is late for long where nobody has begun another life.
         Fault::Of(Hazard::Late) => vec![scenario.fault, Fault::Of(Hazard::Crash)],
@@ -90,7 +91,7 @@ impl<P: Member> World<P> {
             }
             Fault::ClockJump => vec![(moment.begin, Alarm::Clock(moment.id, either_side(rng, JUMP)))],
             Fault::ClocksApart => {
-                let bound = APART[(seed % 2) as usize];
+                let bound = APART[(seed / 4 % 2) as usize];
                 let clock = |id: NodeId| (Time::ZERO, Alarm::Clock(id, either_side(rng, bound)));
                 ids.into_iter().map(clock).collect()
             }

@@ -14,6 +14,7 @@ mod fault;
 mod faults;
 mod hosted;
 mod kinds;
+mod matrix;
 mod member;
 mod note;
 mod operator;
@@ -24,6 +25,7 @@ mod world;
 
 pub use cap::{Cap, CapFilm, CapScenario, SLICE_MIN, Side, Slice, Tally, cap, cap_film};
 pub use fault::{Fault, Hazard};
+pub use matrix::{Cell, Matrix};
 pub use note::Story;
 pub use outcome::Outcome;
 pub use separate::{Separation, judged, separate};
@@ -172,5 +174,13 @@ impl Scenario {
             latency: (Duration::from_millis(1), Duration::from_millis(20)),
             sync: Duration::from_millis(2),
         }
+    }
+
+    /// The command that plays it again, where the rest is by default.
+    pub fn command(&self) -> String {
+        let Scenario { level, kind, members, fault, seed, .. } = self;
+        format!(
+            "synod sim weak --level {level} --kind {kind} --members {members} --faults {fault} --seed {seed}"
+        )
     }
 }

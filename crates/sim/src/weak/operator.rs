@@ -67,6 +67,7 @@ impl<P: Member> World<P> {
     fn add(&mut self) -> NodeId {
         let member = NodeId(1 + self.stage.ids().last().map_or(0, |id| id.0));
         self.seat(member, true);
+        self.stage.fault("add", member, |id| format!("{id} is to join"));
         self.stage.start(member);
         self.operator.added.insert(member);
         self.operator.wanted.push((Request::AddMember { ticket: Ticket(0), member }, Ticket(0)));
@@ -75,6 +76,7 @@ impl<P: Member> World<P> {
 
     fn remove(&mut self, member: NodeId) {
         if self.operator.removed.insert(member) {
+            self.stage.fault("remove", member, |id| format!("{id} is to be removed"));
             self.operator.wanted.push((Request::RemoveMember { ticket: Ticket(0), member }, Ticket(0)));
         }
     }

@@ -12,7 +12,9 @@ use crate::small::{Effect, Host};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use synod_protocols::log::{Index, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog, Ticket};
+use synod_protocols::log::{
+    Index, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog, Role, Ticket,
+};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::weak::{
@@ -284,8 +286,9 @@ impl Member for Ordered {
         Content::Value(self.map.get(&name.key).cloned())
     }
 
+    /// Who may have lost a vote abstains for ever.
     fn counts(&self) -> bool {
-        true
+        self.raft.status().role != Role::Abstaining
     }
 
     fn agrees_with(&self, other: &Ordered) -> bool {

@@ -185,7 +185,11 @@ impl<P: Member> World<P> {
         for id in self.late.keys().copied().collect::<Vec<NodeId>>() {
             if self.stage.is_there(id) || !self.stage.is_up(id) {
                 let requests = self.late.remove(&id).into_iter().flatten();
-                requests.filter(|_| self.stage.is_up(id)).collect::<Vec<Request>>().into_iter().for_each(|request| self.request(id, request));
+                requests
+                    .filter(|_| self.stage.is_up(id))
+                    .collect::<Vec<Request>>()
+                    .into_iter()
+                    .for_each(|request| self.request(id, request));
             }
         }
     }
@@ -365,7 +369,10 @@ impl<P: Member> World<P> {
     }
 
     fn finish(mut self, convergence: Option<Duration>, faults: u64) -> Outcome {
-        let failures = self.stage.machines().filter_map(|(id, home)| Some(format!("{id} cannot be started: {}", home.failure()?)));
+        let failures = self
+            .stage
+            .machines()
+            .filter_map(|(id, home)| Some(format!("{id} cannot be started: {}", home.failure()?)));
         failures.collect::<Vec<String>>().into_iter().for_each(|what| self.complain(what));
         let Scenario { level, kind, .. } = self.scenario;
         let recorder = std::mem::replace(&mut self.recorder, Recorder::new(Header::new("kv")));
