@@ -78,15 +78,6 @@ fn a_run_can_be_looked_at() {
     assert_eq!(seen.story.text().lines().count(), lines.len());
 }
 
-/// Who is removed when all is nearly over may learn of it only after the last fault.
-#[test]
-fn a_member_that_is_removed_at_the_last_moment_is_not_asked() {
-    for level in [Level::Causal, Level::Eventual] {
-        let outcome = run(&Scenario::new(level, 4, 77, Fault::Members));
-        assert!(outcome.passed(), "{outcome}");
-    }
-}
-
 /// A found history is kept as an example. `SYNOD_BLESS=1` writes those that there are not yet.
 #[test]
 fn each_level_has_a_history_that_the_next_stronger_one_has_not() {
@@ -147,6 +138,23 @@ fn a_partition_stops_what_must_be_agreed_on_and_nothing_else() {
     for weak in [&causal, &eventual] {
         assert_eq!((weak.minority.refused, weak.majority.refused), (0, 0), "{weak:?}");
         assert!(weak.minority.stale > 0 && weak.majority.stale > 0, "{weak:?}");
+    }
+}
+
+/// A read that is passed on takes up to twelve delays: timeouts that do not know of the delay would give it up.
+#[test]
+fn slow_messages_alone_refuse_nothing() {
+    for millis in [1, 20, 40, 60] {
+        let what = CapScenario { delay: Duration::from_millis(millis), ..CapScenario::default() };
+        for level in [Level::Linearizable, Level::Sequential] {
+            let cap = cap(level, &what);
+            assert_eq!(
+                (cap.calm.refused, cap.majority.stale * u64::from(level == Level::Linearizable)),
+                (0, 0),
+                "{cap:?}"
+            );
+            assert!(cap.calm.asked > 60 && cap.violations.is_empty(), "{cap:?}");
+        }
     }
 }
 

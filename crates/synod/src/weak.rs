@@ -183,6 +183,11 @@ fn table(all: &[Cap], what: &CapScenario) {
         "{} members, messages of {:?}, syncs of {:?}; after {:?} one member is cut off for {:?}; seed {}",
         what.members, what.delay, what.sync, what.calm, what.partition, what.seed
     );
+    let timing = what.timing();
+    println!(
+        "the replicated log: heartbeats every {:?}, election timeout {:?}",
+        timing.heartbeat, timing.election
+    );
     println!(
         "{:<13} {:<9} {:>6} {:>8} {:>6} {:>6} {:>8} {:>8} {:>8} {:>8}",
         "level", "sessions", "asked", "refused", "reads", "stale", "put p50", "put p99", "get p50", "get p99"

@@ -5,6 +5,7 @@ use super::faults::Alarm;
 use super::note::Note;
 use crate::small::{Effect, Machine, Stage};
 use synod_protocols::Process;
+use synod_protocols::log::Timing;
 use synod_protocols::types::{Incarnation, NodeId, Time};
 use synod_protocols::weak::{self, Content, Event, Name, Request, WallTime};
 
@@ -50,6 +51,8 @@ pub(super) struct Start {
     pub(super) seed: u64,
     /// What its wall clock read when time began, in nanoseconds.
     pub(super) wall_at_zero: u64,
+    /// Of the strong levels.
+    pub(super) timing: Timing,
 }
 
 /// What all wall clocks read at first, in nanoseconds: some day.

@@ -36,6 +36,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use synod_check::judge::Consistency;
+use synod_protocols::log::Timing;
 use synod_protocols::weak::Kind;
 
 /// Members of one scenario at the most.
@@ -147,12 +148,16 @@ pub struct Scenario {
     pub give_up: Duration,
     /// What a session waits at most between an answer and its next request.
     pub think: Duration,
-    /// How long there is load, and trouble.
+    /// When the first session asks: by then there is a leader, where there is one.
+    pub begin: Duration,
+    /// Until when there is load, and trouble.
     pub span: Duration,
     /// The fastest and the slowest message.
     pub latency: (Duration, Duration),
     /// How long a sync takes.
     pub sync: Duration,
+    /// The timeouts of the two strong levels.
+    pub timing: Timing,
 }
 
 impl Scenario {
@@ -170,9 +175,11 @@ impl Scenario {
             roams: true,
             give_up: Duration::from_secs(3),
             think: Duration::from_millis(120),
+            begin: Duration::from_millis(500),
             span: Duration::from_secs(3),
             latency: (Duration::from_millis(1), Duration::from_millis(20)),
             sync: Duration::from_millis(2),
+            timing: Timing::default(),
         }
     }
 

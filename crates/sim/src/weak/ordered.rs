@@ -251,7 +251,10 @@ impl Home for Host<Ordered> {
     fn new(start: Start, joins: bool) -> Host<Ordered> {
         let seed = start.seed.wrapping_mul(1_000_003) ^ (start.id.0 << 32);
         let config = move |life| Config {
-            log: LogConfig::new(start.id, start.founders.clone(), seed ^ life),
+            log: LogConfig {
+                timing: start.timing,
+                ..LogConfig::new(start.id, start.founders.clone(), seed ^ life)
+            },
             is_linearizable: start.level == Level::Linearizable,
         };
         let host = Host::new((), |event| event, Box::new(config));

@@ -71,6 +71,8 @@ pub(super) struct World<P: Member> {
     pub(super) operator: Operator,
     /// What came for members that are stopped: they find it when they go on.
     late: BTreeMap<NodeId, Vec<Request>>,
+    /// At the end: who has not yet said that it has taken a write.
+    untold: BTreeMap<Ticket, NodeId>,
     tickets: u64,
     /// Requests answered, refused, and not answered.
     counts: (u64, u64, u64),
@@ -93,6 +95,7 @@ impl<P: Member> World<P> {
             ledger: Ledger::new(kind, level),
             operator: Operator::default(),
             late: BTreeMap::new(),
+            untold: BTreeMap::new(),
             tickets: 0,
             counts: (0, 0, 0),
             violations: Vec::new(),
@@ -104,17 +107,16 @@ impl<P: Member> World<P> {
 
     /// A machine with a blank disk, which is not started.
     pub(super) fn seat(&mut self, id: NodeId, joins: bool) {
-        let Scenario { level, members, seed, .. } = self.scenario;
+        let Scenario { level, members, seed, timing, .. } = self.scenario;
         let founders = (1..=members).map(NodeId).collect();
-        let start = Start { level, id, founders, life: 0, seed, wall_at_zero: TODAY };
+        let start = Start { level, id, founders, life: 0, seed, wall_at_zero: TODAY, timing };
         self.stage.add(id, Box::new(P::Home::new(start, joins)));
     }
 
     fn play(mut self, plan: &[(Time, Alarm)]) -> Outcome {
         let end = Time::ZERO + self.scenario.span;
-        // A leader first, where there is one.
         for session in 0..self.scenario.sessions {
-            let at = Time::from_millis(500) + self.think();
+            let at = Time::ZERO + self.scenario.begin + self.think();
             self.stage.alarm(at, Alarm::Ask(session));
         }
         self.plan_faults();
@@ -139,6 +141,7 @@ impl<P: Member> World<P> {
             self.complain(format!("{PATIENCE:?} after the last fault the members still differ"));
         }
         if self.is_weak() {
+            self.write_at_rest();
             self.read_at_rest();
         }
         self.finish(convergence, faults)
@@ -261,6 +264,9 @@ impl<P: Member> World<P> {
 
     fn hear(&mut self, id: NodeId, event: Event) {
         self.operator.hear(&event);
+        if let Event::Written { ticket, .. } = event {
+            self.untold.remove(&ticket);
+        }
         let is_served = matches!(event, Event::Written { .. } | Event::Read { .. });
         if is_served && self.stage.machine(id).is_some_and(Home::is_damaged) {
             self.complain(format!("{id} serves, though its disk has lost what it may have acknowledged"));
@@ -333,6 +339,22 @@ impl<P: Member> World<P> {
     pub(super) fn members_at_rest(&self) -> Vec<NodeId> {
         let counts = |id: &NodeId| self.stage.machine(*id).and_then(Home::process).is_some_and(P::counts);
         self.stage.ids().into_iter().filter(counts).collect()
+    }
+
+    /// Whoever was struck, all is well now: everybody takes a write, of a key that nobody is asked about.
+    fn write_at_rest(&mut self) {
+        let mut asked = BTreeMap::new();
+        for id in self.members_at_rest() {
+            let ticket = self.ticket();
+            let write = Write::Put { key: "at rest".into(), value: id.to_string().into() };
+            asked.insert(ticket, id);
+            self.request(id, Request::Write { ticket, token: None, writes: vec![write] });
+        }
+        self.untold = asked;
+        self.advance(self.stage.now + Duration::from_secs(2));
+        for id in std::mem::take(&mut self.untold).into_values() {
+            self.complain(format!("{id} takes no write, though all faults are over"));
+        }
     }
 
     /// Everybody looks at every key; at registers after one more write that is everywhere, for what was read on the
