@@ -26,6 +26,8 @@ struct Seat<M: Machine + ?Sized> {
     slow_until: Time,
     /// While its disk is full: how many syncs wait for room.
     full: Option<u64>,
+    /// It finds out by itself that its disk is full, so that nothing waits.
+    finds_out: bool,
     /// Its next sync fails.
     is_failing: bool,
     /// While it is stopped, as under SIGSTOP: what it will find when it goes on.
@@ -113,6 +115,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
             disk_free: Time::ZERO,
             slow_until: Time::ZERO,
             full: None,
+            finds_out: false,
             is_failing: false,
             missed: None,
             steps: 0,
@@ -308,7 +311,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         let seat = self.seats.get_mut(&id).expect("it took a step");
         seat.held.push_back(None);
         match &mut seat.full {
-            Some(waiting) => {
+            Some(waiting) if !seat.finds_out => {
                 *waiting += 1;
                 // Said once, when it is first found out.
                 if *waiting == 1 {
@@ -316,7 +319,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
                     self.schedule(self.now, Happening::To(id, full));
                 }
             }
-            None => self.end_sync_later(id),
+            _ => self.end_sync_later(id),
         }
     }
 
@@ -371,16 +374,16 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
     pub(crate) fn fill_disk(&mut self, id: NodeId) {
         self.fault("disk", id, |id| format!("the disk of {id} is full"));
         if let Some(seat) = self.seats.get_mut(&id) {
-            let finds_out = seat.machine.fill(true);
-            seat.full = seat.full.or(Some(0)).filter(|_| !finds_out);
+            seat.finds_out = seat.machine.fill(true);
+            seat.full = seat.full.or(Some(0));
         }
     }
 
     /// There is room again: what waited for it is written.
     pub(crate) fn clear_disk(&mut self, id: NodeId) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        let (finds_out, waits) = (seat.machine.fill(false), seat.full.take());
-        let Some(waiting) = waits.or(finds_out.then_some(0)) else { return };
+        let Some(waiting) = seat.full.take() else { return };
+        seat.machine.fill(false);
         self.end("disk", id, |id| format!("the disk of {id} has room again"));
         (0..waiting).for_each(|_| self.end_sync_later(id));
         if waiting > 0 {
@@ -398,6 +401,12 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
     pub(crate) fn rot(&mut self, id: NodeId) -> bool {
         self.fault("disk", id, |id| format!("something on the disk of {id} rots"));
         self.seats.get_mut(&id).is_some_and(|seat| seat.machine.rot(&mut self.rng))
+    }
+
+    /// Until the machine crashes its disk says that it has synced, and has not. False if there is no such disk.
+    pub(crate) fn lie(&mut self, id: NodeId) -> bool {
+        self.fault("disk", id, |id| format!("the disk of {id} syncs no more, and says that it does"));
+        self.seats.get_mut(&id).is_some_and(|seat| seat.machine.lie())
     }
 
     /// All that was on the disk of a machine, which is down, is gone. False if there was nothing.

@@ -1,10 +1,10 @@
 //! What goes wrong in a run of a level, and when.
 
+use super::Scenario;
 use super::fault::{Fault, Hazard};
 use super::member::{Home, Member, TODAY};
 use super::operator::Change;
 use super::world::World;
-use super::{Level, Scenario};
 use crate::small::{self, Moment, Strike, Weather};
 use synod_protocols::Rng;
 use synod_protocols::log::Ticket;
@@ -134,10 +134,5 @@ impl<P: Member> World<P> {
         self.stage.machine_mut(id).into_iter().for_each(|home| home.set_clock(wall_at_zero));
         self.request(id, Request::SetClock { wall_at_zero: WallTime(wall_at_zero) });
         self.stage.fault("clock", id, |id| format!("the wall clock of {id} is set {ahead} ns ahead"));
-    }
-
-    /// Whether the members can change.
-    pub(super) fn is_weak(&self) -> bool {
-        matches!(self.scenario.level, Level::Causal | Level::Eventual)
     }
 }

@@ -44,6 +44,8 @@ pub struct Cell {
     pub same_ms_p50: u64,
     /// As above.
     pub same_ms_max: u64,
+    /// Whether it is what must be: nothing broken, or under what nobody can bear something.
+    pub as_expected: bool,
     /// The first seed that broke, and how.
     pub example: Option<(u64, String)>,
 }
@@ -60,9 +62,10 @@ impl Matrix {
     /// What a cell plays for a seed: among two, three or four members, or at the strong levels three or five; and at the
     /// weaker levels with another kind of objects for each of four seeds.
     pub fn scenario(level: Level, fault: Fault, seed: u64) -> Scenario {
-        let is_weak = matches!(level, Level::Causal | Level::Eventual);
-        let members = if is_weak { 2 + seed % 3 } else { 3 + 2 * (seed % 2) };
-        let kind = if is_weak { Kind::ALL[(seed % Kind::ALL.len() as u64) as usize] } else { Kind::Register };
+        let (members, kind) = match level.is_strong() {
+            true => (3 + 2 * (seed % 2), Kind::Register),
+            false => (2 + seed % 3, Kind::ALL[(seed % Kind::ALL.len() as u64) as usize]),
+        };
         Scenario { kind, ..Scenario::new(level, members, seed, fault) }
     }
 
@@ -107,6 +110,7 @@ impl Matrix {
             broken: sum(|run| run.violation.is_some().into()),
             same_ms_p50: spans.get(spans.len() / 2).copied().unwrap_or_default(),
             same_ms_max: spans.last().copied().unwrap_or_default(),
+            as_expected: !is_there || fault.is_borne() != runs.iter().any(|run| run.violation.is_some()),
             example: (0..).zip(&runs).find_map(|(seed, run)| Some((seed, run.violation.clone()?))),
         }
     }
@@ -130,7 +134,8 @@ impl fmt::Display for Cell {
         let Cell { runs, broken, faults, answered, refused, unanswered, same_ms_max, .. } = self;
         let asked = answered + refused + unanswered;
         let share = 100.0 * (refused + unanswered) as f64 / asked.max(1) as f64;
-        let verdict = if *broken == 0 { "kept".to_owned() } else { format!("{broken} of {runs} broken (!)") };
+        let verdict = if *broken == 0 { "kept".to_owned() } else { format!("{broken} of {runs} broken") };
+        let verdict = if self.as_expected { verdict } else { verdict + " (!)" };
         f.pad(&match runs {
             0 => "none".to_owned(),
             _ => format!("{verdict}; {faults}; {share:.1} %; {same_ms_max} ms"),

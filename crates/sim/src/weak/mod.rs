@@ -2,9 +2,13 @@
 //!
 //! [`run`] is a pure function of a [`Scenario`]: members of one level, sessions that put and get and now and then
 //! change members, and faults drawn from the seed. Causal and eventual members are the processes of
-//! `synod_protocols::weak`; linearizable and sequential ones are Raft with a map above it (`ordered.rs`), whose
+//! `synod_protocols::weak` on the server's own node and a disk of bytes (`hosted.rs`); linearizable and sequential ones are Raft with a map above it (`ordered.rs`), whose
 //! reads are confirmed by a quorum, or local with the session's token. At the end all faults stop, the members must
-//! come to show the same, and the checker judges what the sessions saw at the level's own model.
+//! come to show the same and to take writes, and the checker judges what the sessions saw at the level's own model.
+//!
+//! Faults are those of the banks ([`Hazard`]), with clocks and members beside them ([`Fault`]); [`Matrix`] plays every level
+//! under every one. An operator replaces members whose disks are damaged, as the documents tell people to
+//! (`operator.rs`).
 //!
 //! [`separate`] looks for a history that has a level and not the next stronger one, and makes it small. [`cap`] measures what
 //! one partition does to each level.
@@ -76,6 +80,11 @@ impl Level {
             ],
             Level::Eventual => &[Eventual],
         }
+    }
+
+    /// Whether it takes a replicated log.
+    pub fn is_strong(self) -> bool {
+        matches!(self, Level::Linearizable | Level::Sequential)
     }
 
     /// Whether sessions carry a token.

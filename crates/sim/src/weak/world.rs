@@ -140,8 +140,7 @@ impl<P: Member> World<P> {
         if convergence.is_none() {
             self.complain(format!("{PATIENCE:?} after the last fault the members still differ"));
         }
-        if self.is_weak() {
-            self.write_at_rest();
+        if !self.scenario.level.is_strong() {
             self.read_at_rest();
         }
         self.finish(convergence, faults)
@@ -343,32 +342,34 @@ impl<P: Member> World<P> {
 
     /// Whoever was struck, all is well now: everybody takes a write, of a key that nobody is asked about.
     fn write_at_rest(&mut self) {
-        let mut asked = BTreeMap::new();
         for id in self.members_at_rest() {
             let ticket = self.ticket();
             let write = Write::Put { key: "at rest".into(), value: id.to_string().into() };
-            asked.insert(ticket, id);
+            self.untold.insert(ticket, id);
             self.request(id, Request::Write { ticket, token: None, writes: vec![write] });
-        }
-        self.untold = asked;
-        self.advance(self.stage.now + Duration::from_secs(2));
-        for id in std::mem::take(&mut self.untold).into_values() {
-            self.complain(format!("{id} takes no write, though all faults are over"));
         }
     }
 
-    /// Everybody looks at every key; at registers after one more write that is everywhere, for what was read on the
-    /// way is no last read.
+    /// Everybody looks at every key, after one more write that is everywhere: what was read on the way is no last read.
     fn read_at_rest(&mut self) {
+        // A disk that was full is tried again after half a second.
+        self.advance(self.stage.now + Duration::from_secs(1));
         let Some(first) = self.members_at_rest().first().copied() else { return };
         let kind = self.scenario.kind;
-        if kind == Kind::Register {
+        self.write_at_rest();
+        let handle = (kind == Kind::Register).then(|| {
             let handle = self.recorder.invoke(Nanos(self.stage.now.0), "the last", Call::put("k0", "last"));
             let write = Write::Put { key: "k0".into(), value: "last".into() };
             let ticket = self.ticket();
             self.request(first, Request::Write { ticket, token: None, writes: vec![write] });
-            self.advance(self.stage.now + Duration::from_secs(2));
+            handle
+        });
+        self.advance(self.stage.now + Duration::from_secs(1));
+        if let Some(handle) = handle {
             self.recorder.complete(Nanos(self.stage.now.0), handle, Ended::Ok(Reply::none()));
+        }
+        for id in std::mem::take(&mut self.untold).into_values() {
+            self.complain(format!("{id} takes no write, though all faults are over"));
         }
         let forgotten = self.operator.removed.clone();
         for key in (0..self.scenario.keys).map(|key| format!("k{key}")) {
