@@ -100,7 +100,10 @@ fn matrix(options: &Weak) -> Done {
         }
         None => print_matrix(&matrix, &cells),
     }
-    verdict(cells.iter().all(|cell| cell.broken == 0))
+    match cells.iter().filter(|cell| !cell.as_expected).count() {
+        0 => Ok(()),
+        count => Err(Failure::No(format!("{count} cells are not what they must be"))),
+    }
 }
 
 fn print_matrix(matrix: &Matrix, cells: &[Cell]) {

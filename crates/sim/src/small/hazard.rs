@@ -51,6 +51,8 @@ pub enum Hazard {
     Rot,
     /// A machine loses all that was on its disk, and starts again.
     Wipe,
+    /// A disk says for a while that it has synced, and has not; then its machine crashes. Nobody can bear that.
+    Lie,
 }
 
 impl Hazard {
@@ -76,6 +78,7 @@ impl Hazard {
             Hazard::FailSync => "failed-sync",
             Hazard::Rot => "rot",
             Hazard::Wipe => "lost-disk",
+            Hazard::Lie => "lying-disk",
         }
     }
 }
@@ -110,6 +113,7 @@ pub(crate) enum Strike {
     FailSync(NodeId),
     Rot(NodeId),
     Wipe(NodeId),
+    Lie(NodeId),
 }
 
 /// When something strikes, whom, and for how long.
@@ -172,6 +176,7 @@ impl Hazard {
                 vec![(begin, Strike::Rot(id)), (begin, crash(id)), (soon, Strike::Start(id))]
             }
             Hazard::Wipe => vec![(begin, crash(id)), (begin, Strike::Wipe(id)), (over, Strike::Start(id))],
+            Hazard::Lie => vec![(begin, Strike::Lie(id)), (over, crash(id)), (over, Strike::Start(id))],
             // The network's own, all the time.
             Hazard::Loss | Hazard::Duplicate | Hazard::Reorder | Hazard::Late => Vec::new(),
         }
@@ -179,7 +184,7 @@ impl Hazard {
 }
 
 impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
-    /// A blow falls. False if there was nothing on a disk that could be lost.
+    /// A blow falls. False if there was nothing on a disk that could be lost, or no such disk.
     pub(crate) fn strike(&mut self, strike: Strike) -> bool {
         match strike {
             Strike::Crash { id, is_torn } => self.crash(id, is_torn),
@@ -197,6 +202,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
             Strike::FailSync(id) => self.fail_sync(id),
             Strike::Rot(id) => return self.rot(id),
             Strike::Wipe(id) => return self.wipe(id),
+            Strike::Lie(id) => return self.lie(id),
         }
         true
     }

@@ -59,6 +59,10 @@ pub(crate) trait Machine {
     fn rot(&mut self, rng: &mut Rng) -> bool;
     /// All that was durable is gone. False if there was nothing.
     fn wipe(&mut self) -> bool;
+    /// Until it crashes its disk says that it has synced, and has not. False if it has no such disk.
+    fn lie(&mut self) -> bool {
+        false
+    }
     /// From now on effects say what they hold.
     fn watch(&mut self);
 }

@@ -403,6 +403,12 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         self.seats.get_mut(&id).is_some_and(|seat| seat.machine.rot(&mut self.rng))
     }
 
+    /// Until the machine crashes its disk says that it has synced, and has not. False if there is no such disk.
+    pub(crate) fn lie(&mut self, id: NodeId) -> bool {
+        self.fault("disk", id, |id| format!("the disk of {id} syncs no more, and says that it does"));
+        self.seats.get_mut(&id).is_some_and(|seat| seat.machine.lie())
+    }
+
     /// All that was on the disk of a machine, which is down, is gone. False if there was nothing.
     pub(crate) fn wipe(&mut self, id: NodeId) -> bool {
         self.fault("disk", id, |id| format!("the disk of {id} is lost"));

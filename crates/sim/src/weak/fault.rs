@@ -24,7 +24,7 @@ pub enum Fault {
 
 impl Fault {
     /// All, in the order of the table.
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 25] = [
         Fault::None,
         Fault::Of(Hazard::Crash),
         Fault::Of(Hazard::PowerLoss),
@@ -49,11 +49,17 @@ impl Fault {
         Fault::Of(Hazard::Wipe),
         Fault::Members,
         Fault::All,
+        Fault::Of(Hazard::Lie),
     ];
 
     /// What [`Fault::All`] draws from: everything between nothing and all.
     pub(super) fn drawn() -> &'static [Fault] {
-        &Fault::ALL[1..Fault::ALL.len() - 1]
+        &Fault::ALL[1..Fault::ALL.len() - 2]
+    }
+
+    /// Whether promises are kept under it. Where they cannot be, some runs must be seen to break one.
+    pub const fn is_borne(self) -> bool {
+        !matches!(self, Fault::Of(Hazard::Lie))
     }
 
     /// Whether a disk loses what it had kept: in one run one member's at the most.
@@ -61,12 +67,12 @@ impl Fault {
         matches!(self, Fault::Of(Hazard::Rot | Hazard::Wipe))
     }
 
-    /// Whether it can strike so many members of a level. The members of the strong levels are founders for ever here, and
-    /// of two none can be missed.
+    /// Whether it can strike so many members of a level. The members of the strong levels are founders for ever here, of two
+    /// none can be missed, and their disks do not lie.
     pub(super) fn strikes(self, level: Level, members: u64) -> bool {
         match self {
             _ if !level.is_strong() => true,
-            Fault::Members => false,
+            Fault::Members | Fault::Of(Hazard::Lie) => false,
             fault => members > 2 || !fault.loses_disk(),
         }
     }

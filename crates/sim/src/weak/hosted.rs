@@ -184,6 +184,7 @@ impl<P: WeakReplica> Machine for Hosted<P> {
         let faults = self.disk.faults_mut();
         (faults.tear, faults.lose_unsynced) = (is_torn, !is_torn);
         let report = self.disk.crash(rng);
+        self.disk.faults_mut().lie = false;
         is_torn.then(|| {
             format!(
                 "of the sectors that were not synced {} survive, {} are lost, {} are torn",
@@ -241,6 +242,11 @@ impl<P: WeakReplica> Machine for Hosted<P> {
     fn wipe(&mut self) -> bool {
         self.disk.wipe();
         self.has_lived
+    }
+
+    fn lie(&mut self) -> bool {
+        self.disk.faults_mut().lie = true;
+        true
     }
 
     fn watch(&mut self) {

@@ -44,6 +44,8 @@ pub struct Cell {
     pub same_ms_p50: u64,
     /// As above.
     pub same_ms_max: u64,
+    /// Whether it is what must be: nothing broken, or under what nobody can bear something.
+    pub as_expected: bool,
     /// The first seed that broke, and how.
     pub example: Option<(u64, String)>,
 }
@@ -108,6 +110,7 @@ impl Matrix {
             broken: sum(|run| run.violation.is_some().into()),
             same_ms_p50: spans.get(spans.len() / 2).copied().unwrap_or_default(),
             same_ms_max: spans.last().copied().unwrap_or_default(),
+            as_expected: !is_there || fault.is_borne() != runs.iter().any(|run| run.violation.is_some()),
             example: (0..).zip(&runs).find_map(|(seed, run)| Some((seed, run.violation.clone()?))),
         }
     }
@@ -131,10 +134,8 @@ impl fmt::Display for Cell {
         let Cell { runs, broken, faults, answered, refused, unanswered, same_ms_max, .. } = self;
         let asked = answered + refused + unanswered;
         let share = 100.0 * (refused + unanswered) as f64 / asked.max(1) as f64;
-        let verdict = match broken {
-            0 => "kept".to_owned(),
-            broken => format!("{broken} of {runs} broken (!)"),
-        };
+        let verdict = if *broken == 0 { "kept".to_owned() } else { format!("{broken} of {runs} broken") };
+        let verdict = if self.as_expected { verdict } else { verdict + " (!)" };
         f.pad(&match runs {
             0 => "none".to_owned(),
             _ => format!("{verdict}; {faults}; {share:.1} %; {same_ms_max} ms"),
