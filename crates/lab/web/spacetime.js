@@ -21,7 +21,7 @@ const STUB_NS = 12e6;
 export const LIVE_SPAN = 6e9;
 /** Messages that can still be told apart in one picture. */
 const ARROWS_MAX = 900;
-const COLOURS = ['bg', 'surface', 'text', 'muted', 'line', 'leader', 'candidate', 'follower', 'committed', 'violation'];
+const COLOURS = ['bg', 'surface', 'text', 'muted', 'line', 'leader', 'candidate', 'follower', 'committed', 'violation', 'gossip'];
 
 export class SpaceTime {
   /** @param {HTMLElement} box @param {{seek:(t:number)=>void, tip:(text:string|null, at?:DOMRect)=>void, hold:()=>void}} does */
@@ -272,7 +272,7 @@ export class SpaceTime {
       }
     }
     this.hidden = found.length > ARROWS_MAX;
-    const shown = this.hidden ? found.filter((m) => !/beat|ack/.test(m.kind)) : found;
+    const shown = this.hidden ? found.filter((m) => !/beat|ack|digest/.test(m.kind)) : found;
     const dense = Math.min(1, Math.max(0.3, 260 / Math.max(1, shown.length)));
     for (const m of shown) this.#arrow(g, c, rows, m, dense);
     g.globalAlpha = 1;
@@ -420,6 +420,8 @@ const ARROW = {
   vote: { colour: 'candidate', dash: [7, 3], width: 1.7, alpha: 1, key: true },
   'pre-ask': { colour: 'candidate', dash: [1, 3], width: 1.3, alpha: 0.9 },
   'pre-vote': { colour: 'candidate', dash: [4, 3, 1, 3], width: 1.3, alpha: 0.9 },
+  gossip: { colour: 'gossip', dash: [], width: 1.5, alpha: 0.95, key: true },
+  digest: { colour: 'gossip', dash: [2, 3], width: 1, alpha: 0.55 },
   other: { colour: 'text', dash: [], width: 1, alpha: 0.7 },
 };
 

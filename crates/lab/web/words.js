@@ -194,6 +194,7 @@ export function eventWords(e) {
     case 'violation': return { who: '', what: `breaks ${e.promise}`, detail: e.detail ?? '' };
     case 'process': return { who: e.n, what: e.running ? (e.stopped ? 'process stopped' : 'process runs') : 'process ended', detail: e.pid ? `pid ${e.pid}` : '' };
     case 'link': return { who: e.n, what: e.up ? 'connects' : 'loses a connection', detail: e.to ? `to ${e.to}` : '' };
+    case 'hole': return { who: e.n, what: 'not shown', detail: e.text ?? '' };
     case 'gap': return { who: '', what: 'gap', detail: `${e.missed} events were missed` };
     default: return { who: e.n ?? '', what: e.k, detail: '' };
   }

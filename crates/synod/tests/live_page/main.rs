@@ -1,9 +1,52 @@
 //! The page on real processes: a click kills the leader, and another is elected in sight.
 
+mod keys;
+#[path = "../support/mod.rs"]
 mod support;
+mod transactions;
+mod verdicts;
 
 use support::Demo;
 use synod_browser::{Browser, Page};
+
+/// The sizes and grounds in which people see the page, each kept as a picture of this name.
+const VIEWS: [(&str, u32, u32, &str); 4] = [
+    ("dark", 1440, 900, "dark"),
+    ("phone", 390, 844, "light"),
+    ("phone-dark", 390, 844, "dark"),
+    ("light", 1440, 900, "light"),
+];
+
+/// The live page at this tab, once it knows the leader.
+fn opened(browser: &Browser, demo: &Demo, tab: &str) -> Page {
+    let mut page = browser.page(1440, 900);
+    page.open(&format!("{}#live&tab={tab}", demo.page));
+    page.wait_for("a leader", "document.getElementById('lab').dataset.leader");
+    page
+}
+
+/// Looks at a panel as everybody sees it: nothing may be wider than the screen. Ends as it began.
+fn seen_by_everybody(page: &mut Page, panel: &str, name: &str) {
+    for (view, width, height, scheme) in VIEWS {
+        page.resize(width, height);
+        page.prefer("prefers-color-scheme", scheme);
+        if width < 500 {
+            page.evaluate(&format!("document.querySelector('{panel}').scrollIntoView()"));
+        }
+        // What is too wide makes the whole page of a phone wider.
+        let wide = page.evaluate("Math.max(document.documentElement.scrollWidth, innerWidth)");
+        assert_eq!(wide, width, "{name}, {view}: wider than the screen");
+        page.picture(&format!("{name}-{view}"));
+    }
+}
+
+/// Writes into a field, as a person who has marked what was there.
+fn write(page: &mut Page, field: &str, text: &str) {
+    page.evaluate(&format!(
+        "(() => {{ const f = document.getElementById('{field}'); f.value = {}; for (const e of ['input', 'change']) f.dispatchEvent(new Event(e, {{ bubbles: true }})) }})()",
+        serde_json::json!(text)
+    ));
+}
 
 #[test]
 fn a_click_on_the_live_page_kills_the_leader_and_another_is_elected() {
