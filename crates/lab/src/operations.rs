@@ -275,6 +275,10 @@ impl Keyspace {
             moments.extend(operation.ended.as_ref().map(|(t, _)| (*t, true, index)));
         }
         moments.sort_unstable();
+        let mut asked: HashMap<u64, usize> = HashMap::new();
+        for session in self.operations.iter().filter_map(|operation| operation.session) {
+            *asked.entry(session).or_default() += 1;
+        }
         let (mut handles, mut weaker) = (HashMap::new(), BTreeSet::new());
         for (t, is_end, index) in moments {
             let operation = &self.operations[index];
@@ -287,14 +291,14 @@ impl Keyspace {
             if operation.is_weaker {
                 weaker.insert(names.len());
             }
-            let client = match operation.session {
-                Some(session) => format!("session {session}"),
-                None => "strangers".to_owned(),
+            // Who asks once and never again is drawn with all others who do.
+            let (client, name) = match operation.session {
+                Some(session) if asked[&session] > 1 => {
+                    (format!("session {session}"), format!("session {session}"))
+                }
+                _ => ("a stranger".to_owned(), format!("stranger {index}")),
             };
-            names.push(match operation.session {
-                Some(_) => client.clone(),
-                None => format!("stranger {index}"),
-            });
+            names.push(name);
             handles.insert(
                 index,
                 recorder.invoke_on(Nanos(t), &client, &operation.node, operation.call.clone()),

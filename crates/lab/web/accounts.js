@@ -59,6 +59,7 @@ export class Accounts {
 
   /** Makes what is missing: two banks, and the accounts that are chosen. What is there stays as it is. */
   async open() {
+    this.opens.disabled = true;
     try {
       const fresh = this.spaces.length < 2, accounts = fresh ? BANKS : this.missing;
       if (fresh) for (const { space } of BANKS) await demandOfMember({ method: 'PUT', path: `/v1/keyspaces/${part(space)}`, body: { model: 'linearizable' } });
@@ -69,6 +70,7 @@ export class Accounts {
       this.does.changed();
     } catch (error) { this.does.complain(/** @type {Error} */ (error).message); }
     await this.look();
+    this.opens.disabled = false;
   }
 
   drawFirst() {

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::member::Member;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hasher};
 use synod_node::spaces::{Model, Space};
 use synod_protocols::log::ReplicatedLog;
@@ -48,18 +48,26 @@ pub(super) fn begin<P: ReplicatedLog + 'static>(
     if !member.core.borrow().events.watched() || is_elsewhere() {
         return watched;
     }
-    let session = level::shown(&call.headers).ok().flatten().map(name_of_session);
-    let common = json!({
-        "space": space.name, "id": space.id.0, "model": space.model.to_string(), "level": level.to_string(), "session": session,
-    });
-    let operations = match does {
-        Does::Read(kind, key) => vec![json!({"kind": kind.to_string(), "f": "get", "key": short(key)})],
-        Does::Write(writes) => writes.iter().map(described).collect(),
+    // Composed only for those that are shown.
+    let with_common = |mut operation: Value| {
+        let session = level::shown(&call.headers).ok().flatten().map(name_of_session);
+        operation["space"] = space.name.as_str().into();
+        operation["id"] = space.id.0.into();
+        operation["model"] = space.model.to_string().into();
+        operation["level"] = level.to_string().into();
+        operation["session"] = session.into();
+        operation
     };
     let (now, events) = (clock::now(), &mut member.core.borrow_mut().events);
-    for mut operation in operations {
-        merge(&mut operation, &common);
-        watched.numbers.extend(events.operation_begins(now, || operation));
+    let mut begins = |describe: &dyn Fn() -> Value| events.operation_begins(now, || with_common(describe()));
+    match does {
+        Does::Read(kind, key) => {
+            let read = || json!({"kind": kind.to_string(), "f": "get", "key": short(key)});
+            watched.numbers.extend(begins(&read));
+        }
+        Does::Write(writes) => {
+            watched.numbers.extend(writes.iter().filter_map(|write| begins(&|| described(write))));
+        }
     }
     watched
 }
@@ -162,13 +170,6 @@ fn short(bytes: &[u8]) -> Value {
     }
     let beginning = String::from_utf8_lossy(&bytes[..BEGINNING_BYTES]);
     format!("{beginning}… ({} bytes, {:016x})", bytes.len(), hash(bytes)).into()
-}
-
-fn merge(event: &mut Value, more: &Value) {
-    let none = Map::new();
-    for (name, value) in more.as_object().unwrap_or(&none) {
-        event[name] = value.clone();
-    }
 }
 
 #[cfg(test)]
