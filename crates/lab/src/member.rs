@@ -99,14 +99,12 @@ pub(crate) async fn ask(cluster: &Arc<dyn LiveCluster>, asked: Asked) -> Result<
     for node in candidates {
         let answer = tokio::time::timeout(patience, follow(&nodes, node, &asked)).await;
         last = answer.unwrap_or_else(|_| {
-            let mut why = format!(
-                "{} did not answer within {} s: it is paused, or waits for members that it cannot reach",
+            let why = format!(
+                "{} did not answer within {} s: it is paused, or waits for members that it cannot reach{}",
                 node.name,
-                patience.as_secs()
+                patience.as_secs(),
+                asked.outcome_unknown()
             );
-            if !asked.only_looks() {
-                why += ". Whether it was done nobody knows: look before you repeat it";
-            }
             Err((StatusCode::GATEWAY_TIMEOUT, why))
         });
         // What may have been done is not asked of another, who would do it once more.
@@ -165,9 +163,12 @@ async fn exchange(node: &LiveNode, path: &str, asked: &Asked) -> Result<Said, Fa
         stream.take(MEMBER_ANSWER_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await?;
         Ok::<_, std::io::Error>(bytes)
     };
-    let bytes = bytes.await.map_err(|error| {
-        (StatusCode::BAD_GATEWAY, format!("the connection to {} broke ({error}): was it killed?", node.name))
-    })?;
+    let bytes = bytes.await.unwrap_or_default();
+    if bytes.is_empty() {
+        let why =
+            format!("{} hung up before it answered: was it killed{}", node.name, asked.outcome_unknown());
+        return Err((StatusCode::BAD_GATEWAY, why));
+    }
     if bytes.len() > MEMBER_ANSWER_BYTES_MAX {
         let why =
             format!("{} answers with more than {MEMBER_ANSWER_BYTES_MAX} bytes: ask for less", node.name);
@@ -200,6 +201,14 @@ impl Asked {
     /// Whether nothing is to be done, so that it can be asked twice.
     fn only_looks(&self) -> bool {
         self.method == "GET"
+    }
+
+    /// What to say where no answer came.
+    fn outcome_unknown(&self) -> &'static str {
+        match self.only_looks() {
+            true => "",
+            false => ". Whether it was done nobody knows: look before you repeat it",
+        }
     }
 
     fn check(&self) -> Result<(), Failed> {
