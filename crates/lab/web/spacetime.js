@@ -9,7 +9,7 @@
 
 import { h, palette } from './dom.js';
 import { lostAt, messageKind } from './view.js';
-import { clock, duration, epochNumber, epochWord } from './words.js';
+import { clock, duration, epochNumber, epochWord, valueWords } from './words.js';
 
 const GUTTER = 58;
 const AXIS = 24;
@@ -374,11 +374,11 @@ export class SpaceTime {
       g.setLineDash(phase === 'ok' ? [] : phase === 'fail' ? [5, 2] : [2, 3]);
       g.beginPath(); g.roundRect(x1, y - 7, Math.max(4, x2 - x1), 14, 3); g.fill(); g.stroke();
       g.setLineDash([]);
-      const value = end?.value ?? first.value, label = `${first.f} ${first.key ?? ''}${value === undefined || value === null ? '' : `${first.key ? '=' : ''}${value}`}`;
+      const value = end?.value ?? first.value, label = `${first.f} ${valueWords(first.key)}${value === undefined || value === null ? '' : `${first.key ? '=' : ''}${valueWords(value)}`}`;
       const at = Math.max(x1, GUTTER) + 5;
       g.fillStyle = c.text; g.textAlign = 'left';
       if (x2 - at > g.measureText(label).width + 4) g.fillText(label, at, y + 0.5);
-      this.spots?.push({ x: x1, y, x2, y2: y, text: `${first.c}: ${label}\n${phase === 'ok' ? `ok after ${duration(end.t - (begin?.t ?? end.t))}` : phase === 'fail' ? 'failed: it had no effect' : phase === 'unknown' ? 'outcome unknown: it may still take effect' : 'no answer yet'}` });
+      this.spots?.push({ x: x1, y, x2, y2: y, text: `${first.c}: ${first.space ? `${first.space}, ` : ''}${label}\n${phase === 'ok' ? `ok after ${duration(end.t - (begin?.t ?? end.t))}` : phase === 'fail' ? 'failed: it had no effect' : phase === 'unknown' ? 'outcome unknown: it may still take effect' : 'no answer yet'}` });
     }
   }
 
