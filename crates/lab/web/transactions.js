@@ -59,11 +59,11 @@ export class Transactions {
   async loadTransactions() {
     const listed = await list('/v1/transactions', 'transactions');
     const all = listed.items.slice(0, ROWS_MAX).map((/** @type {any} */ one) => /** @type {Txn} */ (one));
+    this.note('transactions', all.map((one) => `${one.id} ${one.state}`).join());
     const doubt = all.filter((one) => one['in-doubt']).length;
-    this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and no lock is held.'
+    this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and hold no lock.'
       : `${all.length} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
     this.table.hidden = all.length === 0;
-    this.note('transactions', all.map((one) => `${one.id} ${one.state}`).join());
     keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify({ ...one, 'age-ms': 0 }), (one) => this.row(one)));
     all.forEach((one, i) => age(this.rows.children[i], one));
     tick(this.rows);

@@ -4,7 +4,7 @@ use super::openapi::{
     answer as answered, body, elsewhere, finds_nothing, operation, path_parameter, query_parameter,
 };
 use super::reply::{ApiError, Content, json_response};
-use super::{Call, keys, leader, no_such_path, ops};
+use super::{Call, leader, no_such_path, ops};
 use crate::hosted::{self, Asked, Branch, Ended, Seen, TIMEOUT_MAX, Work};
 use crate::member::Member;
 use bytes::Bytes;
@@ -107,7 +107,7 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
 async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
     let mut branches = Vec::new();
     for BranchForm { participant, work } in form.branches {
-        keys::tell_changed_otherwise(member, &participant);
+        super::keys::tell_changed_otherwise(member, &participant);
         let work = match hosted::takes_keys(member, &participant) {
             true => Work::Keys(ops::read(&work)?),
             // In words that its agent checks, if there is one.
