@@ -17,6 +17,10 @@ export class Accounts {
   constructor(box, does) {
     this.does = does;
     /** @type {Space[]} */ this.spaces = [];
+    /** Whether the balances could not be read, and are to be. */ this.unread = false;
+    /** Whether somebody has chosen the accounts. */ this.touched = false;
+    /** @type {Promise<any>} what is under way */ this.turn = Promise.resolve();
+    /** @type {Promise<void>|null} a look that has not begun */ this.waiting = null;
     const key = (/** @type {string} */ id, /** @type {string} */ value) => h('input', { id, value, maxlength: 200, autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false', onchange: () => this.look() });
     const space = (/** @type {string} */ id) => h('select', { id, onchange: () => this.look() });
     this.from = { space: space('move-from'), key: key('move-from-key', BANKS[0].key) };
@@ -64,7 +68,7 @@ export class Accounts {
       const fresh = this.spaces.length < 2, accounts = fresh ? BANKS : this.missing;
       if (fresh) for (const { space } of BANKS) await demandOfMember({ method: 'PUT', path: `/v1/keyspaces/${part(space)}`, body: { model: 'linearizable' } });
       for (const { space, key, value } of accounts) {
-        const ended = await this.run([{ participant: space, work: [{ expect: { key, value: null } }, { put: { key, value } }] }]);
+        const ended = await this.inTurn(() => this.run([{ participant: space, work: [{ expect: { key, value: null } }, { put: { key, value } }] }]));
         if (ended.decision !== 'commit' && !fresh) this.does.complain(`${space}/${key} was not opened: ${ended.why ?? 'no reason was given'}.`);
       }
       this.does.changed();
@@ -102,7 +106,7 @@ export class Accounts {
     const branches = from.space === to.space ? [{ participant: from.space, work: [take, give] }] : [{ participant: from.space, work: [take] }, { participant: to.space, work: [give] }];
     const line = this.line(`${from.space}/${from.key} → ${to.space}/${to.key}: ${amount}`), sent = performance.now();
     try {
-      const ended = await this.run(branches), ms = Math.max(1, Math.round(performance.now() - sent)), by = ROUTES[ended.route] ?? ended.route;
+      const ended = await this.inTurn(() => this.run(branches)), ms = Math.max(1, Math.round(performance.now() - sent)), by = ROUTES[ended.route] ?? ended.route;
       if (ended.decision === 'commit') finish(line, 'good', `committed, ${ms} ms`, `by ${by}`);
       else finish(line, 'bad', `aborted, and nothing has happened: ${ended.why ?? 'no reason was given'}`, '');
     } catch (error) { finish(line, 'bad', /** @type {Error} */ (error).message, ''); }
@@ -128,12 +132,17 @@ export class Accounts {
     await this.look();
   }
 
-  /** Both balances at one moment, by a transaction that reads. While one is under way, only the latest question waits. */
-  async look() {
-    if (this.looking) { this.again = true; return; }
-    this.looking = true;
-    do { this.again = false; await this.lookOnce(); } while (this.again);
-    this.looking = false;
+  /** One thing after the other: what is read here would be in the way of what is written here. @template T @param {() => Promise<T>} does @returns {Promise<T>} */
+  inTurn(does) {
+    const mine = this.turn.then(does);
+    this.turn = mine.catch(() => {});
+    return mine;
+  }
+
+  /** Both balances at one moment, by a transaction that reads; once for all who ask before it begins. */
+  look() {
+    this.waiting ??= this.inTurn(() => { this.waiting = null; return this.lookOnce(); });
+    return this.waiting;
   }
 
   async lookOnce() {

@@ -59,7 +59,7 @@ export class Transactions {
   async loadTransactions() {
     const listed = await list('/v1/transactions', 'transactions');
     const all = listed.items.slice(0, ROWS_MAX).map((/** @type {any} */ one) => /** @type {Txn} */ (one));
-    this.note('transactions', all.map((one) => `${one.id} ${one.state}`).join());
+    this.note('transactions', all.filter((one) => one['in-doubt']).map((one) => one.id).join());
     const doubt = all.filter((one) => one['in-doubt']).length;
     this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and hold no lock.'
       : `${all.length} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
