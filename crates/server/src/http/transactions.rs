@@ -132,6 +132,7 @@ fn unknown(txn: TxnId, not_asked: &[(String, String)]) -> ApiError {
 async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
     let mut branches = Vec::new();
     for BranchForm { participant, work } in form.branches {
+        super::keys::tell_changed_otherwise(member, &participant);
         let work = match hosted::takes_keys(member, &participant) {
             true => Work::Keys(ops::read(&work)?),
             // In words that its agent checks, if there is one.
