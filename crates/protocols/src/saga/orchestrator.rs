@@ -195,7 +195,10 @@ pub enum StepState {
     /// It was refused, and has not acted.
     Refused,
     /// It may be undone or not.
-    Undoing,
+    Undoing {
+        /// What came out of it; none if it was given up without an answer.
+        output: Option<Bytes>,
+    },
     /// It is undone, or never acted and never will.
     Undone,
 }
@@ -334,10 +337,12 @@ impl Checkpoint for Orchestrator {
                 match progress.state.clone() {
                     StepState::Pending => {}
                     // That it is being undone follows from the saga being undone.
-                    StepState::Started | StepState::Undoing => {
+                    StepState::Started | StepState::Undoing { output: None } => {
                         records.push(Record::Started { saga: *id, step });
                     }
-                    StepState::Done { output } => records.push(Record::Done { saga: *id, step, output }),
+                    StepState::Done { output } | StepState::Undoing { output: Some(output) } => {
+                        records.push(Record::Done { saga: *id, step, output });
+                    }
                     StepState::Refused => records.push(Record::Refused { saga: *id, step }),
                     StepState::Undone => records.push(Record::Undone { saga: *id, step }),
                 }
@@ -393,10 +398,21 @@ impl Orchestrator {
     }
 }
 
+impl StepState {
+    /// What came out of the step, while that is of use: to later steps, and to what undoes it.
+    pub fn output(&self) -> Option<&Bytes> {
+        match self {
+            StepState::Done { output } => Some(output),
+            StepState::Undoing { output } => output.as_ref(),
+            StepState::Pending | StepState::Started | StepState::Refused | StepState::Undone => None,
+        }
+    }
+}
+
 impl Progress {
     /// Whether a service owes an answer.
     fn is_waiting(&self) -> bool {
-        matches!(self.state, StepState::Started | StepState::Undoing) && self.paused.is_none()
+        matches!(self.state, StepState::Started | StepState::Undoing { .. }) && self.paused.is_none()
     }
 
     fn change(&mut self, state: StepState, now: Time) {
@@ -421,10 +437,7 @@ impl Saga {
         let planned = self.plan.steps.iter();
         let planned =
             planned.map(|step| step.action.len() + step.compensation.as_ref().map_or(0, Bytes::len));
-        let outputs = self.steps.iter().map(|progress| match &progress.state {
-            StepState::Done { output } => output.len(),
-            _ => 0,
-        });
+        let outputs = self.steps.iter().filter_map(|progress| progress.state.output()).map(Bytes::len);
         planned.chain(outputs).sum()
     }
 
@@ -446,18 +459,18 @@ impl Saga {
 
     /// Whether a step may still have acted and is not undone.
     fn is_in_question(&self, step: usize) -> bool {
-        matches!(self.steps[step].state, StepState::Started | StepState::Done { .. } | StepState::Undoing)
+        let state = &self.steps[step].state;
+        matches!(state, StepState::Started | StepState::Done { .. } | StepState::Undoing { .. })
     }
 
-    /// The outputs that a step may use: of what it comes after, and its own when it is undone.
+    /// The outputs that a step may use: of what it comes after, and its own when it is undone. Its own is not there if
+    /// it was given up without an answer.
     fn given(&self, step: usize) -> Vec<Given> {
-        let of = |place: &usize| match &self.steps[*place].state {
-            StepState::Done { output } => {
-                Some(Given { step: self.plan.steps[*place].name.clone(), output: output.clone() })
-            }
-            _ => None,
+        let of = |place: &usize| {
+            let output = self.steps[*place].state.output()?.clone();
+            Some(Given { step: self.plan.steps[*place].name.clone(), output })
         };
-        self.after[step].iter().filter_map(of).collect()
+        self.after[step].iter().chain([&step]).filter_map(of).collect()
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -610,14 +623,14 @@ impl Orchestrator {
                 out.record(Record::Done { saga: id, step: step as u64, output: output.clone() });
                 progress.change(StepState::Done { output }, now);
             }
-            (Message::Compensated { .. }, StepState::Undoing) => {
+            (Message::Compensated { .. }, StepState::Undoing { .. }) => {
                 out.record(Record::Undone { saga: id, step: step as u64 });
                 progress.change(StepState::Undone, now);
             }
             (Message::Failed { is_compensation, failure: Failure::Refused { why }, .. }, state) => {
                 match (is_compensation, state) {
                     (false, StepState::Started) => return self.on_refused(now, id, step, why, out),
-                    (true, StepState::Undoing) => {
+                    (true, StepState::Undoing { .. }) => {
                         return self.pause(id, step, PauseReason::Backward(why), out);
                     }
                     _ => self.ignored += 1,
@@ -707,10 +720,11 @@ impl Orchestrator {
         for step in (0..saga.steps.len()).rev() {
             let follows = |later: &usize| saga.after[*later].contains(&step);
             let is_last = !(0..saga.steps.len()).filter(follows).any(|later| saga.is_in_question(later));
-            let may_have_acted =
-                matches!(saga.steps[step].state, StepState::Started | StepState::Done { .. });
+            let state = &saga.steps[step].state;
+            let may_have_acted = matches!(state, StepState::Started | StepState::Done { .. });
             if may_have_acted && is_last {
-                saga.steps[step].change(StepState::Undoing, now);
+                let output = state.output().cloned();
+                saga.steps[step].change(StepState::Undoing { output }, now);
             }
         }
     }

@@ -282,10 +282,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                     service: name(planned.service),
                     state: if paused.is_some() { "paused" } else { step_state(state) },
                     after: planned.after.clone(),
-                    output: match state {
-                        StepState::Done { output } => Some(output.clone()),
-                        _ => None,
-                    },
+                    output: state.output().cloned(),
                     attempts: *attempts,
                 })
                 .collect();
@@ -339,7 +336,7 @@ fn step_state(state: &StepState) -> &'static str {
         StepState::Started => "started",
         StepState::Done { .. } => "done",
         StepState::Refused => "refused",
-        StepState::Undoing => "undoing",
+        StepState::Undoing { .. } => "undoing",
         StepState::Undone => "undone",
     }
 }
