@@ -1,5 +1,6 @@
 //! Transactions: all of their work happens, or none.
 
+use super::keyspaces::acquainted;
 use super::openapi::{
     answer as answered, body, elsewhere, finds_nothing, operation, path_parameter, query_parameter,
 };
@@ -105,6 +106,7 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
 }
 
 async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
+    acquainted(member, form.branches.iter().map(|branch| branch.participant.as_str())).await?;
     let mut branches = Vec::new();
     for BranchForm { participant, work } in form.branches {
         let work = match hosted::takes_keys(member, &participant) {
