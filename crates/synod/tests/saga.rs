@@ -241,41 +241,67 @@ fn a_saga_is_done_or_undone_and_can_wait_for_a_person() {
     };
 
     let file = example();
-    let (code, out) = demo.synod(&["saga", "run", file.to_str().expect("UTF-8"), "--wait"]);
-    assert_eq!(code, 0, "{out}");
-    assert!(out.contains("done"), "{out}");
+    let saga = carry_out(&demo, file.to_str().expect("UTF-8"));
+    assert_eq!(saga["state"], "done", "{saga}");
     assert_eq!(balances(), ["400", "100"]);
 
     // bob is not there: what was taken is given back.
     let text = std::fs::read_to_string(&file).expect("the example");
     let refused = Written::new("refused", &text.replace("add bob 100", "add nobody 100"));
-    let (code, out) = demo.synod(&["saga", "run", refused.path(), "--wait", "--json"]);
-    assert_eq!(code, 1, "{out}");
-    let saga: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+    let saga = carry_out(&demo, refused.path());
     assert_eq!(saga["state"], "compensated", "{saga}");
     assert_eq!(balances(), ["400", "100"]);
 
     let waits = text.replace("name = \"give\"\n", "name = \"give\"\nwaits-for-person = true\n");
     let waits = Written::new("waits", &waits);
-    let (code, out) = demo.synod(&["saga", "run", waits.path(), "--wait", "--json"]);
-    assert_eq!(code, 1, "it waits for a person: {out}");
-    let saga: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+    let saga = carry_out(&demo, waits.path());
     assert_eq!(saga["state"], "paused", "{saga}");
     assert_eq!(balances(), ["300", "100"], "the window in which money is missing");
     let id = saga["saga"].as_str().expect("a name");
     let (code, out) = demo.synod(&["saga", "resume", id]);
-    assert_eq!(code, 0, "{out}");
+    assert!([0, UNKNOWN_OUTCOME].contains(&code), "{out}");
     demo.eventually("the saga's end", || {
         let (_, out) = demo.synod(&["saga", "show", id, "--json"]);
+        if code == UNKNOWN_OUTCOME && out.contains("\"paused\"") {
+            demo.synod(&["saga", "resume", id]);
+        }
         out.contains("\"done\"").then_some(()).filter(|()| balances() == ["300", "200"])
     });
-    let (_, out) = demo.synod(&["saga", "list"]);
+    let known = |arguments: &[&str]| {
+        demo.eventually("an outcome that is known", || {
+            Some(demo.synod(arguments)).filter(|(code, _)| *code != UNKNOWN_OUTCOME)
+        })
+    };
+    let (_, out) = known(&["saga", "list"]);
     assert!(out.contains(id) && out.contains("transfer"), "{out}");
 
     let unknown = Written::new("unknown", &text.replace("\"bank2\"", "\"bank7\""));
-    let (code, _) = demo.synod(&["saga", "run", unknown.path()]);
+    let (code, _) = known(&["saga", "run", unknown.path()]);
     assert_eq!(code, 1, "there is no service bank7");
-    let (code, _) = demo.synod(&["saga", "resume", id, "--step", "give"]);
+    let (code, _) = known(&["saga", "resume", id, "--step", "give"]);
     assert_eq!(code, 1, "nothing waits any more");
     assert_eq!(balances(), ["300", "200"]);
+}
+
+/// Runs a saga until it is over or waits for a person. If it is not known whether it was begun, as when a leader is lost
+/// while the machine is busy with other tests, this does what the command says: it looks before it repeats.
+fn carry_out(demo: &Demo, file: &str) -> Value {
+    let sagas = || {
+        demo.eventually("a list of sagas", || {
+            let (_, out) = demo.synod(&["saga", "list", "--json"]);
+            serde_json::from_str::<Value>(&out).ok()?["sagas"].as_array().cloned()
+        })
+    };
+    let before = sagas().len();
+    demo.eventually("a saga's end", || {
+        let begun = sagas().get(before).cloned();
+        let saga = begun.or_else(|| {
+            let (code, out) = demo.synod(&["saga", "run", file, "--wait", "--json"]);
+            let saga = serde_json::from_str::<Value>(&out).ok();
+            let is_done = saga.as_ref().is_some_and(|saga| saga["state"] == "done");
+            assert!(code == UNKNOWN_OUTCOME || (code == 0) == is_done, "{code}: {out}");
+            saga
+        });
+        saga.filter(|saga| saga["state"] != "running" && saga["state"] != "compensating")
+    })
 }
