@@ -138,26 +138,23 @@ fn a_step_at_an_http_service_is_given_outputs_and_gives_its_own_to_a_keyspace() 
     let demo = Demo::start("saga-http");
     demo.make_keyspaces(&["train"]);
     let till = Till::open();
-    let surely = |arguments: &[&str]| {
-        demo.eventually("an outcome that is known", || {
-            let (code, out) = demo.synod(arguments);
-            (code != UNKNOWN_OUTCOME).then(|| {
-                assert_eq!(code, 0, "{arguments:?}: {out}");
-                out
-            })
-        })
-    };
-    surely(&["txn", "run", "--at", "train", "put seats 2; put price 42; put income 0"]);
-    surely(&["participant", "add", "till", "--http", &format!("http://{}", till.address)]);
+    carry_out_twice(&demo, &["--at", "train", "put seats 2; put price 42; put income 0"]);
+    let url = format!("http://{}", till.address);
+    demo.eventually("a participant", || {
+        let (code, out) = demo.synod(&["participant", "add", "till", "--http", &url]);
+        assert!([0, UNKNOWN_OUTCOME].contains(&code), "{out}");
+        (code == 0).then_some(())
+    });
     let train = |ops: &str| {
-        let out = surely(&["txn", "run", "--json", "--at", "train", ops]);
+        let out = carry_out_twice(&demo, &["--json", "--at", "train", ops]);
         let answer: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
         answer["answers"]["train"].clone()
     };
 
     let file = examples().join("booking.toml");
-    let (code, out) = demo.synod(&["saga", "run", file.to_str().expect("UTF-8"), "--wait"]);
-    assert_eq!(code, 0, "{out}");
+    let saga = carry_out(&demo, file.to_str().expect("UTF-8"));
+    assert_eq!(saga["state"], "done", "{saga}");
+    let (_, out) = demo.synod(&["saga", "show", saga["saga"].as_str().expect("a name")]);
     assert!(out.contains("receipt"), "what came out of each step is shown: {out}");
     assert_eq!(train("get seats; get income; get ticket/r1"), json!(["1", "42", "ann"]));
     let first = till.asked.lock().expect("no panic").clone();
@@ -171,8 +168,8 @@ fn a_step_at_an_http_service_is_given_outputs_and_gives_its_own_to_a_keyspace() 
     let text = std::fs::read_to_string(&file).expect("the example");
     let refused =
         Written::new("no-income", &text.replace("\"add income ${seat/0}\"", "\"add nothing ${seat/0}\""));
-    let (code, out) = demo.synod(&["saga", "run", refused.path(), "--wait"]);
-    assert_eq!(code, 1, "{out}");
+    let saga = carry_out(&demo, refused.path());
+    assert_eq!(saga["state"], "compensated", "{saga}");
     assert_eq!(train("get seats; get income; get ticket/r2"), json!(["1", "42", null]));
     let all = till.asked.lock().expect("no panic").clone();
     let (key, body) = all.last().expect("a refund");
@@ -223,16 +220,7 @@ fn a_file_with_a_mistake_is_refused_with_its_line_and_a_remedy() {
 fn a_saga_is_done_or_undone_and_can_wait_for_a_person() {
     let demo = Demo::start("saga");
     demo.make_keyspaces(&["bank1", "bank2"]);
-    // These two may be repeated: on a machine that is busy with other tests a leader may be lost in between.
-    let transaction = |arguments: &[&str]| {
-        demo.eventually("a transaction whose outcome is known", || {
-            let (code, out) = demo.synod(&[&["txn", "run"], arguments].concat());
-            (code != UNKNOWN_OUTCOME).then(|| {
-                assert_eq!(code, 0, "{arguments:?}: {out}");
-                out
-            })
-        })
-    };
+    let transaction = |arguments: &[&str]| carry_out_twice(&demo, arguments);
     transaction(&["--at", "bank1", "put ann 500", "--at", "bank2", "put bob 0"]);
     let balances = || {
         let out = transaction(&["--json", "--at", "bank1", "get ann", "--at", "bank2", "get bob"]);
@@ -281,6 +269,16 @@ fn a_saga_is_done_or_undone_and_can_wait_for_a_person() {
     let (code, _) = known(&["saga", "resume", id, "--step", "give"]);
     assert_eq!(code, 1, "nothing waits any more");
     assert_eq!(balances(), ["300", "200"]);
+}
+
+/// Runs a transaction that may be done twice, until it is done. On a machine that is busy with other tests a leader may
+/// be lost in between: then nobody knows whether it was done, and until the next one has ended it, it is in the way of itself.
+fn carry_out_twice(demo: &Demo, arguments: &[&str]) -> String {
+    demo.eventually("a transaction that is done", || {
+        let (code, out) = demo.synod(&[&["txn", "run"], arguments].concat());
+        assert!(code == 0 || code == UNKNOWN_OUTCOME || out.contains(" is locked by "), "{code}: {out}");
+        (code == 0).then_some(out)
+    })
 }
 
 /// Runs a saga until it is over or waits for a person. If it is not known whether it was begun, as when a leader is lost
