@@ -43,6 +43,7 @@ mod http;
 mod life;
 mod member;
 mod members;
+pub mod outputs;
 pub mod outside;
 mod peers;
 mod recorder;

@@ -47,8 +47,8 @@ pub fn shown(op: &Value) -> String {
             let wanted = if what["value"].is_null() { "none".into() } else { value(&what["value"]) };
             format!("expect {} {wanted}", key())
         }
-        "add" if what["at-least"].is_null() => format!("add {} {}", key(), what["by"]),
-        "add" => format!("add {} {} min {}", key(), what["by"], what["at-least"]),
+        "add" if what["at-least"].is_null() => format!("add {} {}", key(), value(&what["by"])),
+        "add" => format!("add {} {} min {}", key(), value(&what["by"]), what["at-least"]),
         _ => op.to_string(),
     }
 }
@@ -91,9 +91,9 @@ fn operation(words: &[Word]) -> Result<Value, String> {
         }
         ("expect", [key, value]) => Ok(json!({"expect": {"key": key.text, "value": value.text}})),
         ("expect", _) => form("expect KEY VALUE, or expect KEY none if there shall be no such key"),
-        ("add", [key, by]) => Ok(json!({"add": {"key": key.text, "by": whole(by, &said())?}})),
+        ("add", [key, by]) => Ok(json!({"add": {"key": key.text, "by": amount(by, &said())?}})),
         ("add", [key, by, min, least]) if min.is("min") => Ok(json!({"add":
-            {"key": key.text, "by": whole(by, &said())?, "at-least": whole(least, &said())?}})),
+            {"key": key.text, "by": amount(by, &said())?, "at-least": whole(least, &said())?}})),
         ("add", _) => form("add KEY N [min N], as in add a -100 min 0"),
         ("sql", [statement, rest @ ..]) => sql(statement, rest, &said()),
         ("sql", _) => form("sql \"STATEMENT\" [PARAMETER ...] [rows N]"),
@@ -115,6 +115,11 @@ fn sql(statement: &Word, rest: &[Word], said: &str) -> Result<Value, String> {
         op["rows"] = rows.into();
     }
     Ok(op)
+}
+
+/// A whole number, or what a step of a saga will put in the place of `${STEP}`: the cluster refuses that elsewhere.
+fn amount(word: &Word, said: &str) -> Result<Value, String> {
+    if word.text.contains("${") { Ok(word.text.clone().into()) } else { Ok(whole(word, said)?.into()) }
 }
 
 fn whole(word: &Word, said: &str) -> Result<i64, String> {
@@ -183,6 +188,7 @@ mod tests {
         assert_eq!(one("expect a 7"), json!({"expect": {"key": "a", "value": "7"}}));
         assert_eq!(one("expect a none"), json!({"expect": {"key": "a", "value": null}}));
         assert_eq!(one("add a -100"), json!({"add": {"key": "a", "by": -100}}));
+        assert_eq!(one("add a -${take/0}"), json!({"add": {"key": "a", "by": "-${take/0}"}}));
         assert_eq!(one("add a -100 min 0"), json!({"add": {"key": "a", "by": -100, "at-least": 0}}));
         assert_eq!(
             one("sql \"update t set v = v - $1 where k = $2\" 100 a rows 1"),
@@ -244,6 +250,7 @@ mod tests {
             "expect a none",
             "expect a \"none\"",
             "add a -3 min 0",
+            "add a -${take/0} min 0",
             statement,
         ];
         for text in said {

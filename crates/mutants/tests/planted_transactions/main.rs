@@ -115,6 +115,7 @@ planted! {
     compensation_without_action: script "compensation-overtakes-action",
     done_twice: script "duplicates",
     floor_too_high: seeds 100,
+    own_output_forgotten: script "own-output-to-its-compensation",
     started_not_logged: seeds 100,
     timeout_is_a_failure: script "given-up-step-is-undone-too",
     undone_in_any_order: script "reverse-order",

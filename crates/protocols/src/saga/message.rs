@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-/// The output of an earlier step, given to a later one.
+/// The output of a step, given to a later one, or to what undoes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Given {
     /// Which step.
@@ -62,7 +62,8 @@ pub enum Message {
         step: String,
         /// What undoes it.
         work: Bytes,
-        /// What it may use.
+        /// What it may use: what came out of the steps before it and of the step itself, unless it was given up without
+        /// an answer.
         given: Vec<Given>,
     },
     /// Service to orchestrator: the step is done.

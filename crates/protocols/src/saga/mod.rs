@@ -42,16 +42,18 @@
 //! Nested sagas, save-points, damaged disks (such a process abstains).
 
 mod bank;
+mod interface;
 mod message;
 mod orchestrator;
 mod plan;
+mod progress;
 
 pub use bank::{Amount, BankService, Movement, ServiceConfig, ServiceEvent, ServiceRecord};
+pub use interface::{Config, Event, Limits, Outcome, PauseReason, Refusal, Request, Timing};
 pub use message::{Failure, Given, Message, SagaRecord};
-pub use orchestrator::{
-    Config, Event, Limits, Orchestrator, Outcome, PauseReason, Refusal, Request, Shown, StepState, Timing,
-};
+pub use orchestrator::Orchestrator;
 pub use plan::{Plan, PlanError, STEPS_MAX, Step};
+pub use progress::{Shown, StepState};
 
 use core::fmt;
 

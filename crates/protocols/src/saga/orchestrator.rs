@@ -1,8 +1,10 @@
 //! The orchestrator of sagas.
 
 use super::SagaId;
-use super::message::{Failure, Given, Message, SagaRecord as Record};
-use super::plan::{Plan, PlanError};
+use super::interface::{Config, Event, Limits, Outcome, PauseReason, Refusal, Request, Timing};
+use super::message::{Failure, Message, SagaRecord as Record};
+use super::plan::Plan;
+use super::progress::{Progress, Saga, Shown, StepState};
 use crate::contract::{Checkpoint, Effects, Input, Process, Recovery, StorageFault};
 use crate::fingerprint::Fingerprint;
 use crate::log::Ticket;
@@ -10,210 +12,9 @@ use crate::types::{NodeId, Time};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::hash::Hash;
-use core::time::Duration;
-
-/// What an owner of an orchestrator decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Config {
-    /// Timeouts.
-    pub timing: Timing,
-    /// Bounds.
-    pub limits: Limits,
-}
-
-/// Timeouts of an orchestrator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// After how long a service is asked again for the first time; twice as long each time, up to 64
-    /// times as long. Default 100 ms.
-    pub retry: Duration,
-    /// How often a step is asked for before the saga is undone, unless it is the pivot or comes after it.
-    /// Default 8.
-    pub attempts_max: u32,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Timing { retry: Duration::from_millis(100), attempts_max: 8 }
-    }
-}
-
-/// Bounds of an orchestrator. At each, a new saga is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Sagas at one time. Default 1,024.
-    pub sagas_max: usize,
-    /// How far the newest saga may be from the oldest that is not over, which bounds what services must
-    /// remember. Default 65,536.
-    pub window_max: u64,
-    /// Bytes of all actions and compensations of one saga. Default 1 MiB.
-    pub plan_bytes_max: usize,
-    /// Sagas that are over and still shown. Default 128.
-    pub shown_max: usize,
-    /// Bytes of their actions, compensations and outputs. Default 256 KiB.
-    pub shown_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            sagas_max: 1_024,
-            window_max: 65_536,
-            plan_bytes_max: 1 << 20,
-            shown_max: 128,
-            shown_bytes_max: 256 << 10,
-        }
-    }
-}
-
-/// What a host asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Carry this out.
-    Begin {
-        /// Returned with the name or the refusal.
-        ticket: Ticket,
-        /// What.
-        plan: Plan,
-    },
-    /// Undo it, unless the pivot was started.
-    Cancel {
-        /// Returned with a refusal.
-        ticket: Ticket,
-        /// Which saga.
-        saga: SagaId,
-    },
-    /// A person has looked at a step that waits for one: go on with it, or try it again.
-    Resume {
-        /// Returned with a refusal.
-        ticket: Ticket,
-        /// Which saga.
-        saga: SagaId,
-        /// Which step.
-        step: String,
-    },
-}
-
-/// What a host is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The saga will be carried out, whatever happens.
-    Began {
-        /// Which request.
-        ticket: Ticket,
-        /// Its name.
-        saga: SagaId,
-    },
-    /// The request was not carried out, and nothing was begun.
-    Refused {
-        /// Which request.
-        ticket: Ticket,
-        /// Why.
-        why: Refusal,
-    },
-    /// A cancellation or a resumption is carried out.
-    Agreed {
-        /// Which request.
-        ticket: Ticket,
-    },
-    /// A step waits for a person. Said again after a restart.
-    Paused {
-        /// Which saga.
-        saga: SagaId,
-        /// Which step.
-        step: String,
-        /// Why.
-        why: PauseReason,
-    },
-    /// It is over.
-    Ended {
-        /// Which saga.
-        saga: SagaId,
-        /// How.
-        outcome: Outcome,
-    },
-}
-
-/// Why a request was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// The plan cannot be carried out.
-    Plan(PlanError),
-    /// More is under way than the limits allow, or the disk is full: try again.
-    Busy,
-    /// The plan is larger than the limit.
-    Size,
-    /// There is no such saga, or it is over.
-    Unknown,
-    /// The pivot was started, or the saga is being undone already.
-    TooLate,
-    /// The step does not wait for a person.
-    NotPaused,
-    /// The disk is damaged: what is under way is not known.
-    Damaged,
-}
-
-/// Why a step waits for a person.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PauseReason {
-    /// The plan wants it.
-    Planned,
-    /// It was refused, and what came before it cannot be undone any more.
-    Forward(String),
-    /// It was to be undone, and that was refused.
-    Backward(String),
-}
-
-/// How a saga ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Every step is done.
-    Done,
-    /// Every step that had acted is undone.
-    Compensated {
-        /// Why.
-        why: String,
-    },
-}
-
-/// Where a step stands.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum StepState {
-    /// Its service has not heard of it.
-    Pending,
-    /// It may have acted or not.
-    Started,
-    /// It has acted.
-    Done {
-        /// What came out of it.
-        output: Bytes,
-    },
-    /// It was refused, and has not acted.
-    Refused,
-    /// It may be undone or not.
-    Undoing,
-    /// It is undone, or never acted and never will.
-    Undone,
-}
-
-/// A saga, to be shown.
-#[derive(Clone, Debug)]
-pub struct Shown<'a> {
-    /// Which.
-    pub saga: SagaId,
-    /// What it is to do.
-    pub plan: &'a Plan,
-    /// Why it is undone, if it is.
-    pub backward: Option<&'a str>,
-    /// Whether it is over.
-    pub is_over: bool,
-    /// For each step of the plan: where it stands, why it waits for a person if it does, and how often it was asked for.
-    pub steps: Vec<(&'a StepState, Option<&'a PauseReason>, u32)>,
-}
 
 /// The orchestrator. See [the module](super).
 #[derive(Clone, Debug)]
@@ -228,27 +29,6 @@ pub struct Orchestrator {
     is_full: bool,
     abstains: bool,
     ignored: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Saga {
-    plan: Plan,
-    /// What each step comes after.
-    after: Vec<Vec<usize>>,
-    steps: Vec<Progress>,
-    /// Why it is being undone, if it is.
-    backward: Option<String>,
-}
-
-#[derive(Clone, Debug)]
-struct Progress {
-    state: StepState,
-    /// Whether a person has agreed to it.
-    is_agreed: bool,
-    /// Whether it waits for a person.
-    paused: Option<PauseReason>,
-    attempts: u32,
-    resend: Time,
 }
 
 impl Process for Orchestrator {
@@ -334,10 +114,12 @@ impl Checkpoint for Orchestrator {
                 match progress.state.clone() {
                     StepState::Pending => {}
                     // That it is being undone follows from the saga being undone.
-                    StepState::Started | StepState::Undoing => {
+                    StepState::Started | StepState::Undoing { output: None } => {
                         records.push(Record::Started { saga: *id, step });
                     }
-                    StepState::Done { output } => records.push(Record::Done { saga: *id, step, output }),
+                    StepState::Done { output } | StepState::Undoing { output: Some(output) } => {
+                        records.push(Record::Done { saga: *id, step, output });
+                    }
                     StepState::Refused => records.push(Record::Refused { saga: *id, step }),
                     StepState::Undone => records.push(Record::Undone { saga: *id, step }),
                 }
@@ -390,78 +172,6 @@ impl Orchestrator {
     /// Malformed, late or foreign messages ignored in this life.
     pub fn ignored(&self) -> u64 {
         self.ignored
-    }
-}
-
-impl Progress {
-    /// Whether a service owes an answer.
-    fn is_waiting(&self) -> bool {
-        matches!(self.state, StepState::Started | StepState::Undoing) && self.paused.is_none()
-    }
-
-    fn change(&mut self, state: StepState, now: Time) {
-        (self.state, self.paused, self.attempts, self.resend) = (state, None, 0, now);
-    }
-}
-
-impl Saga {
-    fn new(plan: Plan, after: Vec<Vec<usize>>) -> Saga {
-        let progress = Progress {
-            state: StepState::Pending,
-            is_agreed: false,
-            paused: None,
-            attempts: 0,
-            resend: Time::ZERO,
-        };
-        Saga { steps: vec![progress; plan.steps.len()], plan, after, backward: None }
-    }
-
-    /// Of actions, compensations and outputs.
-    fn bytes(&self) -> usize {
-        let planned = self.plan.steps.iter();
-        let planned =
-            planned.map(|step| step.action.len() + step.compensation.as_ref().map_or(0, Bytes::len));
-        let outputs = self.steps.iter().map(|progress| match &progress.state {
-            StepState::Done { output } => output.len(),
-            _ => 0,
-        });
-        planned.chain(outputs).sum()
-    }
-
-    fn is_done(&self, step: usize) -> bool {
-        matches!(self.steps[step].state, StepState::Done { .. })
-    }
-
-    /// Whether it is bound to succeed.
-    fn is_past_pivot(&self) -> bool {
-        (0..self.steps.len()).any(|step| self.plan.steps[step].is_pivot && self.is_done(step))
-    }
-
-    fn is_pivot_started(&self) -> bool {
-        let is_begun = |step: usize| {
-            !matches!(self.steps[step].state, StepState::Pending | StepState::Refused | StepState::Undone)
-        };
-        (0..self.steps.len()).any(|step| self.plan.steps[step].is_pivot && is_begun(step))
-    }
-
-    /// Whether a step may still have acted and is not undone.
-    fn is_in_question(&self, step: usize) -> bool {
-        matches!(self.steps[step].state, StepState::Started | StepState::Done { .. } | StepState::Undoing)
-    }
-
-    /// The outputs that a step may use: of what it comes after, and its own when it is undone.
-    fn given(&self, step: usize) -> Vec<Given> {
-        let of = |place: &usize| match &self.steps[*place].state {
-            StepState::Done { output } => {
-                Some(Given { step: self.plan.steps[*place].name.clone(), output: output.clone() })
-            }
-            _ => None,
-        };
-        self.after[step].iter().filter_map(of).collect()
-    }
-
-    fn place(&self, name: &str) -> Option<usize> {
-        self.plan.steps.iter().position(|step| step.name == name)
     }
 }
 
@@ -610,14 +320,14 @@ impl Orchestrator {
                 out.record(Record::Done { saga: id, step: step as u64, output: output.clone() });
                 progress.change(StepState::Done { output }, now);
             }
-            (Message::Compensated { .. }, StepState::Undoing) => {
+            (Message::Compensated { .. }, StepState::Undoing { .. }) => {
                 out.record(Record::Undone { saga: id, step: step as u64 });
                 progress.change(StepState::Undone, now);
             }
             (Message::Failed { is_compensation, failure: Failure::Refused { why }, .. }, state) => {
                 match (is_compensation, state) {
                     (false, StepState::Started) => return self.on_refused(now, id, step, why, out),
-                    (true, StepState::Undoing) => {
+                    (true, StepState::Undoing { .. }) => {
                         return self.pause(id, step, PauseReason::Backward(why), out);
                     }
                     _ => self.ignored += 1,
@@ -707,10 +417,11 @@ impl Orchestrator {
         for step in (0..saga.steps.len()).rev() {
             let follows = |later: &usize| saga.after[*later].contains(&step);
             let is_last = !(0..saga.steps.len()).filter(follows).any(|later| saga.is_in_question(later));
-            let may_have_acted =
-                matches!(saga.steps[step].state, StepState::Started | StepState::Done { .. });
+            let state = &saga.steps[step].state;
+            let may_have_acted = matches!(state, StepState::Started | StepState::Done { .. });
             if may_have_acted && is_last {
-                saga.steps[step].change(StepState::Undoing, now);
+                let output = state.output().cloned();
+                saga.steps[step].change(StepState::Undoing { output }, now);
             }
         }
     }
@@ -756,16 +467,6 @@ impl Orchestrator {
         }
         if let Some(why) = given_up {
             self.turn_back(now, id, why, out);
-        }
-    }
-}
-
-impl Request {
-    fn ticket(&self) -> Ticket {
-        match self {
-            Request::Begin { ticket, .. }
-            | Request::Cancel { ticket, .. }
-            | Request::Resume { ticket, .. } => *ticket,
         }
     }
 }

@@ -17,7 +17,9 @@
 //! | `cut b1`, `heal` | messages from and to b1 are lost from now on; no more |
 //! | `expect …` | see [`Runner::expect`] |
 
-use super::subject::{Amount, Movement, Outcome as SagaOutcome, Plan, Request, SagaId, Step, StepState};
+use super::subject::{
+    Amount, Message, Movement, Outcome as SagaOutcome, Plan, Request, SagaId, Step, StepState,
+};
 use super::world::{ORCHESTRATOR, World};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -102,7 +104,7 @@ impl Runner {
     fn traffic(&mut self, words: &[&str]) -> Outcome {
         let [what, from, to, kind @ ..] = words else { return Err("from whom to whom?".into()) };
         let (from, to) = (node(from)?, node(to)?);
-        let wanted = |(a, b, message): &(NodeId, NodeId, super::subject::Message)| {
+        let wanted = |(a, b, message): &(NodeId, NodeId, Message)| {
             (*a, *b) == (from, to) && kind.first().is_none_or(|kind| *kind == message.name())
         };
         let position = self.world.flight.iter().position(wanted).ok_or("there is no such message")?;
@@ -124,6 +126,7 @@ impl Runner {
     /// | `expect s step out started` | where a step stands: pending, started, done, refused, undoing or undone |
     /// | `expect a 70` | the balance that anybody sees |
     /// | `expect o to b1 Act`, `expect o to b1 nothing` | what is in flight, oldest first |
+    /// | `expect given b1 Compensate out=30` | the outputs in the latest such message in flight to the bank |
     /// | `expect o disk …`, `expect b1 disk …` | the kinds of all records on its disk |
     fn expect(&mut self, words: &[&str]) -> Outcome {
         let nothing = |list: Vec<&str>| if list.is_empty() { "nothing".into() } else { list.join(" ") };
@@ -132,6 +135,21 @@ impl Runner {
                 let (from, to) = (node(from)?, node(to)?);
                 let flight = self.world.flight.iter().filter(|(a, b, _)| (*a, *b) == (from, to));
                 (nothing(flight.map(|(_, _, message)| message.name()).collect()), wanted.join(" "))
+            }
+            ["given", to, kind, wanted @ ..] => {
+                let to = node(to)?;
+                let flight = self.world.flight.iter().rev();
+                let given = flight.filter(|(_, b, message)| *b == to && message.name() == *kind).find_map(
+                    |(_, _, message)| match message {
+                        Message::Act { given, .. } | Message::Compensate { given, .. } => Some(given),
+                        _ => None,
+                    },
+                );
+                let given = given.ok_or("there is no such message")?.iter().map(|given| {
+                    let moved = u64::from_bytes(given.output.clone()).expect("a bank's output is a number");
+                    format!("{}={moved}", given.step)
+                });
+                (nothing(given.collect::<Vec<_>>().iter().map(String::as_str).collect()), wanted.join(" "))
             }
             ["o", "disk", wanted @ ..] => {
                 (nothing(self.world.disk.iter().map(Describe::name).collect()), wanted.join(" "))
@@ -152,7 +170,7 @@ impl Runner {
                     StepState::Started => "started",
                     StepState::Done { .. } => "done",
                     StepState::Refused => "refused",
-                    StepState::Undoing => "undoing",
+                    StepState::Undoing { .. } => "undoing",
                     StepState::Undone => "undone",
                 };
                 (found.into(), (*wanted).into())

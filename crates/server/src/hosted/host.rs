@@ -220,7 +220,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         if !leads {
             self.coordinator.forget();
             self.orchestrator.forget();
-            self.sagas.end(&super::HostedError::UnknownOutcome);
+            self.sagas.end(&super::HostedError::NotLeader);
             self.sagas = Sagas::default();
             self.rulings.end();
             self.keyspaces.clear();

@@ -106,6 +106,8 @@ pub(crate) type Asked = (SagaId, String, bool);
 #[derive(Default)]
 pub(super) struct Sagas {
     clients: BTreeMap<Ticket, oneshot::Sender<Result<SagaId, SagaError>>>,
+    /// Those of them whose requests wait for a life of the orchestrator to begin.
+    held: BTreeSet<Ticket>,
     /// What the answer to a cancellation names.
     named: BTreeMap<Ticket, SagaId>,
     lookers: Vec<oneshot::Sender<Vec<SagaSeen>>>,
@@ -117,12 +119,22 @@ pub(super) struct Sagas {
 }
 
 impl Sagas {
-    /// What was asked may have been done or not.
-    pub(super) fn end(&mut self, error: &HostedError) {
-        for (_, client) in std::mem::take(&mut self.clients) {
-            let _ = client.send(Err(SagaError::Host(error.clone())));
+    /// The orchestrator's life is over, or did not begin: what was asked may have been done or not, unless it waits for
+    /// the next life.
+    fn life_is_over(&mut self) {
+        let asked: Vec<Ticket> =
+            self.clients.keys().filter(|ticket| !self.held.contains(ticket)).copied().collect();
+        for ticket in asked {
+            self.answer(ticket, Err(SagaError::Host(HostedError::UnknownOutcome)));
         }
-        self.named.clear();
+    }
+
+    /// There is no next life here: what waits for it is not done, with this as the reason.
+    pub(super) fn end(&mut self, held: &HostedError) {
+        self.life_is_over();
+        for ticket in std::mem::take(&mut self.held) {
+            self.answer(ticket, Err(SagaError::Host(held.clone())));
+        }
     }
 
     fn answer(&mut self, ticket: Ticket, result: Result<SagaId, SagaError>) {
@@ -159,6 +171,9 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                 Request::Resume { ticket, saga, step }
             }
         };
+        if self.orchestrator.running().is_none() {
+            self.sagas.held.insert(ticket);
+        }
         self.orchestrate(now, Input::Request(request));
     }
 
@@ -177,12 +192,13 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             Heard::Begins(life, records) => {
                 let (wants, held) = self.orchestrator.begin(now, life, Config::default(), records);
                 self.take_orchestrators(wants);
+                self.sagas.held.clear();
                 held.into_iter().for_each(|input| self.orchestrate(now, input));
                 for looker in std::mem::take(&mut self.sagas.lookers) {
                     let _ = looker.send(self.seen_sagas());
                 }
             }
-            Heard::Over => self.sagas.end(&HostedError::UnknownOutcome),
+            Heard::Over => self.sagas.life_is_over(),
             Heard::Nothing => {}
         }
     }
@@ -282,10 +298,7 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                     service: name(planned.service),
                     state: if paused.is_some() { "paused" } else { step_state(state) },
                     after: planned.after.clone(),
-                    output: match state {
-                        StepState::Done { output } => Some(output.clone()),
-                        _ => None,
-                    },
+                    output: state.output().cloned(),
                     attempts: *attempts,
                 })
                 .collect();
@@ -339,7 +352,7 @@ fn step_state(state: &StepState) -> &'static str {
         StepState::Started => "started",
         StepState::Done { .. } => "done",
         StepState::Refused => "refused",
-        StepState::Undoing => "undoing",
+        StepState::Undoing { .. } => "undoing",
         StepState::Undone => "undone",
     }
 }

@@ -5,19 +5,24 @@
 //! a duplicate finds the mark and the first answer; a compensation without its action leaves its mark and does nothing
 //! else; an action after its compensation finds that mark and is refused. Marks of sagas below the orchestrator's floor
 //! are removed by later steps, and the floor is kept with them: below it nothing begins.
+//!
+//! The work is the API's JSON, and outputs that it names ([`outputs`](crate::outputs)) are filled in here.
 
 use super::clients::Request;
 use super::host::Happened;
-use super::plan::{Planned, Route};
+use super::plan::{Planned, Route, check_key};
 use super::{Ended, HostedError};
+use crate::http::{ApiError, read_ops};
 use crate::member::Member;
+use crate::outputs;
 use bytes::Bytes;
+use serde_json::Value;
 use std::rc::Rc;
 use std::time::Duration;
 use synod_node::spaces::{Space, SpaceId};
 use synod_protocols::commit::{Decision, KeyOp, Refusal};
 use synod_protocols::log::ReplicatedLog;
-use synod_protocols::saga::{Failure, Message, SagaId};
+use synod_protocols::saga::{Failure, Given, Message, SagaId};
 use synod_protocols::{NodeId, Wire};
 use tokio::sync::oneshot;
 
@@ -39,17 +44,17 @@ pub(super) async fn serve<P: ReplicatedLog + 'static>(
     message: Message,
 ) -> Option<Message> {
     match message {
-        Message::Act { floor, saga, step, work, is_final, .. } => {
+        Message::Act { floor, saga, step, work, given, is_final } => {
             let service = Service { member, space, floor, saga, step: &step };
-            let answer = service.act(&work, is_final).await?;
+            let answer = service.act(&work, &given, is_final).await?;
             Some(match answer {
                 Ok(output) => Message::Acted { saga, step, output },
                 Err(failure) => Message::Failed { saga, step, is_compensation: false, failure },
             })
         }
-        Message::Compensate { floor, saga, step, work, .. } => {
+        Message::Compensate { floor, saga, step, work, given } => {
             let service = Service { member, space, floor, saga, step: &step };
-            let answer = service.compensate(&work).await?;
+            let answer = service.compensate(&work, given).await?;
             Some(match answer {
                 Ok(()) => Message::Compensated { saga, step },
                 Err(failure) => Message::Failed { saga, step, is_compensation: true, failure },
@@ -79,18 +84,17 @@ struct Marks {
 /// How an attempt ended.
 enum Tried {
     Done,
-    Refused(Refusal),
+    /// With the reason, for people.
+    Refused(String),
     /// Somebody else was faster, or a lock is held.
     InTheWay,
     Unknown,
 }
 
 impl<P: ReplicatedLog + 'static> Service<'_, P> {
-    async fn act(&self, work: &Bytes, is_final: bool) -> Option<Result<Bytes, Failure>> {
+    async fn act(&self, work: &Bytes, given: &[Given], is_final: bool) -> Option<Result<Bytes, Failure>> {
         let refused = |why: String| Some(Err(Failure::Refused { why }));
-        let Ok(ops) = Vec::<KeyOp>::from_bytes(work.clone()) else {
-            return refused("the work cannot be read".into());
-        };
+        let ops = operations(work, given);
         for _ in 0..TRIES {
             let marks = self.marks()?;
             if let Some(acted) = marks.acted {
@@ -102,18 +106,24 @@ impl<P: ReplicatedLog + 'static> Service<'_, P> {
             if marks.undone.is_some() {
                 return refused("it was compensated before".into());
             }
-            let mut all = self.guarded(&marks, &["refused", "undone", "acted"])?;
-            all.extend(ops.iter().cloned());
-            all.push(KeyOp::Keep { key: self.mark("acted") });
-            match self.run(all).await {
+            let tried = match &ops {
+                Ok(ops) => {
+                    let mut all = self.guarded(&marks, &["refused", "undone", "acted"])?;
+                    all.extend(ops.iter().cloned());
+                    all.push(KeyOp::Keep { key: self.mark("acted") });
+                    self.run(all).await
+                }
+                Err(why) => Tried::Refused(why.clone()),
+            };
+            match tried {
                 Tried::Done => {}
                 Tried::InTheWay => tokio::task::yield_now().await,
                 Tried::Unknown => return None,
-                Tried::Refused(why) if !is_final => return refused(words(&why)),
+                Tried::Refused(why) if !is_final => return refused(why),
                 Tried::Refused(why) => {
                     // For good: whoever asks again must hear the same.
                     let mut mark = self.guarded(&marks, &["refused", "undone", "acted"])?;
-                    let value = Some(Bytes::from(words(&why)));
+                    let value = Some(Bytes::from(why));
                     mark.push(KeyOp::Put { key: self.mark("refused"), value });
                     self.run(mark).await;
                 }
@@ -122,7 +132,7 @@ impl<P: ReplicatedLog + 'static> Service<'_, P> {
         Some(Err(Failure::Busy))
     }
 
-    async fn compensate(&self, work: &Bytes) -> Option<Result<(), Failure>> {
+    async fn compensate(&self, work: &Bytes, mut given: Vec<Given>) -> Option<Result<(), Failure>> {
         for _ in 0..TRIES {
             let marks = self.marks()?;
             if marks.undone.is_some() {
@@ -130,11 +140,14 @@ impl<P: ReplicatedLog + 'static> Service<'_, P> {
             }
             let mut all = self.guarded(&marks, &["undone"])?;
             all.push(KeyOp::Expect { key: self.mark("acted"), value: marks.acted.clone() });
-            if marks.acted.is_some() {
-                let Ok(ops) = Vec::<KeyOp>::from_bytes(work.clone()) else {
-                    return Some(Err(Failure::Refused { why: "the work cannot be read".into() }));
-                };
-                all.extend(ops);
+            if let Some(acted) = &marks.acted {
+                // Known here also if the orchestrator never heard it.
+                given.retain(|given| given.step != self.step);
+                given.push(Given { step: self.step.into(), output: output(acted) });
+                match operations(work, &given) {
+                    Ok(ops) => all.extend(ops),
+                    Err(why) => return Some(Err(Failure::Refused { why })),
+                }
             }
             all.push(KeyOp::Put { key: self.mark("undone"), value: Some(Bytes::new()) });
             match self.run(all).await {
@@ -142,7 +155,7 @@ impl<P: ReplicatedLog + 'static> Service<'_, P> {
                 Tried::InTheWay => tokio::task::yield_now().await,
                 Tried::Unknown => return None,
                 // Not for good: the money may come back.
-                Tried::Refused(why) => return Some(Err(Failure::Refused { why: words(&why) })),
+                Tried::Refused(why) => return Some(Err(Failure::Refused { why })),
             }
         }
         Some(Err(Failure::Busy))
@@ -192,15 +205,24 @@ impl<P: ReplicatedLog + 'static> Service<'_, P> {
                 // One of the marks, or a condition of the step's own.
                 Some(Refusal::Unexpected { name }) if name.starts_with('\0') => Tried::InTheWay,
                 Some(Refusal::Locked { .. } | Refusal::Busy) | None => Tried::InTheWay,
-                Some(why) => Tried::Refused(why),
+                Some(why) => Tried::Refused(synod_protocols::Describe::detail(&why)),
             },
+            Err(HostedError::TooLarge(why)) => Tried::Refused(why),
             Err(_) => Tried::Unknown,
         }
     }
 }
 
-fn words(why: &Refusal) -> String {
-    synod_protocols::Describe::detail(why)
+/// What is to be done, with the outputs that it names. Errors: why that can never be done.
+fn operations(work: &Bytes, given: &[Given]) -> Result<Vec<KeyOp>, String> {
+    let ops: Vec<Value> = serde_json::from_slice(work).map_err(|_| "the work cannot be read".to_owned())?;
+    let ops = outputs::fill(&ops, given)?;
+    let ops = read_ops(&ops).map_err(ApiError::into_message)?;
+    for op in &ops {
+        // What was filled in may be no key: empty, too long, or one of Synod's own.
+        check_key(op.key()).map_err(|error| ApiError::from(error).into_message())?;
+    }
+    Ok(ops)
 }
 
 /// What a step read, as JSON that later steps are given.

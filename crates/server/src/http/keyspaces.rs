@@ -95,6 +95,22 @@ pub(super) async fn find<P: ReplicatedLog + 'static>(
     known(member, name)
 }
 
+/// Waits, unless all of these names of keyspaces and participants are known here, until this member has applied all
+/// that was acknowledged. Also a leader may only be behind: it applies an entry when its own disk holds it, and whoever
+/// made a keyspace may have heard so from two members with faster ones.
+pub(super) async fn acquainted<'a, P: ReplicatedLog + 'static>(
+    member: &Member<P>,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Result<(), ApiError> {
+    let are_known = {
+        let core = member.core.borrow();
+        let registry = core.node.machine().registry();
+        let is_outside = |name: &str| registry.outside().any(|outside| outside.name == name);
+        names.all(|name| registry.space(name).is_some() || is_outside(name))
+    };
+    if are_known { Ok(()) } else { reached(member).await }
+}
+
 /// The keyspace of a name, as this member knows it now.
 pub(super) fn known<P: ReplicatedLog + 'static>(member: &Member<P>, name: &str) -> Result<Space, ApiError> {
     let core = member.core.borrow();

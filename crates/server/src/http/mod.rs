@@ -19,7 +19,8 @@ mod sagas;
 mod text;
 mod transactions;
 
-pub(crate) use ops::shown as shown_values;
+pub(crate) use ops::{read as read_ops, shown as shown_values};
+pub(crate) use reply::ApiError;
 
 use crate::api::VERSION;
 use crate::member::Member;
@@ -29,7 +30,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use reply::{ApiError, Content, body, json_response, respond};
+use reply::{Content, body, json_response, respond};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::convert::Infallible;

@@ -15,7 +15,7 @@ fn wrong(what: &str) -> ApiError {
 }
 
 /// Operations in their order.
-pub(super) fn read(ops: &[Value]) -> Result<Vec<KeyOp>, ApiError> {
+pub(crate) fn read(ops: &[Value]) -> Result<Vec<KeyOp>, ApiError> {
     ops.iter().map(one).collect()
 }
 

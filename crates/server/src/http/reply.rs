@@ -70,6 +70,11 @@ impl ApiError {
         ApiError { header: Some((name, value)), ..self }
     }
 
+    /// For people: what was wrong, and what to do.
+    pub(crate) fn into_message(self) -> String {
+        self.message
+    }
+
     /// What cannot be read.
     pub(crate) fn malformed(why: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "malformed", why)

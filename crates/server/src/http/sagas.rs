@@ -1,20 +1,22 @@
 //! Sagas: long transactions as sequences of steps, each of which can be undone by another one.
 
+use super::keyspaces::acquainted;
 use super::openapi::{answer as answered, body, elsewhere, finds_nothing, operation, path_parameter};
 use super::reply::{ApiError, Content, json_response};
 use super::{Call, keys, leader, no_such_path, ops};
 use crate::hosted::check_key;
 use crate::hosted::sagas::{self, SagaAsk, SagaError, SagaSeen};
 use crate::member::Member;
+use crate::outputs::{self, Misuse, Planned};
 use crate::outside::{Description, HttpService};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::rc::Rc;
+use synod_protocols::NodeId;
 use synod_protocols::log::ReplicatedLog;
 use synod_protocols::saga::{Plan, Refusal, SagaId, Step};
-use synod_protocols::{NodeId, Wire};
 
 /// Bytes of the name of a saga or a step at the most.
 const NAME_BYTES_MAX: usize = 128;
@@ -44,6 +46,17 @@ struct StepForm {
     waits_for_person: bool,
 }
 
+impl StepForm {
+    fn planned(&self) -> Planned<'_> {
+        Planned {
+            name: &self.name,
+            after: self.after.iter().map(String::as_str).collect(),
+            action: &self.action,
+            compensation: self.compensation.as_ref(),
+        }
+    }
+}
+
 pub(super) async fn answer<P: ReplicatedLog + 'static>(
     member: &Rc<Member<P>>,
     call: &Call,
@@ -53,6 +66,7 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
     match (&call.method, path.as_slice()) {
         (&Method::POST, []) => {
             let form: SagaForm = call.json(FORM)?;
+            acquainted(member, form.steps.iter().map(|step| step.service.as_str())).await?;
             let plan = plan(member, form)?;
             let saga = sagas::ask(member, SagaAsk::Begin(plan)).await.map_err(failure)?;
             Ok(json_response(StatusCode::CREATED, &json!({"saga": saga.to_string()})))
@@ -160,7 +174,7 @@ fn plan<P: ReplicatedLog + 'static>(member: &Member<P>, form: SagaForm) -> Resul
             )));
         }
     }
-    let step = |step: StepForm| {
+    let step = |step: &StepForm| {
         let service = service(member, &step.service)?;
         keys::tell_changed_otherwise(member, &step.service);
         let work = |what: &str, work: &Value| {
@@ -174,13 +188,19 @@ fn plan<P: ReplicatedLog + 'static>(member: &Member<P>, form: SagaForm) -> Resul
             action: work("action", &step.action)?,
             compensation: step.compensation.as_ref().map(|undo| work("compensation", undo)).transpose()?,
             service: service.id(),
-            name: step.name,
-            after: step.after,
+            name: step.name.clone(),
+            after: step.after.clone(),
             is_pivot: step.pivot,
             waits_for_person: step.waits_for_person,
         })
     };
-    Ok(Plan { steps: form.steps.into_iter().map(step).collect::<Result<_, _>>()? })
+    let steps = form.steps.iter().map(step).collect::<Result<_, _>>()?;
+    let planned: Vec<Planned<'_>> = form.steps.iter().map(StepForm::planned).collect();
+    outputs::check(&planned).map_err(|Misuse { step, is_compensation, why }| {
+        let what = if is_compensation { "compensation" } else { "action" };
+        wrong(format!("the {what} of {}: {why}", form.steps[step].name))
+    })?;
+    Ok(Plan { steps })
 }
 
 enum Service {
@@ -209,11 +229,12 @@ impl Service {
                 let list = list.ok_or_else(|| {
                     Wrong::Words(r#"the work of a keyspace is {"ops":[{"add":{"key":"a","by":-1}}]}"#.into())
                 })?;
-                let ops = ops::read(list).map_err(Wrong::Api)?;
+                // Outputs that it names are filled in, and what comes of that is checked, when they are known.
+                let ops = ops::read(&outputs::stand_in(list)).map_err(Wrong::Api)?;
                 ops.iter()
                     .try_for_each(|op| check_key(op.key()))
                     .map_err(|error| Wrong::Api(error.into()))?;
-                Ok(ops.to_bytes())
+                Ok(Bytes::from(Value::from(list.as_slice()).to_string()))
             }
             Service::Http(_) => {
                 let bytes = Bytes::from(work.to_string());
@@ -285,8 +306,12 @@ pub(super) fn paths() -> Value {
         "properties": {
             "name": {"type": "string"},
             "service": {"type": "string", "description": "A keyspace on the log, or a registered HTTP service."},
-            "action": {"type": "object"},
-            "compensation": {"oneOf": [{"type": "object"}, {"type": "null"}], "description": "What undoes it; none from the pivot on."},
+            "action": {
+                "type": "object",
+                "description": "At a keyspace {\"ops\": […]}, in which ${STEP/PART} stands for a part of what came out of an earlier step; at an \
+                    HTTP service {\"post\": {\"path\": …, \"body\": …}}."
+            },
+            "compensation": {"oneOf": [{"type": "object"}, {"type": "null"}], "description": "What undoes it; none from the pivot on. It has the step's own output, too."},
             "after": {"type": "array", "items": {"type": "string"}},
             "pivot": {"type": "boolean", "description": "Once it is done, nothing is undone any more."},
             "waits-for-person": {"type": "boolean"}

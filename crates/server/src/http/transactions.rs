@@ -1,5 +1,6 @@
 //! Transactions: all of their work happens, or none.
 
+use super::keyspaces::acquainted;
 use super::openapi::{
     answer as answered, body, elsewhere, finds_nothing, operation, path_parameter, query_parameter,
 };
@@ -130,6 +131,7 @@ fn unknown(txn: TxnId, not_asked: &[(String, String)]) -> ApiError {
 }
 
 async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
+    acquainted(member, form.branches.iter().map(|branch| branch.participant.as_str())).await?;
     let mut branches = Vec::new();
     for BranchForm { participant, work } in form.branches {
         super::keys::tell_changed_otherwise(member, &participant);

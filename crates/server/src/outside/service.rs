@@ -22,11 +22,12 @@
 
 use super::http::{Answer, BadUrl, Base, Client};
 use super::one_line;
+use crate::outputs::readable;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderName;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
@@ -190,15 +191,6 @@ fn parse(work: &[u8]) -> Result<Post, String> {
         );
     }
     Ok(work.post)
-}
-
-/// An output as JSON: itself, text, or bytes that are neither.
-fn readable(output: &Bytes) -> Value {
-    match (serde_json::from_slice(output), std::str::from_utf8(output)) {
-        (Ok(json), _) => json,
-        (_, Ok(text)) => text.into(),
-        _ => json!({"base64": super::to_base64(output)}),
-    }
 }
 
 /// A name as a part of a key: what could end the part, or is no plain character, as its percent-encoding.

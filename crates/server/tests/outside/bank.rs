@@ -31,6 +31,8 @@ struct Disk {
     accounts: BTreeMap<String, u64>,
     /// The answer to each idempotency key.
     answers: BTreeMap<String, (u16, String)>,
+    /// The idempotency key of each movement of money, in their order.
+    movements: Vec<String>,
 }
 
 pub struct Bank {
@@ -44,7 +46,7 @@ pub struct Bank {
 impl Bank {
     pub fn open(path: PathBuf, accounts: &[(&str, u64)]) -> Arc<Bank> {
         let accounts = accounts.iter().map(|(name, balance)| ((*name).to_owned(), *balance)).collect();
-        let disk = Mutex::new(Disk { accounts, answers: BTreeMap::new() });
+        let disk = Mutex::new(Disk { accounts, answers: BTreeMap::new(), movements: Vec::new() });
         let bank = Bank {
             path,
             disk,
@@ -60,8 +62,17 @@ impl Bank {
         self.mishaps.lock().expect("no panic").extend(mishaps);
     }
 
+    /// What befalls the next requests, in place of what would have.
+    pub fn will_only(&self, mishaps: impl IntoIterator<Item = Mishap>) {
+        *self.mishaps.lock().expect("no panic") = mishaps.into_iter().collect();
+    }
+
     pub fn balance(&self, account: &str) -> u64 {
         self.disk.lock().expect("no panic").accounts[account]
+    }
+
+    pub fn movements(&self) -> Vec<String> {
+        self.disk.lock().expect("no panic").movements.clone()
     }
 
     fn save(&self) {
@@ -127,7 +138,13 @@ impl Bank {
                     (409, "it was compensated before".to_owned())
                 }
                 "compensate" if !has_acted => (200, "{}".to_owned()),
-                _ => transfer(&mut disk, path, body),
+                _ => {
+                    let answer = transfer(&mut disk, path, body);
+                    if answer.0 == 200 {
+                        disk.movements.push(key.to_owned());
+                    }
+                    answer
+                }
             };
             if answer.0 == 200 || is_final {
                 disk.answers.insert(key.to_owned(), answer.clone());

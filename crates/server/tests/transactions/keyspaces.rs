@@ -172,3 +172,53 @@ fn at_a_member_that_does_not_lead_the_answer_is_where_the_leader_is() {
     let answer = exchange(&endpoints[follower], "POST", "/v1/transactions", &[], "{}").expect("an answer");
     assert_eq!((answer.status, answer.code().as_str()), (307, "not-leader"), "{answer:?}");
 }
+
+#[test]
+fn a_keyspace_that_another_member_has_just_made_is_known_to_a_leader_with_a_slower_disk() {
+    const ROUNDS: usize = 60;
+    let (cluster, endpoints) = cluster();
+    let leader = cluster.leader();
+    // Every sync on this disk takes its turn with these, so that the leader's own is the last one now and then.
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (refused, asked) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut other = tempfile::tempfile().expect("a file");
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::io::Seek::rewind(&mut other).expect("a file");
+                std::io::Write::write_all(&mut other, &[7; 2 << 20]).expect("written");
+                other.sync_all().expect("synced");
+            }
+        });
+        let (mut refused, mut asked) = (Vec::new(), 0);
+        for round in 0..ROUNDS {
+            let (follower, name) = ((leader + 1 + round % 2) % 3, format!("k{round}"));
+            let target = format!("/v1/keyspaces/{name}");
+            let made = exchange(
+                &endpoints[follower],
+                "PUT",
+                &target,
+                &[],
+                &json!({"model": "linearizable"}).to_string(),
+            );
+            if made.is_none_or(|made| made.status != 201) {
+                continue;
+            }
+            let put = json!({"put": {"key": "a", "value": "1"}});
+            let (target, body) = match round % 4 {
+                0 | 1 => ("/v1/transactions", json!({"branches": [{"participant": name, "work": [put]}]})),
+                _ => {
+                    let ops = json!({"ops": [put]});
+                    let step = json!({"name": "one", "service": name, "action": ops, "compensation": ops});
+                    ("/v1/sagas", json!({"name": "one", "steps": [step]}))
+                }
+            };
+            asked += 1;
+            let answer = exchange(&endpoints[leader], "POST", target, &[], &body.to_string());
+            refused.extend(answer.filter(|answer| answer.status == 404));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (refused, asked)
+    });
+    assert!(asked > ROUNDS / 2, "the leader was asked {asked} times only");
+    assert!(refused.is_empty(), "refused {} of {asked} times: {:?}", refused.len(), refused[0]);
+}

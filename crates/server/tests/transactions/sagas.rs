@@ -119,6 +119,37 @@ fn plans_that_cannot_be_carried_out_are_refused_in_words() {
         ),
         (with("action", json!({"ops": [{"take": {}}]})), "operation", "there is no `take`"),
         (with("name", json!("")), "plan", "have a name"),
+        (
+            with("action", json!({"ops": [{"put": {"key": "k", "value": "${nobody/0}"}}]})),
+            "plan",
+            "the action of take: `${nobody/0}`: there is no step nobody",
+        ),
+        (
+            with("action", json!({"ops": [{"get": {"key": "${take/0}"}}]})),
+            "plan",
+            "only what undoes it has it",
+        ),
+        (
+            with("compensation", json!({"ops": [{"get": {"key": "${take/7}"}}]})),
+            "plan",
+            "the compensation of take: `${take/7}`: what take reads is ${take/0} to ${take/0}",
+        ),
+        (
+            vec![plain(), step("give", "bank1", "${take/0}", 1)],
+            "plan",
+            "the action of give: `${take/0}`: give does not come after take: say so in `after`",
+        ),
+        (
+            with("action", json!({"ops": [{"add": {"key": "a", "by": 1, "at-least": "${take/0}"}}]})),
+            "operation",
+            "`at-least` is a whole number",
+        ),
+        (
+            with("action", json!({"ops": [{"add": {"key": "a", "by": "one"}}]})),
+            "operation",
+            "`add` has no `by`",
+        ),
+        (with("action", json!({"ops": [{"put": {"key": "${take", "value": ""}}]})), "plan", "does not end"),
     ] {
         let refused = surely(&endpoints[0], "POST", "/v1/sagas", &json!({"name": "wrong", "steps": steps}));
         assert!([400, 404].contains(&refused.status), "{refused:?}");
@@ -155,4 +186,108 @@ fn sagas_go_on_when_their_orchestrators_member_stops_and_act_once() {
         (value(&endpoints[0], "bank1", "a"), value(&endpoints[0], "bank2", "b")),
         (json!("92"), json!("108"))
     );
+}
+
+fn planned(name: &str, service: &str, action: Value, compensation: Value) -> Value {
+    json!({"name": name, "service": service, "action": {"ops": action}, "compensation": {"ops": compensation}})
+}
+
+fn put(key: &str, value: &str) -> Value {
+    json!({"put": {"key": key, "value": value}})
+}
+
+fn get(key: &str) -> Value {
+    json!({"get": {"key": key}})
+}
+
+#[test]
+fn what_a_step_reads_is_used_by_later_ones_and_by_what_undoes_it() {
+    let (_cluster, endpoints) = cluster();
+    bank(&endpoints[0], "shop", &["price", "stock"]);
+    bank(&endpoints[0], "bank1", &["ann"]);
+    let prepared = run(
+        &endpoints[0],
+        &json!({"branches": [{"participant": "shop", "work": [
+        put("owner", "ann"), put("price", "30"), {"put": {"key": "seal", "value": {"base64": "/wA="}}}]}]}),
+    );
+    assert_eq!(prepared.json()["decision"], "commit", "{prepared:?}");
+    let look = planned(
+        "look",
+        "shop",
+        json!([add("stock", -1), get("owner"), get("price"), get("seal")]),
+        json!([add("stock", 1), put("undone", "price was ${look/1}")]),
+    );
+    let pay = |last: Value| {
+        let mut actions = vec![
+            json!({"add": {"key": "${look/0}", "by": "-${look/1}", "at-least": 0}}),
+            put("paid/${look/0}", "${look/1} of $${price}"),
+            put("seal", "${look/2}"),
+            get("${look/0}"),
+        ];
+        actions.push(last);
+        let undo =
+            json!([{"add": {"key": "${look/0}", "by": "${look/1}"}}, {"delete": {"key": "paid/${look/0}"}}]);
+        after(planned("pay", "bank1", actions.into(), undo), &["look"])
+    };
+    let id = begin(&endpoints[1], &[look.clone(), pay(put("left", "see the receipt"))]);
+    let done = until_it_is(&endpoints[0], &id, "done");
+    assert_eq!(done["steps"][0]["output"], json!(["ann", "30", {"base64": "/wA="}]), "{done}");
+    assert_eq!(done["steps"][1]["output"], json!(["70"]), "{done}");
+    let read = |service: &str, key: &str| value(&endpoints[2], service, key);
+    assert_eq!(read("bank1", "ann"), "70");
+    assert_eq!(read("bank1", "paid%2Fann"), "30 of ${price}");
+    assert_eq!(read("bank1", "seal"), json!({"base64": "/wA="}));
+
+    // A later step is refused: what undoes a step knows what came out of it, and of what came before.
+    let fail = after(planned("fail", "bank1", json!([add("nobody", 1)]), json!([get("ann")])), &["pay"]);
+    let id = begin(&endpoints[1], &[look, pay(put("left", "nothing")), fail]);
+    until_it_is(&endpoints[0], &id, "compensated");
+    assert_eq!(read("shop", "undone"), "price was 30");
+    assert_eq!((read("shop", "stock"), read("bank1", "ann")), (json!("99"), json!("70")));
+}
+
+#[test]
+fn an_output_that_is_not_there_when_it_is_needed_refuses_the_step_for_good() {
+    let (mut cluster, endpoints) = cluster();
+    bank(&endpoints[0], "shop", &["price"]);
+    bank(&endpoints[0], "bank1", &["ann"]);
+    let look = planned("look", "shop", json!([get("price"), get("nothing")]), json!([get("price")]));
+    let large = "x".repeat(600_000);
+    let made = surely(&endpoints[0], "PUT", "/v1/keyspaces/shop/keys/large", &json!({"value": large}));
+    assert_eq!(made.status, 200, "{made:?}");
+    let big = planned("look", "shop", json!([get("large")]), json!([get("price")]));
+    for (first, work, why) in [
+        (&look, put("k", "${look/1}"), "use: `${look/1}`: what came out of that step has nothing there"),
+        (&look, json!({"add": {"key": "ann", "by": "${look/0}.5"}}), "`100.5`, which is no whole number"),
+        (&look, put("${look/0}${look/0}", "x"), ""),
+        (&big, put("k", "${look/0}${look/0}"), "larger than 1048576 bytes"),
+        (&big, put("${look/0}", "x"), "a key of 600000 bytes"),
+    ] {
+        let step = after(planned("use", "bank1", json!([work]), json!([get("ann")])), &["look"]);
+        let id = begin(&endpoints[0], &[first.clone(), step]);
+        let end = until("its end", || {
+            Some(saga(&endpoints[0], &id))
+                .filter(|saga| ["done", "compensated"].iter().any(|end| saga["state"] == *end))
+        });
+        let state = if why.is_empty() { "done" } else { "compensated" };
+        assert_eq!(end["state"], state, "{end}");
+        let said = end["why"].as_str().unwrap_or_default();
+        assert!(said.contains(why), "{said}");
+    }
+    // A key of Synod's own cannot be made either: the mark of this very step, to be found as if it were done.
+    let zero =
+        surely(&endpoints[0], "PUT", "/v1/keyspaces/shop/keys/own", &json!({"value": "\u{0}saga-floor"}));
+    assert_eq!(zero.status, 200, "{zero:?}");
+    let look = planned("look", "shop", json!([get("own")]), json!([get("price")]));
+    let step = after(planned("use", "bank1", json!([put("${look/0}", "9")]), json!([get("ann")])), &["look"]);
+    let id = begin(&endpoints[0], &[look, step]);
+    let undone = until_it_is(&endpoints[0], &id, "compensated");
+    assert!(undone["why"].as_str().is_some_and(|why| why.contains("those are Synod's own")), "{undone}");
+    // What the refusals were is known to the next leader, too.
+    let leader = cluster.leader();
+    cluster.down(leader);
+    cluster.leader();
+    let other = &endpoints[(leader + 1) % 3];
+    assert_eq!(saga(other, &id)["why"], undone["why"]);
+    assert_eq!(value(other, "bank1", "ann"), "100");
 }

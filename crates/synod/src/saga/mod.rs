@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a saga that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a saga that is waited for may be out of sight.
+const UNSEEN_MAX: Duration = Duration::from_secs(30);
 
 pub fn run(command: &SagaCommand) -> Done {
     match command {
@@ -90,13 +92,7 @@ fn begin(options: &SagaRun) -> Done {
         }
         return Ok(());
     }
-    let saga = loop {
-        let saga = fetch(cluster, id)?;
-        if saga["state"] != "running" && saga["state"] != "compensating" {
-            break saga;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    };
+    let saga = wait_for(cluster, id)?;
     match cluster.json {
         true => println!("{saga}"),
         false => print!("{}", drawn(&saga)),
@@ -107,6 +103,22 @@ fn begin(options: &SagaRun) -> Done {
             Err(Failure::No(format!("{id} waits for a person: `synod saga resume {id}` goes on")))
         }
         _ => Err(Failure::No(format!("{id} was not done: what it had done was undone"))),
+    }
+}
+
+/// The saga when it is over, or waits for a person. It goes on without whoever looks at it, so a look that fails, as
+/// while a leader is elected, is tried again.
+fn wait_for(cluster: &Cluster, id: &str) -> Result<Value, Failure> {
+    let mut seen = Instant::now();
+    loop {
+        match fetch(cluster, id) {
+            Ok(saga) if saga["state"] == "running" || saga["state"] == "compensating" => {
+                seen = Instant::now();
+            }
+            Err(Failure::Unreachable(_)) if seen.elapsed() < UNSEEN_MAX => {}
+            found => return found,
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

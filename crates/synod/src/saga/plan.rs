@@ -1,7 +1,7 @@
 //! A saga as a person writes it: TOML, checked line by line before any cluster hears of it.
 //!
 //! What is checked here is what can be said without a cluster: the form, and by the protocol's own rules
-//! ([`Plan::check`]) whether every step can be reached and undone. What a service thinks of its action, only
+//! ([`Plan::check`]) whether every step can be reached and undone, and whether it can have the outputs that it names. What a service thinks of its action, only
 //! the cluster can tell.
 
 use crate::ops;
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use synod_protocols::saga::{Plan, PlanError, Step};
 use synod_protocols::types::NodeId;
+use synod_server::outputs::{self, Misuse, Planned};
 use toml::Spanned;
 
 /// Bytes of a file at the most: two for one of what the plan may hold.
@@ -82,6 +83,15 @@ pub fn read(text: &str) -> Result<Value, Problem> {
         let (span, words) = taught(&error, &steps);
         at(span.unwrap_or(0..0), words)
     })?;
+    let planned: Vec<Planned<'_>> = steps.iter().map(Read::planned).collect();
+    outputs::check(&planned).map_err(|Misuse { step, is_compensation, why }| {
+        let form = steps[step].form;
+        let (what, place) = match &form.compensation {
+            Some(compensation) if is_compensation => ("compensation", compensation.span()),
+            _ => ("action", form.action.span()),
+        };
+        at(place, format!("the {what} of {:?}: {why}", steps[step].name()))
+    })?;
     Ok(json!({"name": form.name, "steps": steps.iter().map(Read::json).collect::<Vec<_>>()}))
 }
 
@@ -99,6 +109,15 @@ struct Read<'a> {
 impl Read<'_> {
     fn name(&self) -> &str {
         self.form.name.get_ref()
+    }
+
+    fn planned(&self) -> Planned<'_> {
+        Planned {
+            name: self.name(),
+            after: self.form.after.iter().map(|name| name.get_ref().as_str()).collect(),
+            action: &self.action,
+            compensation: self.compensation.as_ref(),
+        }
     }
 
     fn json(&self) -> Value {
@@ -296,6 +315,29 @@ mod tests {
             let problem = read(&text).expect_err(words);
             assert!(problem.text.contains(words), "{problem:?}");
             assert_eq!(problem.line, line, "{problem:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_had_is_refused_in_the_line_that_names_it() {
+        let saga = |action: &str, undo: &str| {
+            let first = step("a", UNDO);
+            format!(
+                "name = \"t\"\n{first}[[step]]\nname = \"b\"\nservice = \"bank\"\nafter = [\"a\"]\naction = \"{action}\"\n\
+                 compensation = \"{undo}\"\n"
+            )
+        };
+        let fine = read(&saga("add ${a/0} -${a/0}; get x", "put x ${b/0}")).expect("a saga");
+        assert_eq!(fine["steps"][1]["action"]["ops"][0], json!({"add": {"key": "${a/0}", "by": "-${a/0}"}}));
+        for (action, undo, line, words) in [
+            ("put x ${a/1}", UNDO, 11, "the action of \"b\": `${a/1}`: what a reads is"),
+            ("put x ${c}", UNDO, 11, "there is no step c"),
+            ("get x", "put x ${b/1}", 12, "the compensation of \"b\": `${b/1}`"),
+        ] {
+            let undo = if undo == UNDO { "get a" } else { undo };
+            let problem = read(&saga(action, undo)).expect_err(words);
+            assert!(problem.text.contains(words), "{problem:?}");
+            assert_eq!(problem.line, line, "{problem:?}");
         }
     }
 
