@@ -1,6 +1,7 @@
 //! Two clusters: a transfer between a keyspace of one and a keyspace of the other, and what is left when one of them is away.
 
-use super::web::{Answered, Asked, Web};
+use super::between::Door;
+use super::web::{Answered, Asked};
 use super::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -237,40 +238,9 @@ enum Lost {
     Decisions,
 }
 
-/// A way to a member at which something is lost, on a thread of its own.
-struct Gate {
-    url: String,
-    over: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Gate {
-    fn open(to: String, lost: Lost) -> Gate {
-        let (over, is_over) = tokio::sync::oneshot::channel();
-        let (url, known) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let web = Web::start(move |asked| {
-                    let to = to.clone();
-                    async move {
-                        let passed = tokio::task::spawn_blocking(move || pass(&to, &asked, lost));
-                        passed.await.expect("no panic")
-                    }
-                });
-                url.send(web.url()).expect("it is waited for");
-                let _ = is_over.await;
-            });
-        });
-        Gate { url: known.recv().expect("an address"), over: Some(over), thread: Some(thread) }
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        drop(self.over.take());
-        let _ = self.thread.take().map(std::thread::JoinHandle::join);
-    }
+/// A way to a member at which something is lost.
+fn gate(to: String, lost: Lost) -> Door {
+    Door::open(move |asked| pass(&to, asked, lost))
 }
 
 fn pass(to: &str, asked: &Asked, lost: Lost) -> Answered {
@@ -291,7 +261,7 @@ fn pass(to: &str, asked: &Asked, lost: Lost) -> Answered {
 #[test]
 fn a_commit_of_which_a_keyspace_does_not_hear_is_asked_for() {
     let ((_one, here), (_other, there)) = (named("here", 1), named("there", 1));
-    let gate = Gate::open(there[0].clone(), Lost::Decisions);
+    let gate = gate(there[0].clone(), Lost::Decisions);
     banks(&here[0], &there, std::slice::from_ref(&gate.url));
     assert_eq!(run(&here[0], &payment(30)).json()["decision"], "commit");
     // No decision ever comes through: the keyspace has asked.
@@ -304,7 +274,7 @@ fn a_commit_of_which_a_keyspace_does_not_hear_is_asked_for() {
 #[test]
 fn a_coordinator_that_is_gone_between_votes_and_decision_has_aborted_when_it_is_back() {
     let ((mut one, here), (_other, there)) = (named("here", 1), named("there", 1));
-    let gate = Gate::open(there[0].clone(), Lost::Votes);
+    let gate = gate(there[0].clone(), Lost::Votes);
     banks(&here[0], &there, std::slice::from_ref(&gate.url));
     std::thread::scope(|scope| {
         let client = scope.spawn(|| follow(&here[0], "POST", "/v1/transactions", &payment(30)));

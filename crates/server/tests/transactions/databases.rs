@@ -5,13 +5,13 @@ use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A database with an account of 1,000, registered as `ledger`, and a runtime to look into it.
-struct Ledger {
-    server: Server,
+pub(super) struct Ledger {
+    pub(super) server: Server,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Ledger {
-    fn open() -> Option<Ledger> {
+    pub(super) fn open() -> Option<Ledger> {
         let server = Server::start(&["max_prepared_transactions=64"])?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(server.create_bank("bank", &[("a", 1_000)]));
@@ -24,11 +24,11 @@ impl Ledger {
         })
     }
 
-    fn balance(&self) -> i64 {
+    pub(super) fn balance(&self) -> i64 {
         self.number("SELECT balance FROM accounts WHERE name = 'a'")
     }
 
-    fn in_doubt(&self) -> i64 {
+    pub(super) fn in_doubt(&self) -> i64 {
         self.number("SELECT count(*) FROM pg_prepared_xacts")
     }
 
@@ -48,7 +48,7 @@ impl Drop for Stop<'_> {
 }
 
 /// Takes from the database what the keyspace gets.
-fn payment(amount: i64) -> Value {
+pub(super) fn payment(amount: i64) -> Value {
     let sql = "update accounts set balance = balance - $1 where name = 'a' returning balance";
     json!({"branches": [
         {"participant": "ledger", "work": [{"sql": sql, "parameters": [amount.to_string()], "rows": 1}]},

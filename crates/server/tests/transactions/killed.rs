@@ -1,99 +1,12 @@
 //! Members as processes that are killed in the middle of transfers: no money is gone at any moment, and no lock stays.
-//!
-//! The processes are this test program itself, told by a variable to be a member.
 
 use super::*;
-use std::process::{Child, Command, Stdio};
+use common::processes::Processes;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use synod_server::{Config, Server};
-
-const ROLE: &str = "SYNOD_TEST_BANK_MEMBER";
 
 on_every_protocol! {
     leaders_are_killed_under_transfers_and_no_money_is_gone;
-}
-
-/// Not a test of its own: what the processes below run.
-#[test]
-fn be_a_member_of_the_bank() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let mut parts = role.split(' ');
-    let mut part = || parts.next().expect("a protocol, a name and a directory").to_owned();
-    let (protocol, name, data_dir) = (part(), part(), part().into());
-    let members = parts.map(|member| member.parse().expect("a member")).collect();
-    let config = Config { protocol, name, data_dir, members, segment_size: 1 << 20, ..Config::default() };
-    if let Err(error) = Server::start(config).and_then(Server::wait) {
-        eprintln!("{error}");
-        std::process::exit(1);
-    }
-}
-
-/// Members as processes; dropped, they are killed.
-struct Members {
-    _directory: tempfile::TempDir,
-    configs: Vec<Config>,
-    children: Vec<Option<Child>>,
-}
-
-impl Members {
-    fn start(protocol: &str) -> Members {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut configs = configs(directory.path(), 3);
-        configs.iter_mut().for_each(|config| config.protocol = protocol.to_owned());
-        let mut members =
-            Members { _directory: directory, configs, children: (0..3).map(|_| None).collect() };
-        (0..3).for_each(|i| members.up(i));
-        members
-    }
-
-    fn up(&mut self, i: usize) {
-        let config = &self.configs[i];
-        let others = config.members.iter().map(|member| {
-            format!("{}={},{}", member.name, member.peers, member.clients.as_deref().expect("one"))
-        });
-        let Config { protocol, name, data_dir, .. } = config;
-        let role =
-            format!("{protocol} {name} {} {}", data_dir.display(), others.collect::<Vec<_>>().join(" "));
-        let child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "killed::be_a_member_of_the_bank", "--nocapture"])
-            .env(ROLE, role)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.children[i] = Some(child.expect("a process"));
-    }
-
-    /// As the power fails.
-    fn kill(&mut self, i: usize) {
-        let mut child = self.children[i].take().expect("it runs");
-        child.kill().expect("it is killed");
-        child.wait().expect("it is gone");
-    }
-
-    fn endpoints(&self) -> Vec<String> {
-        self.configs.iter().map(|config| config.client_address().to_owned()).collect()
-    }
-
-    fn leader(&self) -> usize {
-        let running = || (0..3).filter(|i| self.children[*i].is_some());
-        let name = until("a leader is known", || {
-            let names: Vec<_> =
-                running().map(|i| leader_name(self.configs[i].client_address())).collect::<Option<_>>()?;
-            let is_one = names.iter().all(|name| *name == names[0]);
-            (is_one && running().any(|i| self.configs[i].name == names[0])).then(|| names[0].clone())
-        });
-        self.configs.iter().position(|config| config.name == name).expect("a member")
-    }
-}
-
-impl Drop for Members {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// Asks whoever is there and follows it to the leader; nothing if that one is gone.
@@ -121,8 +34,8 @@ fn audit() -> Value {
 /// Transfers both ways while the leader is killed again and again. A killing that meets a transaction between two of
 /// its steps is what this is about, and which step is a matter of chance: there are many of both.
 fn leaders_are_killed_under_transfers_and_no_money_is_gone(protocol: &str) {
-    let mut members = Members::start(protocol);
-    members.leader();
+    let mut members = Processes::start(protocol, 3);
+    members.lead();
     let endpoints = members.endpoints();
     bank(&endpoints[0], "bank1", &ACCOUNTS);
     bank(&endpoints[0], "bank2", &ACCOUNTS);
@@ -174,9 +87,9 @@ fn leaders_are_killed_under_transfers_and_no_money_is_gone(protocol: &str) {
                 is_over.store(true, Ordering::Relaxed);
                 panic!("no progress: {} transfers are committed", before);
             }
-            let leader = members.leader();
+            let leader = members.lead();
             members.kill(leader);
-            members.leader();
+            members.lead();
             members.up(leader);
             let (before, begun) = (reads.load(Ordering::Relaxed), Instant::now());
             is_resting.store(true, Ordering::Relaxed);
@@ -187,13 +100,13 @@ fn leaders_are_killed_under_transfers_and_no_money_is_gone(protocol: &str) {
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    members.leader();
+    members.lead();
     let read = until("every account can be read", || {
         try_run(&endpoints, &audit()).filter(|read| read["decision"] == "commit")
     });
     assert_eq!(total(&read), whole, "{read}");
     until("no transaction is open, and no lock is held", || {
-        let open = exchange(&endpoints[members.leader()], "GET", "/v1/transactions", &[], "")?;
+        let open = exchange(&endpoints[members.lead()], "GET", "/v1/transactions", &[], "")?;
         (open.status == 200 && open.json()["transactions"] == json!([])).then_some(())
     });
     let (commits, reads) = (commits.into_inner(), reads.into_inner());
