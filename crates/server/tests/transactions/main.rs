@@ -21,8 +21,9 @@ mod between;
 mod clusters;
 mod database_steps;
 mod databases;
+mod judged;
 mod keyspaces;
-mod killed;
+mod records;
 mod sagas;
 mod steps;
 
