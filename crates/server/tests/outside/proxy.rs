@@ -19,23 +19,29 @@ pub enum Cut {
 struct Break {
     cut: Cut,
     at: &'static str,
-    /// Somebody who is told, and until whose end it stands still.
+    /// Somebody who is told, and until whose word it stands still.
     witness: Option<(std::sync::mpsc::Sender<()>, oneshot::Receiver<()>)>,
 }
 
 impl Break {
-    async fn stand_still(self) {
-        if let Some((stands, over)) = self.witness {
-            let _ = stands.send(());
-            let _ = over.await;
-        }
+    /// Whether the database shall hear of the statement all the same.
+    async fn stand_still(self) -> bool {
+        let Some((stands, word)) = self.witness else { return false };
+        stands.send(()).is_ok() && word.await.is_ok()
     }
 }
 
 /// A wire that stands still where it is to break, and breaks when this is dropped.
 pub struct Still {
     pub stands: std::sync::mpsc::Receiver<()>,
-    _over: oneshot::Sender<()>,
+    word: oneshot::Sender<()>,
+}
+
+impl Still {
+    /// Lets the statement come to the database, though its answer will come to nobody.
+    pub fn let_through(self) {
+        let _ = self.word.send(());
+    }
 }
 
 type Order = Arc<Mutex<Option<Break>>>;
@@ -86,9 +92,9 @@ impl Proxy {
     /// The same, when what this returns is dropped.
     pub fn stop(&self, cut: Cut, at: &'static str) -> Still {
         let (tell, stands) = std::sync::mpsc::channel();
-        let (over, is_over) = oneshot::channel();
-        *self.order.lock().expect("no panic") = Some(Break { cut, at, witness: Some((tell, is_over)) });
-        Still { stands, _over: over }
+        let (word, words) = oneshot::channel();
+        *self.order.lock().expect("no panic") = Some(Break { cut, at, witness: Some((tell, words)) });
+        Still { stands, word }
     }
 }
 
@@ -110,7 +116,11 @@ async fn carry(mut agent: TcpStream, mut database: TcpStream, order: &Order) {
                     let _ = database.read(&mut down).await;
                 }
                 if let Some(due) = due {
-                    return due.stand_still().await;
+                    let is_heard = due.stand_still().await;
+                    if is_heard && cut == Some(Cut::Before) && database.write_all(bytes).await.is_ok() {
+                        let _ = database.read(&mut down).await;
+                    }
+                    return;
                 }
             }
             read = database.read(&mut down) => {

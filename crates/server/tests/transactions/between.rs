@@ -158,6 +158,14 @@ impl Between {
         stops
     }
 
+    /// Stops the next message of this name of the same transaction.
+    pub(crate) fn aim_again(&self, at: &'static str) -> Receiver<Stopped> {
+        let (stopped, stops) = channel();
+        let mut state = self.way.state();
+        (state.aim, state.loss) = (Some(Aim { at, stopped }), Loss::Nothing);
+        stops
+    }
+
     /// What has come by of the transaction that was aimed at.
     pub(crate) fn seen(&self) -> String {
         let state = self.way.state();

@@ -3,8 +3,8 @@
 
 use super::database::Server;
 use super::databases::{Ledger, payment};
+use super::pair::{first, is_true, open};
 use super::proxy::{Cut, Proxy};
-use super::steps::{first, is_true, open};
 use super::*;
 use common::processes::Processes;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ enum Strike {
     KillDatabase,
     /// The connection.
     Break,
+    /// The leader, whose statement comes to the database when another one leads.
+    Ghost,
 }
 
 /// How it must end.
@@ -33,7 +35,7 @@ enum Must {
 }
 
 use Must::{Abort, Commit, Either};
-use Strike::{Break, KillDatabase, KillLeader};
+use Strike::{Break, Ghost, KillDatabase, KillLeader};
 
 type Step = (&'static str, Cut, &'static [(Strike, Must)]);
 
@@ -43,8 +45,10 @@ const ABORTED: &[(Strike, Must)] = &[(KillLeader, Abort), (KillDatabase, Abort),
 
 const STEPS: &[Step] = &[
     ("PREPARE TRANSACTION", Cut::Before, UNDECIDED),
+    ("PREPARE TRANSACTION", Cut::Before, &[(Ghost, Abort)]),
     ("PREPARE TRANSACTION", Cut::AfterAnswer, UNDECIDED),
     ("COMMIT PREPARED", Cut::Before, COMMITTED),
+    ("COMMIT PREPARED", Cut::Before, &[(Ghost, Commit)]),
     ("COMMIT PREPARED", Cut::AfterAnswer, COMMITTED),
     (ROLLBACK, Cut::Before, ABORTED),
     (ROLLBACK, Cut::AfterAnswer, &[(KillLeader, Abort)]),
@@ -141,11 +145,17 @@ impl Scene {
             Some((client, still))
         });
         match strike {
-            KillLeader => self.cluster.kill(self.cluster.lead()),
+            KillLeader | Ghost => self.cluster.kill(self.cluster.lead()),
             KillDatabase => self.ledger.server.kill(),
             Break => {}
         }
-        drop(still);
+        if strike == Ghost {
+            self.cluster.lead();
+            until("the next leader has begun", || open(&self.endpoints));
+            still.let_through();
+        } else {
+            drop(still);
+        }
         if strike == KillDatabase {
             self.ledger.server.up();
         }

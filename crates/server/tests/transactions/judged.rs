@@ -2,7 +2,7 @@
 //! did and were told is recorded as a history, and the checker judges it: it is linearizable, each transfer and each read of all
 //! accounts being one operation. No lock stays.
 
-use super::steps::open;
+use super::pair::open;
 use super::*;
 use common::processes::Processes;
 use serde_json::Map;

@@ -23,6 +23,7 @@ mod database_steps;
 mod databases;
 mod judged;
 mod keyspaces;
+mod pair;
 mod records;
 mod sagas;
 mod steps;

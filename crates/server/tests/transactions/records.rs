@@ -45,9 +45,7 @@ fn what_is_kept_of_transactions_does_not_grow_with_their_number() {
     for _ in 0..ROUNDS {
         transfer_much(&here, transfers / ROUNDS);
         for endpoint in [&here, &there] {
-            until("nothing is open", || {
-                steps::open(std::slice::from_ref(endpoint))?.is_empty().then_some(())
-            });
+            until("nothing is open", || pair::open(std::slice::from_ref(endpoint))?.is_empty().then_some(()));
         }
         let both = [(&one, &here), (&other, &there)];
         kept.push(both.map(|(cluster, endpoint)| Kept::of(endpoint, &cluster.configs[0].data_dir)));

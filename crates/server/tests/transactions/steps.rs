@@ -5,14 +5,13 @@
 //! of the money. Where the protocol leaves no choice, the outcome is that one: nothing is committed that was not decided, and nothing that was
 //! decided is lost.
 
-use super::between::{Between, Fate, Loss, Stopped};
+use super::between::{Fate, Loss, Stopped};
+use super::pair::{Balances, Pair, Read, WHOLE, branches, is_true, read_all};
 use super::*;
-use common::processes::Processes;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+use synod_protocols::Rng;
 
 /// Which transaction is struck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,23 +218,48 @@ fn transfers_on_viewstamped_replication_are_struck() {
 
 /// Strikes whose name has the text of this variable are carried out and no others: `Told Before Yes KillHere`.
 const ONLY: &str = "SYNOD_STEPS_ONLY";
+/// What is drawn comes from this number, if it is set.
+const SEED: &str = "SYNOD_STEPS_SEED";
+const DRAWN: u64 = 12;
+
+/// One transaction, and what it meets.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    flow: Flow,
+    moment: Moment,
+    at: &'static str,
+    strike: Strike,
+    /// A second message at which something strikes, if it comes so far.
+    then: Option<(&'static str, Strike)>,
+    must: Must,
+}
+
+fn cases(steps: &[Step]) -> impl Iterator<Item = Case> {
+    steps.iter().flat_map(|(flow, moment, at, strikes)| {
+        let case = |(strike, must): &(Strike, Must)| Case {
+            flow: *flow,
+            moment: *moment,
+            at,
+            strike: *strike,
+            then: None,
+            must: *must,
+        };
+        strikes.iter().map(case)
+    })
+}
 
 fn strike(protocol: &str, steps: &[Step]) {
     let only = std::env::var(ONLY).unwrap_or_default();
     let mut pair = Pair::start(protocol);
     let mut count = 0;
-    for (flow, moment, at, strikes) in steps {
-        for (strike, must) in *strikes {
-            let name = format!("{flow:?} {moment:?} {at} {strike:?}");
-            if name.contains(&only) {
-                // Seen if the test fails, with the one that it failed at as the last.
-                println!("{name} ({ONLY}='{name}' carries out this one alone)");
-                let begun = Instant::now();
-                let ended =
-                    until("nothing else is in its way", || pair.strike((*flow, *moment, at), *strike, *must));
-                println!("  {ended} after {:.1} s", begun.elapsed().as_secs_f64());
-                count += 1;
-            }
+    for case in cases(steps) {
+        let Case { flow, moment, at, strike, .. } = case;
+        let name = format!("{flow:?} {moment:?} {at} {strike:?}");
+        if name.contains(&only) {
+            // Seen if the test fails, with the one that it failed at as the last.
+            println!("{name} ({ONLY}='{name}' carries out this one alone)");
+            meet(&mut pair, case);
+            count += 1;
         }
     }
     let reads = pair.auditor.shared.reads.load(Ordering::Relaxed);
@@ -243,133 +267,65 @@ fn strike(protocol: &str, steps: &[Step]) {
     assert!(count > 0, "{ONLY}={only} is the name of none");
 }
 
-/// What x in `bank1` here, and y and z in `bank2` there hold.
-type Balances = [i64; 3];
+#[test]
+fn a_transfer_is_struck_twice_at_steps_that_are_drawn() {
+    let seed = std::env::var(SEED).ok().map(|seed| seed.parse().expect("a number"));
+    let seed = seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    });
+    println!("the same again: {SEED}={seed} cargo test -p synod-server --test transactions drawn");
+    let mut rng = Rng::new(seed);
+    let mut pick = |count: usize| rng.below(count as u64) as usize;
+    // What comes when all is over is struck by nothing more.
+    let firsts: Vec<Case> = cases(PROMISED)
+        .chain(cases(ENDED))
+        .chain(cases(ALONE))
+        .filter(|case| !matches!(case.strike, Late | Ghost))
+        .collect();
+    let mut pair = Pair::start("raft");
+    for _ in 0..DRAWN {
+        let first = firsts[pick(firsts.len())];
+        let messages = match first.flow {
+            Told => ["Yes", "Commit", "Ack"],
+            Asked => ["Ask", "Commit", "Ack"],
+            Alone => ["OnePhase", "Finished", "Finished"],
+            Refused => ["Yes", "Ask", "Abort"],
+        };
+        let at = messages[pick(messages.len())];
+        let strikes = [KillHere, KillThere, KillAllThere, KillAll, Lose, Twice];
+        let then = (at, strikes[pick(strikes.len())]);
+        // Whoever dies second may have been to decide it.
+        let must = if first.must == Commit && is_undecided(first.at) { Either } else { first.must };
+        let case = Case { then: Some(then), must, ..first };
+        println!("{case:?}");
+        meet(&mut pair, case);
+    }
+}
 
-const WHOLE: i64 = 300;
+fn meet(pair: &mut Pair, case: Case) {
+    let begun = Instant::now();
+    let ended = until("nothing else is in its way", || pair.meets(case));
+    println!("  {ended} after {:.1} s", begun.elapsed().as_secs_f64());
+}
+
 const AMOUNT: i64 = 7;
-
-/// How long a read of all accounts may take before it is tried again.
-const READ_MS: u64 = 1_000;
-/// How long a transfer may take whose message comes too late.
+/// How long a transfer may take: long enough for all to come back.
+const PATIENT_MS: u64 = 15_000;
+/// How long one may take whose message comes too late.
 const HASTY_MS: u64 = 600;
-
-fn branches(all: &[(&str, Vec<Value>)], timeout_ms: u64) -> Value {
-    let all: Vec<Value> = all.iter().map(|(name, work)| json!({"participant": name, "work": work})).collect();
-    json!({"branches": all, "timeout-ms": timeout_ms})
-}
-
-/// What a transaction that reads all accounts finds.
-struct Read {
-    balances: Balances,
-    /// The life of the coordinator that carried it out.
-    epoch: String,
-}
-
-/// All accounts, as one transaction sees them; nothing if something is in its way.
-fn read_all(endpoints: &[String]) -> Option<Read> {
-    let get = |key: &str| json!({"get": {"key": key}});
-    let body = branches(&[("bank1", vec![get("x")]), ("far", vec![get("y"), get("z")])], READ_MS);
-    let ask = |endpoint: &String| follow(endpoint, "POST", "/v1/transactions", &body);
-    let read = endpoints.iter().filter_map(ask).find(|read| read.status == 200)?.json();
-    (read["decision"] == "commit").then_some(())?;
-    let one = |bank: &str, place: usize| read["answers"][bank][place].as_str()?.parse().ok();
-    let epoch = read["transaction"].as_str()?.split('.').nth(1)?.to_owned();
-    Some(Read { balances: [one("bank1", 0)?, one("far", 0)?, one("far", 1)?], epoch })
-}
-
-/// Somebody who reads all accounts again and again, but for the moments in which that would be in the way.
-struct Auditor {
-    shared: Arc<Audits>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Audits {
-    is_over: AtomicBool,
-    reads: AtomicU64,
-    wrong: Mutex<Option<Balances>>,
-    /// Who holds it reads, or wants nobody to read.
-    turn: Mutex<()>,
-}
-
-impl Auditor {
-    fn start(endpoints: Vec<String>) -> Auditor {
-        let shared = Arc::new(Audits::default());
-        let audits = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
-            while !audits.is_over.load(Ordering::Relaxed) {
-                {
-                    let _turn = audits.turn();
-                    if let Some(read) = read_all(&endpoints) {
-                        audits.see(read.balances);
-                    }
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        Auditor { shared, thread: Some(thread) }
-    }
-}
-
-impl Audits {
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        // A test that fails while it holds it says why itself.
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn see(&self, read: Balances) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        if read.iter().sum::<i64>() != WHOLE {
-            *self.wrong.lock().expect("no panic") = Some(read);
-        }
-    }
-}
-
-impl Drop for Auditor {
-    fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-struct Pair {
-    auditor: Auditor,
-    between: Between,
-    one: Processes,
-    other: Processes,
-    here: Vec<String>,
-    there: Vec<String>,
-}
+/// How long after a first strike the message of a second one may come.
+const SOON: Duration = Duration::from_millis(1_500);
 
 impl Pair {
-    fn start(protocol: &str) -> Pair {
-        let (one, other) = (Processes::named("here", protocol, 3), Processes::named("there", protocol, 3));
-        (one.lead(), other.lead());
-        let (here, there) = (one.endpoints(), other.endpoints());
-        bank(&here[0], "bank1", &["x"]);
-        bank(&there[0], "bank2", &["y", "z"]);
-        let between = Between::open(&here, &there);
-        let form = json!({"kind": "cluster", "endpoints": [between.url_there()], "keyspace": "bank2"});
-        let made = surely(&here[0], "PUT", "/v1/participants/far", &form);
-        assert_eq!(made.status, 201, "{made:?}");
-        let auditor = Auditor::start(here.clone());
-        Pair { auditor, between, one, other, here, there }
-    }
-
     /// Carries out a transaction that is struck, and looks what has become of it. Nothing if something else was in its way.
-    fn strike(
-        &mut self,
-        (flow, moment, at): (Flow, Moment, &'static str),
-        strike: Strike,
-        must: Must,
-    ) -> Option<&'static str> {
+    fn meets(&mut self, case: Case) -> Option<&'static str> {
+        let Case { flow, moment, at, strike, must, .. } = case;
         let audits = Arc::clone(&self.auditor.shared);
         let quiet = audits.turn();
         let Read { balances: before, epoch } = self.rest();
         let moved = flow.moves(before);
         let is_hasty = strike == Late && matches!((flow, at), (Told, "Prepare" | "Yes"));
-        let body = flow.transaction(before, if is_hasty { HASTY_MS } else { 5_000 });
+        let body = flow.transaction(before, if is_hasty { HASTY_MS } else { PATIENT_MS });
         let loss = match (flow, is_hasty) {
             (Asked, _) => Loss::Orders,
             (_, true) => Loss::Repetitions,
@@ -389,6 +345,14 @@ impl Pair {
         // Before there are locks at the other cluster, a read could be in the way of what must commit.
         let quiet = matches!(at, "Prepare" | "OnePhase").then_some(quiet);
         self.carry_out(strike, stopped);
+        if let Some((at, strike)) = case.then {
+            let stops = self.between.aim_again(at);
+            if let Ok(stopped) = stops.recv_timeout(SOON) {
+                self.one.heal();
+                self.other.heal();
+                self.carry_out(strike, Some(stopped));
+            }
+        }
         let answer = client.join().expect("no panic");
         println!("{}", self.between.seen());
         drop(quiet);
@@ -417,40 +381,6 @@ impl Pair {
         Some(if committed { "committed" } else { "aborted" })
     }
 
-    /// Waits until all is over: what the accounts hold then.
-    fn rest(&self) -> Read {
-        (self.one.lead(), self.other.lead());
-        let read = || until("all accounts can be read", || read_all(&self.here));
-        // After it both sides have met what was left there, so that nothing is open that is not shown.
-        read();
-        self.settle();
-        let found = read();
-        // The read itself.
-        self.settle();
-        found
-    }
-
-    fn settle(&self) {
-        for endpoints in [&self.here, &self.there] {
-            until("nothing is open, and no lock is held", || open(endpoints)?.is_empty().then_some(()));
-        }
-    }
-
-    fn is_in_doubt_there(&self) -> bool {
-        open(&self.there).is_some_and(|open| open.iter().any(|one| one["in-doubt"] == true))
-    }
-
-    /// Has the transaction begun until it is stopped. One that does not come so far, as something was in its way, is begun again.
-    fn begin(&self, at: &'static str, loss: Loss, body: &Value) -> (JoinHandle<Option<Answer>>, Stopped) {
-        until("the transaction comes to this step", || {
-            let stops = self.between.aim(at, loss);
-            let (endpoint, body) = (self.here[self.one.lead()].clone(), body.clone());
-            let client = std::thread::spawn(move || follow(&endpoint, "POST", "/v1/transactions", &body));
-            let stopped = first(&stops, || client.is_finished())?;
-            Some((client, stopped))
-        })
-    }
-
     fn carry_out(&mut self, strike: Strike, stopped: Option<Stopped>) {
         match strike {
             KillHere | Ghost => self.one.kill(self.one.lead()),
@@ -476,24 +406,6 @@ impl Pair {
             Late | Ghost => Fate::Deliver,
             KillHere | KillThere | KillAllThere | KillAll => Fate::Pass,
         });
-    }
-}
-
-/// What was stopped, unless it is given up. Who is told of a commit may be told before its last steps.
-pub(super) fn first<T>(stops: &Receiver<T>, is_given_up: impl Fn() -> bool) -> Option<T> {
-    let begun = Instant::now();
-    let mut given_up = None;
-    loop {
-        if let Ok(stopped) = stops.recv_timeout(Duration::from_millis(10)) {
-            return Some(stopped);
-        }
-        if is_given_up() && given_up.is_none() {
-            given_up = Some(Instant::now());
-        }
-        let is_late = given_up.is_some_and(|since| since.elapsed() > Duration::from_secs(5));
-        if is_late || begun.elapsed() > PATIENCE {
-            return None;
-        }
     }
 }
 
@@ -531,22 +443,4 @@ impl Flow {
 /// Whether there may be no decision yet when this message is struck.
 fn is_undecided(at: &str) -> bool {
     matches!(at, "Prepare" | "Yes" | "OnePhase")
-}
-
-/// Whether what a client was told, if it was, is so.
-pub(super) fn is_true(answer: Option<&Answer>, committed: bool) -> bool {
-    let Some(answer) = answer else { return true };
-    match (answer.status, answer.code().as_str()) {
-        (200, _) => (answer.json()["decision"] == "commit") == committed,
-        (_, "unknown-outcome" | "stopping") => true,
-        // It was told that nothing was done.
-        _ => !committed,
-    }
-}
-
-/// What is not over at a cluster's leader, if there is one.
-pub(super) fn open(endpoints: &[String]) -> Option<Vec<Value>> {
-    let ask = |endpoint: &String| follow(endpoint, "GET", "/v1/transactions", &Value::Null);
-    let open = endpoints.iter().filter_map(ask).find(|open| open.status == 200)?.json();
-    open["transactions"].as_array().cloned()
 }
