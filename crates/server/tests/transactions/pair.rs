@@ -108,7 +108,8 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn start(protocol: &str) -> Pair {
         let (one, other) = (Processes::named("here", protocol, 3), Processes::named("there", protocol, 3));
-        (one.lead(), other.lead());
+        one.lead();
+        other.lead();
         let (here, there) = (one.endpoints(), other.endpoints());
         bank(&here[0], "bank1", &["x"]);
         bank(&there[0], "bank2", &["y", "z"]);
@@ -122,7 +123,8 @@ impl Pair {
 
     /// Waits until all is over: what the accounts hold then.
     pub(super) fn rest(&self) -> Read {
-        (self.one.lead(), self.other.lead());
+        self.one.lead();
+        self.other.lead();
         let read = || until("all accounts can be read", || read_all(&self.here));
         // After it both sides have met what was left there, so that nothing is open that is not shown.
         read();

@@ -139,8 +139,8 @@ fn transfer_much(endpoint: &str, count: u64) {
 /// Tries until it is committed: two may meet at an account.
 fn transfer_one(api: &mut Api, number: u64) {
     let (from, to) = (format!("a{}", number % ACCOUNTS), format!("a{}", (7 * number + 1) % ACCOUNTS));
-    let other = if number % 2 == 0 { "bank2" } else { "far" };
-    let amount = if number % 3 == 0 { 1 } else { -1 };
+    let other = if number.is_multiple_of(2) { "bank2" } else { "far" };
+    let amount = if number.is_multiple_of(3) { 1 } else { -1 };
     let body = json!({"branches": [
         {"participant": "bank1", "work": [{"add": {"key": from, "by": -amount}}]},
         {"participant": other, "work": [{"add": {"key": to, "by": amount}}]},
