@@ -165,7 +165,8 @@ fn figures() {
         println!();
     }
     println!(
-        "\nafter the death of a coordinator for {DOWN:?}, over {DEATHS} seeds: p50, p90, longest; runs that lost money"
+        "\nafter the death of a coordinator for {DOWN:?}, over {DEATHS} seeds: p50, p90, longest; runs in which locks \
+         were held until it was back; runs that lost money"
     );
     for protocol in Protocol::ALL {
         let Blocking { locks, money, lost } = blocking(protocol, DEATHS, DOWN);
@@ -174,6 +175,11 @@ fn figures() {
                 .map(|percent| format!("{} ms", Blocking::percentile(times, percent).as_millis()))
                 .join(", ")
         };
-        println!("{protocol:<16}locks {:<28} money {:<28} {lost} lost", three(&locks), three(&money));
+        let held = locks.iter().filter(|held| **held >= DOWN).count();
+        println!(
+            "{protocol:<16}locks {:<28} money {:<28} {held} held, {lost} lost",
+            three(&locks),
+            three(&money)
+        );
     }
 }

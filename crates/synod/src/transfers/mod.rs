@@ -2,8 +2,10 @@
 //! and how long a dead coordinator holds things up.
 //!
 //! Every transfer takes from an account at one place and gives to one at another. With a protocol it is one
-//! transaction; without, it is two, one after the other, each at one place: what a program would do that does not care.
+//! transaction; without, it is two, one after the other, each at one place, and databases are spoken to without Synod:
+//! what a program would do that does not care.
 
+mod places;
 mod recovery;
 
 use crate::api::{CallError, Session};
@@ -13,16 +15,16 @@ use crate::supervisor::{Ports, Supervisor};
 use crate::{Done, Failure, block_on};
 use http::Method;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use places::{Database, Direct, Place, told, unusable};
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use synod_protocols::rng::Rng;
 use tokio::task::LocalSet;
 
-/// What every account holds at first: more than any run can move.
-const BALANCE: i64 = 1_000_000_000;
 /// Accounts that one transaction fills.
 const FILL: u32 = 100;
 /// How long one call may take.
@@ -31,55 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WARMUP: Duration = Duration::from_secs(1);
 /// The code of an abort among errors.
 const ABORTED: &str = "aborted";
-/// The databases' table.
-const TABLE: &str = "synod_bench_accounts";
-
-/// Where an account can be: a participant of transactions.
-#[derive(Clone, Debug)]
-enum Place {
-    /// A keyspace, of this cluster or of another one.
-    Keyspace(String),
-    /// A PostgreSQL database.
-    Database(String),
-}
-
-impl Place {
-    fn name(&self) -> &str {
-        let (Place::Keyspace(name) | Place::Database(name)) = self;
-        name
-    }
-
-    /// Adds to an account.
-    fn add(&self, account: u32, by: i64) -> Value {
-        match self {
-            Place::Keyspace(_) => json!({"add": {"key": format!("a{account}"), "by": by, "at-least": 0}}),
-            Place::Database(_) => json!({
-                "sql": format!("update {TABLE} set balance = balance + $1::text::bigint where name = $2"),
-                "parameters": [by.to_string(), format!("a{account}")],
-                "rows": 1,
-            }),
-        }
-    }
-
-    /// What gives the accounts of a range their first balances.
-    fn fill(&self, accounts: std::ops::Range<u32>) -> Vec<Value> {
-        match self {
-            Place::Keyspace(_) => accounts
-                .map(|account| json!({"put": {"key": format!("a{account}"), "value": BALANCE.to_string()}}))
-                .collect(),
-            Place::Database(_) => vec![
-                json!({"sql": format!(
-                    "create table if not exists {TABLE} (name text primary key, balance bigint not null)"),
-                    "parameters": []}),
-                json!({"sql": format!(
-                    "insert into {TABLE} select 'a' || n, {BALANCE} from generate_series({}, {}) n \
-                     on conflict (name) do update set balance = excluded.balance",
-                    accounts.start, i64::from(accounts.end) - 1),
-                    "parameters": []}),
-            ],
-        }
-    }
-}
 
 /// One row: from where to where, and how.
 struct Row {
@@ -88,6 +41,15 @@ struct Row {
     to: Place,
     /// One transaction, or two.
     is_atomic: bool,
+}
+
+/// One step of a transfer.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A transaction of Synod's.
+    Transaction(Value),
+    /// A statement sent to a database by itself.
+    Update { database: Database, account: u32, by: i64 },
 }
 
 /// What a row came to.
@@ -100,6 +62,11 @@ struct Figures {
 }
 
 pub fn run(options: &BenchTransfers) -> Done {
+    if options.postgres.len() > 2 {
+        return Err(Failure::Usage(
+            "--postgres takes one or two databases: transfers go from one to the other".into(),
+        ));
+    }
     block_on(async { LocalSet::new().run_until(measure(options)).await })
 }
 
@@ -154,18 +121,29 @@ async fn rows(options: &BenchTransfers, here: &Supervisor, there: &Supervisor) -
         }
         Err(error) => return Err(error.into()),
     };
+    let mut databases = Vec::new();
     for (name, url) in ["db1", "db2"].into_iter().zip(&options.postgres) {
         register(&mut session, name, &json!({"kind": "postgres", "url": url})).await?;
+        databases.push(Database { name: name.into(), url: url.clone() });
     }
-    let rows = planned(clusters, options.postgres.len());
+    let outcome = table(options, here, &mut session, &planned(clusters, &databases)).await;
+    for Database { name, url } in &databases {
+        let dropped = async { Direct::connect(url).await?.drop_table().await }.await;
+        dropped.map_err(|error| unusable(name, &error))?;
+    }
+    outcome
+}
+
+/// Measures the rows, one after the other.
+async fn table(options: &BenchTransfers, here: &Supervisor, session: &mut Session, rows: &[Row]) -> Done {
     if !options.json {
         println!("{:<52} {:>12} {:>9} {:>9} {:>7}", "transfers", "each second", "p50 ms", "p99 ms", "failed");
     }
     let mut filled: Vec<String> = Vec::new();
-    for row in &rows {
+    for row in rows {
         for place in [&row.from, &row.to] {
             if !filled.iter().any(|name| name == place.name()) {
-                fill(&mut session, place, options.accounts).await?;
+                fill(session, place, options.accounts).await?;
                 filled.push(place.name().to_owned());
             }
         }
@@ -183,25 +161,24 @@ async fn rows(options: &BenchTransfers, here: &Supervisor, there: &Supervisor) -
 }
 
 /// What is measured, if another cluster takes part and this many databases do.
-fn planned(clusters: bool, databases: usize) -> Vec<Row> {
+fn planned(clusters: bool, databases: &[Database]) -> Vec<Row> {
     let keyspace = |name: &str| Place::Keyspace(name.into());
-    let database = |name: &str| Place::Database(name.into());
     let mut pairs = vec![["two keyspaces: two-phase commit", "two keyspaces: two updates, no protocol"]];
     let mut places = vec![(keyspace("bank1"), keyspace("bank2"))];
     if clusters {
         pairs.push(["two clusters: two-phase commit", "two clusters: two updates, no protocol"]);
         places.push((keyspace("bank1"), keyspace("bank3")));
     }
-    if databases > 0 {
+    if let Some(database) = databases.first() {
         pairs.push([
             "Synod and PostgreSQL: two-phase commit",
             "Synod and PostgreSQL: two updates, no protocol",
         ]);
-        places.push((keyspace("bank1"), database("db1")));
+        places.push((keyspace("bank1"), Place::Database(database.clone())));
     }
-    if databases > 1 {
+    if let [one, other, ..] = databases {
         pairs.push(["two PostgreSQL: two-phase commit", "two PostgreSQL: two updates, no protocol"]);
-        places.push((database("db1"), database("db2")));
+        places.push((Place::Database(one.clone()), Place::Database(other.clone())));
     }
     let mut rows = vec![Row {
         name: "one keyspace: one log entry",
@@ -228,8 +205,12 @@ async fn register(session: &mut Session, name: &str, form: &Value) -> Result<Val
 }
 
 async fn fill(session: &mut Session, place: &Place, accounts: u32) -> Result<(), Failure> {
+    if let Place::Database(Database { name, url }) = place {
+        let filled = async { Direct::connect(url).await?.fill(accounts).await }.await;
+        return filled.map_err(|error| unusable(name, &error));
+    }
     for first in (0..accounts).step_by(FILL as usize) {
-        let work = place.fill(first..accounts.min(first + FILL));
+        let work = Place::first_balances(first..accounts.min(first + FILL));
         let request = json!({"branches": [{"participant": place.name(), "work": work}]});
         let filled = insist(Instant::now() + PATIENCE, async || commit(session, &request).await).await;
         filled.map_err(|error| Failure::No(format!("{} cannot be filled: {error}", place.name())))?;
@@ -260,17 +241,17 @@ async fn load(options: &BenchTransfers, cluster: &Supervisor, row: &Row) -> Figu
     bar.enable_steady_tick(Duration::from_millis(100));
     bar.set_message(row.name);
     let clients = (0..usize::from(options.clients)).map(|number| {
-        let mut session = Session::new(&cluster.endpoints(), number, PATIENCE);
+        let mut client = Client::new(cluster, number);
         let (figures, mut rng) = (Rc::clone(&figures), Rng::new(number as u64 + 1));
         let (from, to, is_atomic) = (row.from.clone(), row.to.clone(), row.is_atomic);
         let accounts = options.accounts;
         tokio::task::spawn_local(async move {
             while Instant::now() < until {
-                let requests = requests(&from, &to, is_atomic, &mut rng, accounts);
+                let steps = steps(&from, &to, is_atomic, &mut rng, accounts);
                 let begun = Instant::now();
                 let mut done = Ok(());
-                for request in &requests {
-                    done = done.and(commit(&mut session, request).await.map(drop));
+                for step in &steps {
+                    done = done.and(client.take(step).await);
                 }
                 if begun < counted_from || Instant::now() > until {
                     continue;
@@ -281,9 +262,9 @@ async fn load(options: &BenchTransfers, cluster: &Supervisor, row: &Row) -> Figu
                         figures.transfers += 1;
                         figures.took.push(begun.elapsed().as_secs_f64() * 1e3);
                     }
-                    Err(error) => {
+                    Err(why) => {
                         figures.failed += 1;
-                        figures.last_error = Some(error.to_string());
+                        figures.last_error = Some(why);
                     }
                 }
             }
@@ -299,19 +280,59 @@ async fn load(options: &BenchTransfers, cluster: &Supervisor, row: &Row) -> Figu
     figures
 }
 
-/// The transactions of one transfer, one after the other.
-fn requests(from: &Place, to: &Place, is_atomic: bool, rng: &mut Rng, accounts: u32) -> Vec<Value> {
+/// Who transfers: a session with the cluster, and a connection to each database that it has spoken to by itself.
+struct Client {
+    session: Session,
+    databases: BTreeMap<String, Direct>,
+}
+
+impl Client {
+    /// The `number`th; they begin at different members.
+    fn new(cluster: &Supervisor, number: usize) -> Client {
+        Client { session: Session::new(&cluster.endpoints(), number, PATIENCE), databases: BTreeMap::new() }
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<(), String> {
+        let (Database { name, url }, account, by) = match step {
+            Step::Transaction(request) => {
+                let committed = commit(&mut self.session, request).await;
+                return committed.map(drop).map_err(|error| error.to_string());
+            }
+            Step::Update { database, account, by } => (database, *account, *by),
+        };
+        if !self.databases.contains_key(name) {
+            let direct = Direct::connect(url).await.map_err(|error| told(&error))?;
+            self.databases.insert(name.clone(), direct);
+        }
+        let direct = self.databases.get_mut(name).expect("it is there now");
+        let done = direct.add(account, by).await;
+        if done.is_err() {
+            // The connection may be what is broken.
+            self.databases.remove(name);
+        }
+        done
+    }
+}
+
+/// The steps of one transfer, one after the other.
+fn steps(from: &Place, to: &Place, is_atomic: bool, rng: &mut Rng, accounts: u32) -> Vec<Step> {
     let mut account = || rng.below(u64::from(accounts)) as u32;
     let (source, target) = (account(), account());
     let amount = 1 + i64::from(source % 100);
-    let (take, give) = (from.add(source, -amount), to.add(target, amount));
     let branch = |place: &Place, work: Vec<Value>| json!({"participant": place.name(), "work": work});
-    let request = |branches: Vec<Value>| json!({"branches": branches});
-    match (is_atomic, from.name() == to.name()) {
-        (true, true) => vec![request(vec![branch(from, vec![take, give])])],
-        (true, false) => vec![request(vec![branch(from, vec![take]), branch(to, vec![give])])],
-        (false, _) => vec![request(vec![branch(from, vec![take])]), request(vec![branch(to, vec![give])])],
+    let transaction = |branches: Vec<Value>| Step::Transaction(json!({"branches": branches}));
+    if is_atomic {
+        let (take, give) = (from.add(source, -amount), to.add(target, amount));
+        return vec![match from.name() == to.name() {
+            true => transaction(vec![branch(from, vec![take, give])]),
+            false => transaction(vec![branch(from, vec![take]), branch(to, vec![give])]),
+        }];
     }
+    let alone = |place: &Place, account, by| match place {
+        Place::Keyspace(_) => transaction(vec![branch(place, vec![place.add(account, by)])]),
+        Place::Database(database) => Step::Update { database: database.clone(), account, by },
+    };
+    vec![alone(from, source, -amount), alone(to, target, amount)]
 }
 
 fn print_row(options: &BenchTransfers, row: &Row, figures: &Figures) {
@@ -335,24 +356,36 @@ fn print_row(options: &BenchTransfers, row: &Row, figures: &Figures) {
 mod tests {
     use super::*;
 
+    fn database() -> Database {
+        Database { name: "db1".into(), url: "postgres://localhost/bench".into() }
+    }
+
+    fn branches(step: &Step) -> usize {
+        let Step::Transaction(request) = step else { return 0 };
+        request["branches"].as_array().map_or(0, Vec::len)
+    }
+
     #[test]
-    fn a_transfer_with_a_protocol_is_one_transaction_and_without_two() {
+    fn a_transfer_with_a_protocol_is_one_transaction_and_without_two_steps() {
         let mut rng = Rng::new(1);
-        let (one, other) = (Place::Keyspace("bank1".into()), Place::Database("db1".into()));
-        let atomic = requests(&one, &other, true, &mut rng, 10);
-        assert_eq!((atomic.len(), atomic[0]["branches"].as_array().map(Vec::len)), (1, Some(2)));
-        let plain = requests(&one, &other, false, &mut rng, 10);
-        assert_eq!((plain.len(), plain[0]["branches"].as_array().map(Vec::len)), (2, Some(1)));
-        let single = requests(&one, &one, true, &mut rng, 10);
-        assert_eq!((single.len(), single[0]["branches"].as_array().map(Vec::len)), (1, Some(1)));
+        let (one, other) = (Place::Keyspace("bank1".into()), Place::Database(database()));
+        let atomic = steps(&one, &other, true, &mut rng, 10);
+        assert_eq!(atomic.iter().map(branches).collect::<Vec<_>>(), [2]);
+        let plain = steps(&one, &other, false, &mut rng, 10);
+        assert_eq!(plain.iter().map(branches).collect::<Vec<_>>(), [1, 0]);
+        assert!(matches!(plain[1], Step::Update { by: 1.., .. }), "{plain:?}");
+        let single = steps(&one, &one, true, &mut rng, 10);
+        assert_eq!(single.iter().map(branches).collect::<Vec<_>>(), [1]);
+        let Step::Transaction(request) = &single[0] else { unreachable!("it has a branch") };
         let amount = |op: &Value| op["add"]["by"].as_i64().expect("an amount");
-        let work = &single[0]["branches"][0]["work"];
+        let work = &request["branches"][0]["work"];
         assert_eq!(amount(&work[0]) + amount(&work[1]), 0);
     }
 
     #[test]
     fn databases_are_measured_where_they_are_named() {
-        assert_eq!([0, 1, 2].map(|databases| planned(true, databases).len()), [5, 7, 9]);
-        assert_eq!(planned(false, 0).len(), 3);
+        let databases = [database(), database()];
+        assert_eq!([0, 1, 2].map(|count| planned(true, &databases[..count]).len()), [5, 7, 9]);
+        assert_eq!(planned(false, &[]).len(), 3);
     }
 }

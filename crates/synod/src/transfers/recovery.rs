@@ -4,7 +4,8 @@
 //! time until a transaction that reads every account at both banks commits: it includes the election, and no account
 //! can be locked any more. An account that a transaction in doubt holds would refuse it.
 
-use super::{ABORTED, PATIENCE, Place, commit, requests};
+use super::places::Place;
+use super::{ABORTED, Client, PATIENCE, commit, steps};
 use crate::api::{CallError, Session};
 use crate::bank_demo::act;
 use crate::cli::BenchTransfers;
@@ -63,15 +64,15 @@ pub async fn measure(options: &BenchTransfers, cluster: &Supervisor) -> Done {
 async fn once(options: &BenchTransfers, cluster: &Supervisor, run: u64) -> Result<Recovery, Failure> {
     let (tell_stop, stop) = watch::channel(false);
     let clients = (0..usize::from(options.clients)).map(|number| {
-        let mut session = Session::new(&cluster.endpoints(), number, PATIENCE);
+        let mut client = Client::new(cluster, number);
         let mut rng = Rng::new(run * 1_000 + number as u64);
         let (mut stop, accounts) = (stop.clone(), options.accounts);
         tokio::task::spawn_local(async move {
             let (from, to) = (Place::Keyspace("bank1".into()), Place::Keyspace("bank2".into()));
             while !*stop.borrow() {
-                let requests = requests(&from, &to, true, &mut rng, accounts);
+                let steps = steps(&from, &to, true, &mut rng, accounts);
                 tokio::select! {
-                    _ = commit(&mut session, &requests[0]) => {}
+                    _ = client.take(&steps[0]) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
             }
