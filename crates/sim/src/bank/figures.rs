@@ -101,6 +101,8 @@ pub fn blocking(protocol: Protocol, seeds: u64, down: Duration) -> Blocking {
         let scenario = Scenario {
             latency: (Duration::from_millis(5), Duration::from_millis(15)),
             sync: Duration::from_millis(2),
+            // The death is the only one.
+            fault: Fault::None,
             ..Scenario::new(protocol, 2, seed)
         };
         let (locks, money) = one_death(scenario, down);
