@@ -107,8 +107,11 @@ fn head_key(process: ProcessId) -> Vec<u8> {
     key
 }
 
+/// Where the records of all processes are.
+const RECORDS: &[u8] = b"r";
+
 fn records_prefix(process: ProcessId) -> Vec<u8> {
-    let mut key = vec![b'r'];
+    let mut key = RECORDS.to_vec();
     key.extend_from_slice(&process.number().to_be_bytes());
     key
 }
@@ -143,6 +146,22 @@ where
             true => Ok(records),
             false => Err(Error::Corrupt { table: "journals", what: "a record cannot be read" }),
         }
+    }
+
+    /// How many entries the journals of all processes keep, and how many bytes these have: what is not over makes them
+    /// grow, and what is over does not.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn journals_size(&self) -> Result<(u64, u64), Error<M::Error>> {
+        let (mut entries, mut bytes) = (0, 0);
+        let mut visit = |key: Bytes, value: &Bytes| {
+            entries += 1;
+            bytes += (key.len() + value.len()) as u64;
+            ControlFlow::Continue(())
+        };
+        self.kv.store().node_scan(RECORDS, &mut visit).map_err(Error::Map)?;
+        Ok((entries, bytes))
     }
 
     /// Whether a keyspace's participant of transactions is waited for.

@@ -140,6 +140,8 @@ fn records_of_the_life_that_began_last_are_kept_until_they_are_replaced_and_acro
     assert_eq!((stale, broken), (Verdict::Stale, Verdict::Broken));
     assert_eq!(step(&mut machine, 9, Step::new(process, records(6, 0, false, &["d"]))), Verdict::Accepted);
     assert_eq!(texts(&machine, process), ["a", "b", "d"]);
+    let (entries, more) = machine.journals_size().expect("a map in memory does not fail");
+    assert_eq!(entries, 2, "what counts, and no more");
     assert_eq!(step(&mut machine, 10, Step::new(process, records(6, 1, true, &["e"]))), Verdict::Accepted);
     machine.commit(Stored::default()).expect("committed");
     assert_eq!(
@@ -148,6 +150,8 @@ fn records_of_the_life_that_began_last_are_kept_until_they_are_replaced_and_acro
     );
     let machine = SpacesMachine::open(machine.into_map()).expect("the same");
     assert_eq!(texts(&machine, process), ["e"]);
+    let (entries, less) = machine.journals_size().expect("a map in memory does not fail");
+    assert!(entries == 1 && less > 0 && less < more, "{less} bytes after {more}");
     assert_eq!(machine.journal(process), Ok(Journal { life: Index(6), entries: 2 }));
 }
 

@@ -146,6 +146,10 @@ pub(super) fn metrics<P: ReplicatedLog + 'static>(member: &Member<P>) -> String 
     figure("client_connections", "gauge", "Connections of clients.", counters.client_connections.get());
     let core = member.core.borrow();
     let (size, _) = core.node.machine().store().map().disk_bytes();
+    // A state that cannot be read shows in what it answers.
+    let (entries, bytes) = core.node.machine().journals_size().unwrap_or_default();
+    figure("journal_entries", "gauge", "Entries that transactions and sagas keep in the state.", entries);
+    figure("journal_bytes", "gauge", "Bytes of these.", bytes);
     figure("state_disk_bytes", "gauge", "Bytes that the state takes on disk.", size);
     figure("keys", "gauge", "Keys that exist.", core.node.machine().store().key_count());
     for (name, help, value) in [

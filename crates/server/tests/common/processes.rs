@@ -19,10 +19,11 @@ const ROLE: &str = "SYNOD_TEST_MEMBER";
 pub fn be_a_member() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let mut parts = role.split(' ');
-    let mut part = || parts.next().expect("a protocol, a name and a directory").to_owned();
-    let (protocol, name, data_dir) = (part(), part(), part().into());
+    let mut part = || parts.next().expect("a cluster, a protocol, a name and a directory").to_owned();
+    let (cluster, protocol, name, data_dir) = (part(), part(), part(), part().into());
     let members = parts.map(|member| member.parse().expect("a member")).collect();
-    let config = Config { protocol, name, data_dir, members, segment_size: 1 << 20, ..Config::default() };
+    let config =
+        Config { cluster, protocol, name, data_dir, members, segment_size: 1 << 20, ..Config::default() };
     match Server::start(config).and_then(Server::wait) {
         Ok(()) => {}
         Err(error) => {
@@ -40,18 +41,28 @@ pub struct Processes {
 
 impl Processes {
     pub fn start(protocol: &str, count: usize) -> Processes {
+        Processes::named(&Config::default().cluster, protocol, count)
+    }
+
+    /// A cluster of this name.
+    pub fn named(cluster: &str, protocol: &str, count: usize) -> Processes {
         let directory = tempfile::tempdir().expect("a directory");
         let mut configs = configs(directory.path(), count);
-        configs.iter_mut().for_each(|config| config.protocol = protocol.to_owned());
-        let mut processes = Processes { directory, configs, children: Vec::new() };
-        for i in 0..count {
-            let child = processes.spawn(i);
-            processes.children.push(Some(child));
+        for config in &mut configs {
+            (config.cluster, config.protocol) = (cluster.to_owned(), protocol.to_owned());
         }
+        let children = (0..count).map(|_| None).collect();
+        let mut processes = Processes { directory, configs, children };
+        processes.heal();
         processes
     }
 
+    /// A member that says on its standard error what it says.
     pub fn spawn(&self, i: usize) -> Child {
+        self.command(i).stderr(Stdio::piped()).spawn().expect("a process")
+    }
+
+    fn command(&self, i: usize) -> Command {
         let config = &self.configs[i];
         let members: Vec<String> = config
             .members
@@ -60,25 +71,54 @@ impl Processes {
                 format!("{}={},{}", member.name, member.peers, member.clients.as_deref().expect("one"))
             })
             .collect();
-        let Config { protocol, name, data_dir, .. } = config;
-        let role = format!("{protocol} {name} {} {}", data_dir.display(), members.join(" "));
-        Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "be_a_member", "--nocapture"])
-            .env(ROLE, role)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a process")
+        let Config { cluster, protocol, name, data_dir, .. } = config;
+        let role = format!("{cluster} {protocol} {name} {} {}", data_dir.display(), members.join(" "));
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--exact", "be_a_member", "--nocapture"]).env(ROLE, role).stdout(Stdio::null());
+        command
     }
 
     pub fn up(&mut self, i: usize) {
-        self.children[i] = Some(self.spawn(i));
+        // Nobody would read what it says, and a pipe that is full would stop it.
+        let child = self.command(i).stderr(Stdio::null()).spawn();
+        self.children[i] = Some(child.expect("a process"));
     }
 
     pub fn kill(&mut self, i: usize) {
         let mut child = self.children[i].take().expect("it runs");
         child.kill().expect("killed");
         child.wait().expect("gone");
+    }
+
+    /// Those that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.children.len()).filter(|i| self.children[*i].is_some()).collect()
+    }
+
+    /// The leader of those that run.
+    pub fn lead(&self) -> usize {
+        self.leader(&self.running())
+    }
+
+    pub fn kill_all(&mut self) {
+        // All of them before any is waited for.
+        for child in self.children.iter_mut().flatten() {
+            child.kill().expect("killed");
+        }
+        self.running().into_iter().for_each(|i| self.kill(i));
+    }
+
+    /// Starts those that do not run.
+    pub fn heal(&mut self) {
+        for i in 0..self.children.len() {
+            if self.children[i].is_none() {
+                self.up(i);
+            }
+        }
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        (0..self.configs.len()).map(|i| self.endpoint(i)).collect()
     }
 
     pub fn signal(&self, i: usize, signal: Signal) {

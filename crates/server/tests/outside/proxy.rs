@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 /// Where it breaks, around the next statement that begins with some words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +16,35 @@ pub enum Cut {
     AfterAnswer,
 }
 
-type Order = Arc<Mutex<Option<(Cut, &'static str)>>>;
+struct Break {
+    cut: Cut,
+    at: &'static str,
+    /// Somebody who is told, and until whose word it stands still.
+    witness: Option<(std::sync::mpsc::Sender<()>, oneshot::Receiver<()>)>,
+}
+
+impl Break {
+    /// Whether the database shall hear of the statement all the same.
+    async fn stand_still(self) -> bool {
+        let Some((stands, word)) = self.witness else { return false };
+        stands.send(()).is_ok() && word.await.is_ok()
+    }
+}
+
+/// A wire that stands still where it is to break, and breaks when this is dropped.
+pub struct Still {
+    pub stands: std::sync::mpsc::Receiver<()>,
+    word: oneshot::Sender<()>,
+}
+
+impl Still {
+    /// Lets the statement come to the database, though its answer will come to nobody.
+    pub fn let_through(self) {
+        let _ = self.word.send(());
+    }
+}
+
+type Order = Arc<Mutex<Option<Break>>>;
 
 pub struct Proxy {
     port: u16,
@@ -57,7 +86,15 @@ impl Proxy {
 
     /// Breaks once, at the next such statement.
     pub fn cut(&self, cut: Cut, at: &'static str) {
-        *self.order.lock().expect("no panic") = Some((cut, at));
+        *self.order.lock().expect("no panic") = Some(Break { cut, at, witness: None });
+    }
+
+    /// The same, when what this returns is dropped.
+    pub fn stop(&self, cut: Cut, at: &'static str) -> Still {
+        let (tell, stands) = std::sync::mpsc::channel();
+        let (word, words) = oneshot::channel();
+        *self.order.lock().expect("no panic") = Some(Break { cut, at, witness: Some((tell, words)) });
+        Still { stands, word }
     }
 }
 
@@ -68,14 +105,21 @@ async fn carry(mut agent: TcpStream, mut database: TcpStream, order: &Order) {
             read = agent.read(&mut up) => {
                 let Some(bytes) = read.ok().filter(|read| *read > 0).map(|read| &up[..read]) else { return };
                 // A statement follows the name of its message and its length.
-                let due = |(_, at): &mut (Cut, &str)| bytes.windows(at.len()).any(|part| part == at.as_bytes());
-                let cut = order.lock().expect("no panic").take_if(due).map(|(cut, _)| cut);
-                if cut == Some(Cut::Before) || database.write_all(bytes).await.is_err() {
+                let due = |due: &mut Break| bytes.windows(due.at.len()).any(|part| part == due.at.as_bytes());
+                let due = order.lock().expect("no panic").take_if(due);
+                let cut = due.as_ref().map(|due| due.cut);
+                if cut != Some(Cut::Before) && database.write_all(bytes).await.is_err() {
                     return;
                 }
                 if cut == Some(Cut::AfterAnswer) {
                     // It is done when the database has answered.
                     let _ = database.read(&mut down).await;
+                }
+                if let Some(due) = due {
+                    let is_heard = due.stand_still().await;
+                    if is_heard && cut == Some(Cut::Before) && database.write_all(bytes).await.is_ok() {
+                        let _ = database.read(&mut down).await;
+                    }
                     return;
                 }
             }

@@ -1,10 +1,8 @@
 //! Two clusters: a transfer between a keyspace of one and a keyspace of the other, and what is left when one of them is away.
 
-use super::web::{Answered, Asked, Web};
+use super::between::Door;
+use super::web::{Answered, Asked};
 use super::*;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 use synod_protocols::commit::{KeyOp, Message, Stamp, TxnId, Vote};
 use synod_protocols::{NodeId, Wire};
 use synod_server::outside::{Envelope, KeyspaceThere, MESSAGES_PATH, To};
@@ -265,40 +263,9 @@ enum Lost {
     Decisions,
 }
 
-/// A way to a member at which something is lost, on a thread of its own.
-struct Gate {
-    url: String,
-    over: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Gate {
-    fn open(to: String, lost: Lost) -> Gate {
-        let (over, is_over) = tokio::sync::oneshot::channel();
-        let (url, known) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let web = Web::start(move |asked| {
-                    let to = to.clone();
-                    async move {
-                        let passed = tokio::task::spawn_blocking(move || pass(&to, &asked, lost));
-                        passed.await.expect("no panic")
-                    }
-                });
-                url.send(web.url()).expect("it is waited for");
-                let _ = is_over.await;
-            });
-        });
-        Gate { url: known.recv().expect("an address"), over: Some(over), thread: Some(thread) }
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        drop(self.over.take());
-        let _ = self.thread.take().map(std::thread::JoinHandle::join);
-    }
+/// A way to a member at which something is lost.
+fn gate(to: String, lost: Lost) -> Door {
+    Door::open(move |asked| pass(&to, asked, lost))
 }
 
 fn pass(to: &str, asked: &Asked, lost: Lost) -> Answered {
@@ -319,7 +286,7 @@ fn pass(to: &str, asked: &Asked, lost: Lost) -> Answered {
 #[test]
 fn a_commit_of_which_a_keyspace_does_not_hear_is_asked_for() {
     let ((_one, here), (_other, there)) = (named("here", 1), named("there", 1));
-    let gate = Gate::open(there[0].clone(), Lost::Decisions);
+    let gate = gate(there[0].clone(), Lost::Decisions);
     banks(&here[0], &there, std::slice::from_ref(&gate.url));
     assert_eq!(run(&here[0], &payment(30)).json()["decision"], "commit");
     // No decision ever comes through: the keyspace has asked.
@@ -332,7 +299,7 @@ fn a_commit_of_which_a_keyspace_does_not_hear_is_asked_for() {
 #[test]
 fn a_coordinator_that_is_gone_between_votes_and_decision_has_aborted_when_it_is_back() {
     let ((mut one, here), (_other, there)) = (named("here", 1), named("there", 1));
-    let gate = Gate::open(there[0].clone(), Lost::Votes);
+    let gate = gate(there[0].clone(), Lost::Votes);
     banks(&here[0], &there, std::slice::from_ref(&gate.url));
     std::thread::scope(|scope| {
         let client = scope.spawn(|| follow(&here[0], "POST", "/v1/transactions", &payment(30)));
@@ -349,76 +316,4 @@ fn a_coordinator_that_is_gone_between_votes_and_decision_has_aborted_when_it_is_
     nothing_is_open(&there[0]);
     nothing_is_open(&here[0]);
     assert_eq!((value(&here[0], "bank1", "x"), value(&there[0], "bank2", "y")), (json!("100"), json!("100")));
-}
-
-#[test]
-fn leaders_of_both_clusters_are_restarted_under_transfers_and_no_money_is_gone() {
-    let ((mut one, here), (mut other, there)) = (named("here", 3), named("there", 3));
-    banks(&here[0], &there, &urls(&there));
-    let (is_over, commits, reads) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let (is_over, commits, reads) = (Arc::new(is_over), Arc::new(commits), Arc::new(reads));
-    std::thread::scope(|scope| {
-        for client in 0..3 {
-            let (is_over, commits, here) = (Arc::clone(&is_over), Arc::clone(&commits), &here);
-            scope.spawn(move || {
-                for round in client.. {
-                    if is_over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let body = payment(if round % 2 == 0 { 3 } else { -3 });
-                    let ended = follow(&here[round % 3], "POST", "/v1/transactions", &body);
-                    match ended.filter(|ended| ended.status == 200) {
-                        Some(ended) if ended.json()["decision"] == "commit" => {
-                            commits.fetch_add(1, Ordering::Relaxed);
-                        }
-                        _ => {}
-                    }
-                    // So that a read of both finds them free now and then.
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-            });
-        }
-        let (over, counted, endpoints) = (Arc::clone(&is_over), Arc::clone(&reads), &here);
-        scope.spawn(move || {
-            for round in 0.. {
-                if over.load(Ordering::Relaxed) {
-                    return;
-                }
-                if let Some((x, y)) = audit(&endpoints[round % 3]) {
-                    assert_eq!(x + y, 200, "money is gone or made");
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        let _stop = Stop(&is_over);
-        for round in 0..4 {
-            let seen = || (commits.load(Ordering::Relaxed), reads.load(Ordering::Relaxed));
-            let before = seen();
-            until("transfers and reads go on", || {
-                let now = seen();
-                (now.0 >= before.0 + 10 && now.1 > before.1).then_some(())
-            });
-            let cluster = if round % 2 == 0 { &mut one } else { &mut other };
-            let leader = cluster.leader();
-            cluster.down(leader);
-            cluster.leader();
-            cluster.up(leader);
-        }
-    });
-    let (x, y) = until("a read of both", || audit(&here[0]));
-    assert_eq!(x + y, 200);
-    nothing_is_open(&here[0]);
-    nothing_is_open(&there[0]);
-    let (commits, reads) = (commits.load(Ordering::Relaxed), reads.load(Ordering::Relaxed));
-    println!("{commits} transfers and {reads} reads of both accounts across 4 leaders restarted");
-}
-
-/// Ends the transfers when it is dropped, also by a panic.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

@@ -60,7 +60,7 @@ impl Drop for Stop<'_> {
 }
 
 /// Takes from the database what the keyspace gets.
-fn payment(amount: i64) -> Value {
+pub(super) fn payment(amount: i64) -> Value {
     let sql = "update accounts set balance = balance - $1 where name = 'a' returning balance";
     json!({"branches": [
         {"participant": "ledger", "work": [{"sql": sql, "parameters": [amount.to_string()], "rows": 1}]},

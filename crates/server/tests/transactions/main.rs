@@ -11,19 +11,33 @@ mod client;
 #[path = "../outside/database.rs"]
 mod database;
 
+#[path = "../outside/proxy.rs"]
+mod proxy;
+
 #[path = "../outside/web.rs"]
 mod web;
 
 mod by_hand;
+mod between;
 mod clusters;
+mod database_steps;
 mod databases;
+mod judged;
 mod keyspaces;
-mod killed;
+mod pair;
+mod records;
 mod sagas;
+mod steps;
 
 use client::{Answer, exchange};
 use common::*;
 use serde_json::{Value, json};
+
+/// Not a test of its own: what the processes of other tests run.
+#[test]
+fn be_a_member() {
+    processes::be_a_member();
+}
 
 /// One request, at the leader if it belongs there; nothing if a connection breaks or that one is gone.
 fn follow(endpoint: &str, method: &str, target: &str, body: &Value) -> Option<Answer> {
@@ -57,8 +71,12 @@ fn bank(endpoint: &str, name: &str, accounts: &[&str]) {
     let made = surely(endpoint, "PUT", &format!("/v1/keyspaces/{name}"), &json!({"model": "linearizable"}));
     assert!([200, 201].contains(&made.status), "{made:?}");
     let writes: Vec<Value> = accounts.iter().map(|key| json!({"key": key, "value": "100"})).collect();
-    let written =
-        surely(endpoint, "POST", &format!("/v1/keyspaces/{name}/batch"), &json!({"writes": writes}));
+    // What an election has left unknown may be done again.
+    let written = until("the accounts are written", || {
+        let path = format!("/v1/keyspaces/{name}/batch");
+        let written = surely(endpoint, "POST", &path, &json!({"writes": writes}));
+        (written.status != 504).then_some(written)
+    });
     assert_eq!(written.status, 200, "{written:?}");
 }
 
