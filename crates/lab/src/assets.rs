@@ -48,6 +48,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "index.html" HTML;
     "style.css" CSS;
     "icon.svg" SVG;
+    "accounts.js" SCRIPT;
     "bars.js" SCRIPT;
     "cap.js" SCRIPT;
     "caplane.js" SCRIPT;
@@ -61,6 +62,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "histories.js" SCRIPT;
     "inspector.js" SCRIPT;
     "keyspaces.js" SCRIPT;
+    "kinds.js" SCRIPT;
     "ladder.js" SCRIPT;
     "lessons.js" SCRIPT;
     "live.js" SCRIPT;
@@ -73,6 +75,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "protocols.js" SCRIPT;
     "ring.js" SCRIPT;
     "script.js" SCRIPT;
+    "sessions.js" SCRIPT;
     "spacetime.js" SCRIPT;
     "story.js" SCRIPT;
     "table.js" SCRIPT;

@@ -15,6 +15,7 @@ mod flp;
 mod lessons;
 mod live;
 mod member;
+mod operations;
 mod runs;
 mod server;
 mod trace;
@@ -28,6 +29,7 @@ pub use live::{
     LiveNode, LiveVerb,
 };
 pub use member::{MEMBER_ANSWER_BYTES_MAX, MEMBER_WAIT_MAX};
+pub use operations::OPERATIONS_KEPT_MAX;
 pub use runs::{CACHE_BYTES_MAX, CACHE_RUNS_MAX, RUN_TIME_MAX, RUNS_AT_ONCE_MAX, ScriptError, simulate};
 pub use server::{BoundLab, SCRIPT_BYTES_MAX};
 pub use trace::{TRACE_BYTES_MAX, TRACE_VERSION, Trace, TraceError, WINDOW_EVENTS_MAX};

@@ -1,9 +1,10 @@
 //! What the page needs of a live cluster, and the buffer that lets a page opened late see the past.
 
+use crate::operations::Operations;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -123,6 +124,7 @@ pub struct LiveAction {
 /// The recent past of a live cluster, and its present to whoever listens.
 pub(crate) struct LiveFeed {
     past: Mutex<Past>,
+    operations: Mutex<Operations>,
     onward: broadcast::Sender<Arc<str>>,
 }
 
@@ -168,14 +170,17 @@ impl LiveFeed {
     /// Listens to `cluster` for as long as the runtime lives.
     pub(crate) fn start(cluster: &Arc<dyn LiveCluster>) -> Arc<LiveFeed> {
         let (onward, _) = broadcast::channel(LIVE_LAG_MAX);
-        let feed = Arc::new(LiveFeed { past: Mutex::default(), onward });
+        let feed = Arc::new(LiveFeed { past: Mutex::default(), operations: Mutex::default(), onward });
         let mut events = cluster.subscribe();
         let listener = Arc::clone(&feed);
         tokio::spawn(async move {
             loop {
                 match events.recv().await {
                     Ok(event) => listener.take(event),
-                    Err(RecvError::Lagged(missed)) => listener.take(gap(missed)),
+                    Err(RecvError::Lagged(missed)) => {
+                        listener.operations().hole("more happened than could be kept up with");
+                        listener.take(gap(missed));
+                    }
                     Err(RecvError::Closed) => return,
                 }
             }
@@ -183,7 +188,13 @@ impl LiveFeed {
         feed
     }
 
+    /// What clients of keyspaces have asked and heard.
+    pub(crate) fn operations(&self) -> MutexGuard<'_, Operations> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, event: Arc<str>) {
+        self.operations().take(&event);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.push(Arc::clone(&event));
         // Under the lock, so that a page that joins now gets each event once. Nobody listening

@@ -47,6 +47,9 @@ pub(crate) struct Asked {
     session: Option<String>,
 }
 
+/// Of a member to whom nothing has come: another may be asked the same.
+const UNREACHED: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
 /// Why there is no answer of a member, with the status that says so.
 type Failed = (StatusCode, String);
 
@@ -63,9 +66,10 @@ impl Said {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether it comes from a member that cannot, and another could.
-    fn is_elsewhere(&self) -> bool {
-        matches!(self.status, 503 | 504)
+    /// Whether it comes from a member that cannot, and another could be asked the same. That nobody knows what became of
+    /// something (504) is an answer, unless nothing was to be done.
+    fn is_elsewhere(&self, asked: &Asked) -> bool {
+        self.status == 503 || self.status == 504 && asked.only_looks()
     }
 }
 
@@ -85,7 +89,7 @@ pub(crate) async fn ask(cluster: &Arc<dyn LiveCluster>, asked: Asked) -> Result<
             let is_awake = |node: &&LiveNode| node.pid.is_some() && !node.stopped;
             let mut awake: Vec<&LiveNode> = nodes.iter().filter(is_awake).collect();
             awake.sort_by_key(|node| asked.first.as_ref() != Some(&node.name));
-            (awake, NEXT_AFTER)
+            (awake, if asked.only_looks() { NEXT_AFTER } else { MEMBER_WAIT_MAX })
         }
     };
     let mut last = match &asked.at {
@@ -96,13 +100,19 @@ pub(crate) async fn ask(cluster: &Arc<dyn LiveCluster>, asked: Asked) -> Result<
         let answer = tokio::time::timeout(patience, follow(&nodes, node, &asked)).await;
         last = answer.unwrap_or_else(|_| {
             let why = format!(
-                "{} did not answer within {} s: it is paused, or waits for members that it cannot reach",
+                "{} did not answer within {} s: it is paused, or waits for members that it cannot reach{}",
                 node.name,
-                patience.as_secs()
+                patience.as_secs(),
+                asked.outcome_unknown()
             );
             Err((StatusCode::GATEWAY_TIMEOUT, why))
         });
-        if last.as_ref().is_ok_and(|(_, said)| !said.is_elsewhere()) {
+        // What may have been done is not asked of another, who would do it once more.
+        let may_go_on = match &last {
+            Ok((_, said)) => said.is_elsewhere(&asked),
+            Err((status, _)) => asked.only_looks() || *status == UNREACHED,
+        };
+        if !may_go_on {
             break;
         }
     }
@@ -143,16 +153,22 @@ async fn exchange(node: &LiveNode, path: &str, asked: &Asked) -> Result<Said, Fa
     if let Some(session) = &asked.session {
         request += &format!("synod-session: {session}\r\n");
     }
+    let unreached = |error: std::io::Error| {
+        (UNREACHED, format!("{} cannot be reached ({error}): does it run?", node.name))
+    };
+    let mut stream = TcpStream::connect(host).await.map_err(unreached)?;
     let bytes = async {
-        let mut stream = TcpStream::connect(host).await?;
         stream.write_all(format!("{request}\r\n{body}").as_bytes()).await?;
         let mut bytes = Vec::new();
         stream.take(MEMBER_ANSWER_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await?;
         Ok::<_, std::io::Error>(bytes)
     };
-    let bytes = bytes.await.map_err(|error| {
-        (StatusCode::BAD_GATEWAY, format!("{} cannot be reached ({error}): does it run?", node.name))
-    })?;
+    let bytes = bytes.await.unwrap_or_default();
+    if bytes.is_empty() {
+        let why =
+            format!("{} hung up before it answered: was it killed{}", node.name, asked.outcome_unknown());
+        return Err((StatusCode::BAD_GATEWAY, why));
+    }
     if bytes.len() > MEMBER_ANSWER_BYTES_MAX {
         let why =
             format!("{} answers with more than {MEMBER_ANSWER_BYTES_MAX} bytes: ask for less", node.name);
@@ -182,6 +198,19 @@ fn address(node: &LiveNode) -> &str {
 }
 
 impl Asked {
+    /// Whether nothing is to be done, so that it can be asked twice.
+    fn only_looks(&self) -> bool {
+        self.method == "GET"
+    }
+
+    /// What to say where no answer came.
+    fn outcome_unknown(&self) -> &'static str {
+        match self.only_looks() {
+            true => "",
+            false => ". Whether it was done nobody knows: look before you repeat it",
+        }
+    }
+
     fn check(&self) -> Result<(), Failed> {
         if !["GET", "PUT", "POST", "DELETE"].contains(&self.method.as_str()) {
             let why = format!("`{}` is no method here: GET, PUT, POST or DELETE", self.method);

@@ -78,6 +78,7 @@ pub(crate) async fn bind(lab: Lab) -> Result<BoundLab, LabError> {
         .route("/api/history", post(history).layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX)))
         .route("/api/history/run", post(run_history))
         .route("/api/history/live", get(live_history))
+        .route("/api/history/live/keyspaces", get(live_keyspaces))
         .route("/api/recorded", get(recorded))
         .route("/api/events", get(events))
         .route("/api/live", get(live))
@@ -276,9 +277,36 @@ async fn run_history(State(shared): App, body: Bytes) -> Response {
     .await
 }
 
+/// Of which keyspaces of the live cluster something is known to be judged.
+async fn live_keyspaces(State(shared): App) -> Response {
+    let Some((cluster, feed)) = &shared.live else { return no_live() };
+    let (keyspaces, clients) = (feed.operations().list(), cluster.history().is_some());
+    Json(json!({"keyspaces": keyspaces, "clients": clients})).into_response()
+}
+
+/// Whose history is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhoseHistory {
+    /// A keyspace's, by its name; without it, that of the clients that the page has started.
+    keyspace: Option<String>,
+    /// The version that is known: there is no need to judge it again.
+    seen: Option<u64>,
+}
+
 /// What the live cluster's clients have asked and heard until now, judged.
-async fn live_history(State(shared): App) -> Response {
-    let Some((cluster, _)) = shared.live.clone() else { return no_live() };
+async fn live_history(State(shared): App, Query(whose): Query<WhoseHistory>) -> Response {
+    let Some((cluster, feed)) = shared.live.clone() else { return no_live() };
+    if let Some(name) = whose.keyspace {
+        let Some(kept) = feed.operations().kept(&name) else {
+            // No error: whoever follows it waits for the first operation.
+            return Json(json!({"none": true})).into_response();
+        };
+        if whose.seen == Some(kept.version) {
+            return Json(json!({"same": true})).into_response();
+        }
+        return apart(move || verdicts::judged_keyspace(&kept)).await;
+    }
     apart(move || {
         let none = "nobody has asked this cluster anything yet: let clients ask, on its page";
         let history = cluster.history().ok_or((StatusCode::NOT_FOUND, none.to_owned()))?;

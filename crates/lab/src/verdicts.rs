@@ -1,5 +1,6 @@
 //! Histories on the page: operations as bars, and what the checker says of them.
 
+use crate::operations::{Kept, NOT_OVER};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use synod_check::answer::Answer;
 use synod_check::history::{History, Moment, Nanos, Operation, Outcome};
-use synod_check::judge::{Judgement, judge};
+use synod_check::judge::{Consistency, Judgement, judge};
 use synod_check::linearizable::Limits;
 use synod_check::{ReadLimits, import, report};
 
@@ -68,6 +69,44 @@ pub(crate) fn judged(history: &History) -> Result<Value, (StatusCode, String)> {
     let judgement = judge(history, None, None, &Limits::default(), &mut || Instant::now() > end)
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(view(history, &judgement))
+}
+
+/// Judges what is known of a live cluster's keyspace, and whether what it promises was kept: reads that asked for less are left
+/// out there.
+///
+/// # Errors
+/// As [`judged`].
+pub(crate) fn judged_keyspace(kept: &Kept) -> Result<Value, (StatusCode, String)> {
+    let mut view = judged(&kept.history)?;
+    let is_hidden =
+        |id: &Value| id.as_u64().is_some_and(|id| *kept.history.operations[id as usize].client == *NOT_OVER);
+    if let Some(operations) = view["operations"].as_array_mut() {
+        operations.retain(|operation| !is_hidden(&operation["id"]));
+    }
+    for model in view["judgement"]["models"].as_array_mut().into_iter().flatten() {
+        if let Some(order) = model["order"].as_array_mut() {
+            order.retain(|id| !is_hidden(id));
+        }
+    }
+    let own = || view["judgement"]["models"].as_array()?.iter().find(|model| model["model"] == *kept.model);
+    let verdict = match kept.weaker.is_empty() {
+        true => own().map_or(Value::Null, |model| model["verdict"].clone()),
+        false => {
+            let mut history = kept.history.clone();
+            let mut index = 0..;
+            history.operations.retain(|_| index.next().is_none_or(|index| !kept.weaker.contains(&index)));
+            let end = Instant::now() + PATIENCE;
+            let model = Consistency::named(&kept.model);
+            let judgement = judge(&history, None, model, &Limits::default(), &mut || Instant::now() > end)
+                .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+            report::json(&history, &judgement)["models"][0]["verdict"].clone()
+        }
+    };
+    view["keyspace"] = json!({
+        "name": kept.name, "model": kept.model, "version": kept.version, "anew": kept.anew, "blind": kept.is_blind,
+        "verdict": verdict, "weaker": kept.weaker.len(),
+    });
+    Ok(view)
 }
 
 /// What clients had asked and heard by a moment: later answers are not known yet.

@@ -63,6 +63,9 @@ export class Bars {
   /** Shows the latest operations while there come more. @param {boolean} follow */
   toEnd(follow) { if (follow) this.view.scrollLeft = this.view.scrollWidth; }
 
+  /** Whether the latest operations are in sight. */
+  isAtEnd() { return this.view.scrollLeft + this.view.clientWidth > this.view.scrollWidth - 40; }
+
   /** @param {Operation} o */
   bar(o) {
     const { scale } = this, y = this.top.get(o.id), x = scale.x(o.start), end = o.end === null ? scale.width - 4 : scale.x(o.end);

@@ -15,6 +15,7 @@ const SIGNS = [
 
 const ARROWS = [
   ['entries', 'new entries', ''], ['beat', 'heartbeat', ''], ['ack', 'answer', '2 3'], ['ask', 'asks for a vote', ''], ['vote', 'vote', '7 3'], ['pre-ask', 'asks whether a vote could be won, and the answer', '1 3'],
+  ['gossip', 'updates of a causal or eventual keyspace', ''], ['digest', 'what a member has seen of it', '2 3'],
 ];
 
 /** @param {any} dialog */
@@ -37,8 +38,14 @@ function sign(kind) {
   return s('svg', { viewBox: '0 0 36 36', width: 36, height: 36, 'aria-hidden': 'true' }, g);
 }
 
-/** @param {string} kind @param {string} dash */
-function arrow(kind, dash) {
+/** What the live picture shows of messages, in a line below it. */
+export function legend() {
+  const entries = [['entries', 'the log', ''], ['gossip', 'causal and eventual updates', ''], ['digest', 'what was seen of them', '2 3']];
+  return h('ul', { class: 'legend', 'aria-label': 'Messages' }, ...entries.map(([kind, what, dash]) => h('li', {}, arrow(kind, dash, 22), what)));
+}
+
+/** @param {string} kind @param {string} dash @param {number} [size] */
+function arrow(kind, dash, size = 36) {
   const g = s('g', { class: `sample ${kind}` }, s('path', { d: 'M2 18H28', 'stroke-dasharray': dash || null }), s('path', { class: 'tipped', d: 'M34 18l-7-4v8Z' }));
-  return s('svg', { viewBox: '0 0 36 36', width: 36, height: 36, 'aria-hidden': 'true' }, g);
+  return s('svg', { viewBox: '0 0 36 36', width: size, height: size, 'aria-hidden': 'true' }, g);
 }

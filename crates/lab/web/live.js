@@ -10,6 +10,8 @@ import { epochNumber, epochWord } from './words.js';
 const CHUNK_EVENTS = 1500;
 const CHUNKS_MAX = 40;
 const MARKS_MAX = 400;
+/** Lines of clients that are drawn; members tell what they are asked as `at n1`. */
+const CLIENTS_MAX = 5;
 /** After this a message that nobody has received is forgotten, in nanoseconds. */
 const FLIGHT_MAX_NS = 5e9;
 
@@ -81,7 +83,7 @@ export class LiveTrace {
     if (e.k === 'fault' && !e.cuts) e.echo = true;
     this.#mark(e, chunk);
     if (e.k === 'recv' || e.k === 'drop') this.ends.set(e.m, e);
-    if (e.c && !this.header.clients.includes(e.c) && this.header.clients.length < 3) this.header.clients.push(e.c);
+    if (e.c && !this.header.clients.includes(e.c) && this.header.clients.length < CLIENTS_MAX) { this.header.clients.push(e.c); this.header.clients.sort(); }
     chunk.push(e);
     this.latest = e.t;
     this.chunks.size = this.list.length;

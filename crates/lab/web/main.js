@@ -24,7 +24,7 @@ import { PROTOCOLS } from './protocols.js';
 import { DEFAULT_SCRIPT, compareAddress, lasting, nanoseconds, readAddress, simAddress, withLine } from './script.js';
 import { closeMenu, showMenu } from './menu.js';
 import { linkMenu, messageMenu, nodeMenu } from './gestures.js';
-import { showHelp } from './help.js';
+import { legend, showHelp } from './help.js';
 import { byId, calm } from './dom.js';
 import { SINGLE, scriptTime, summary } from './words.js';
 
@@ -431,6 +431,7 @@ function show(trace, t, keep) {
   lab.dataset.hash = trace.header.hash;
   byId('undo').disabled = byId('redo').disabled = byId('copy').disabled = state.place === 'live';
   const live = state.place === 'live';
+  byId('legend').hidden = !live;
   byId('tab-script').hidden = live;
   byId('tab-keys').hidden = byId('tab-transactions').hidden = !live;
   if ((live ? ['script'] : ['keys', 'transactions']).some((name) => !byId(`panel-${name}`).hidden)) showTab('node');
@@ -670,6 +671,7 @@ async function open() {
   byId('redo').addEventListener('click', () => history.forward());
   byId('copy').addEventListener('click', copyLink);
   byId('keys').addEventListener('click', () => showHelp(byId('help')));
+  byId('legend').append(legend());
   document.querySelector('[data-skip]')?.addEventListener('click', (e) => { e.preventDefault(); ring.focus(state.selected); });
   document.addEventListener('keydown', keys);
   document.addEventListener('visibilitychange', () => { cancelAnimationFrame(loop); if (!document.hidden) loop = requestAnimationFrame(frame); });

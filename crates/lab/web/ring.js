@@ -274,7 +274,7 @@ export class Ring {
     for (const m of v.messages) {
       const a = this.nodes.get(m.from), b = this.nodes.get(m.to);
       if (!a || !b || a === b) continue;
-      const key = `${m.m ?? m.sent}/${m.dying}`;
+      const key = `${m.m ?? `${m.sent} ${m.from}>${m.to}`}/${m.dying}`;
       present.add(key);
       let el = this.messages.get(key);
       if (!el) { el = this.#message(m); this.messages.set(key, el); }
@@ -371,6 +371,8 @@ const GLYPH = {
   vote: 'M0-8 8 0 0 8-8 0ZM-3.400 0-.8 2.800 3.600-2.600',
   'pre-ask': 'M0-6 6 0 0 6-6 0Z',
   'pre-vote': 'M0-6 6 0 0 6-6 0ZM-2.600 0-.6 2.200 2.800-2',
+  gossip: 'M-8 0-4-6.500H4L8 0 4 6.500H-4Z',
+  digest: 'M-4.500 0-2.200-3.800H2.200L4.500 0 2.200 3.800H-2.200Z',
   other: 'M-5-5H5V5H-5Z',
   dying: 'M-6-6 6 6M6-6-6 6',
 };

@@ -9,7 +9,7 @@
 
 import { h, palette } from './dom.js';
 import { lostAt, messageKind } from './view.js';
-import { clock, duration, epochNumber, epochWord } from './words.js';
+import { clock, duration, epochNumber, epochWord, valueWords } from './words.js';
 
 const GUTTER = 58;
 const AXIS = 24;
@@ -21,7 +21,7 @@ const STUB_NS = 12e6;
 export const LIVE_SPAN = 6e9;
 /** Messages that can still be told apart in one picture. */
 const ARROWS_MAX = 900;
-const COLOURS = ['bg', 'surface', 'text', 'muted', 'line', 'leader', 'candidate', 'follower', 'committed', 'violation'];
+const COLOURS = ['bg', 'surface', 'text', 'muted', 'line', 'leader', 'candidate', 'follower', 'committed', 'violation', 'gossip'];
 
 export class SpaceTime {
   /** @param {HTMLElement} box @param {{seek:(t:number)=>void, tip:(text:string|null, at?:DOMRect)=>void, hold:()=>void}} does */
@@ -272,7 +272,7 @@ export class SpaceTime {
       }
     }
     this.hidden = found.length > ARROWS_MAX;
-    const shown = this.hidden ? found.filter((m) => !/beat|ack/.test(m.kind)) : found;
+    const shown = this.hidden ? found.filter((m) => !/beat|ack|digest/.test(m.kind)) : found;
     const dense = Math.min(1, Math.max(0.3, 260 / Math.max(1, shown.length)));
     for (const m of shown) this.#arrow(g, c, rows, m, dense);
     g.globalAlpha = 1;
@@ -374,11 +374,11 @@ export class SpaceTime {
       g.setLineDash(phase === 'ok' ? [] : phase === 'fail' ? [5, 2] : [2, 3]);
       g.beginPath(); g.roundRect(x1, y - 7, Math.max(4, x2 - x1), 14, 3); g.fill(); g.stroke();
       g.setLineDash([]);
-      const value = end?.value ?? first.value, label = `${first.f} ${first.key ?? ''}${value === undefined || value === null ? '' : `${first.key ? '=' : ''}${value}`}`;
+      const value = end?.value ?? first.value, label = `${first.f} ${valueWords(first.key)}${value === undefined || value === null ? '' : `${first.key ? '=' : ''}${valueWords(value)}`}`;
       const at = Math.max(x1, GUTTER) + 5;
       g.fillStyle = c.text; g.textAlign = 'left';
       if (x2 - at > g.measureText(label).width + 4) g.fillText(label, at, y + 0.5);
-      this.spots?.push({ x: x1, y, x2, y2: y, text: `${first.c}: ${label}\n${phase === 'ok' ? `ok after ${duration(end.t - (begin?.t ?? end.t))}` : phase === 'fail' ? 'failed: it had no effect' : phase === 'unknown' ? 'outcome unknown: it may still take effect' : 'no answer yet'}` });
+      this.spots?.push({ x: x1, y, x2, y2: y, text: `${first.c}: ${first.space ? `${first.space}, ` : ''}${label}\n${phase === 'ok' ? `ok after ${duration(end.t - (begin?.t ?? end.t))}` : phase === 'fail' ? 'failed: it had no effect' : phase === 'unknown' ? 'outcome unknown: it may still take effect' : 'no answer yet'}` });
     }
   }
 
@@ -420,6 +420,8 @@ const ARROW = {
   vote: { colour: 'candidate', dash: [7, 3], width: 1.7, alpha: 1, key: true },
   'pre-ask': { colour: 'candidate', dash: [1, 3], width: 1.3, alpha: 0.9 },
   'pre-vote': { colour: 'candidate', dash: [4, 3, 1, 3], width: 1.3, alpha: 0.9 },
+  gossip: { colour: 'gossip', dash: [], width: 1.5, alpha: 0.95, key: true },
+  digest: { colour: 'gossip', dash: [2, 3], width: 1, alpha: 0.55 },
   other: { colour: 'text', dash: [], width: 1, alpha: 0.7 },
 };
 

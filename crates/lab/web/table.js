@@ -11,7 +11,7 @@ const REFRESH_MS = 250;
 
 const KINDS = [
   ['roles', 'roles and timers', /^(state|timeout)$/], ['messages', 'messages', /^(send|recv|drop|link)$/], ['disk', 'disk', /^(disk|record)$/],
-  ['log', 'commits', /^commit$/], ['clients', 'clients', /^op$/], ['faults', 'faults and findings', /^(fault|note|violation|process|gap)$/],
+  ['log', 'commits', /^commit$/], ['clients', 'clients', /^op$/], ['faults', 'faults and findings', /^(fault|note|violation|process|gap|hole)$/],
 ];
 
 export class EventTable {

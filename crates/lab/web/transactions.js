@@ -1,12 +1,13 @@
 // @ts-check
 /** Transactions and sagas of the live cluster: where they stand, what they hold, and by hand what no machine may do. */
 
+import { Accounts } from './accounts.js';
 import { byId, h, keep } from './dom.js';
 import { askMember, demandOfMember, part, poll, why } from './members.js';
 
 /**
  * @typedef {{participant:string, key:string}} Lock
- * @typedef {{id:string, state:string, role?:string, participants:string[], 'waits-for'?:string[], locks:Lock[], 'age-ms':number, 'in-doubt':boolean}} Txn
+ * @typedef {{id:string, state:string, role?:string, participants:string[], 'waits-for'?:string[], locks:Lock[], 'age-ms':number, 'in-doubt':boolean, damage?:boolean, branches?:{participant:string, state:string, here?:string, decided?:string}[]}} Txn
  * @typedef {{name:string, service:string, state:string, output?:any, attempts?:number}} Step
  * @typedef {{saga:string, name:string, state:string, why?:string, steps?:Step[]}} Saga
  */
@@ -20,6 +21,7 @@ const ROWS_MAX = 50;
 const MEANS = /** @type {Record<string, string>} */ ({
   open: 'its work is under way', preparing: 'votes are being asked for', alone: 'its one participant decides', committing: 'decided: those who must know are told',
   prepared: 'has promised, and waits for the decision',
+  'by-hand': 'a person has ended it, and its coordinator has not confirmed that', damaged: 'it has ended otherwise here than its coordinator has decided',
 });
 const SIGNS = /** @type {Record<string, string>} */ ({ pending: '·', started: '…', running: '…', done: '✓', refused: '✗', undoing: '↶', compensating: '↶', undone: '↩', compensated: '↩', paused: '‖', skipped: '–' });
 
@@ -27,27 +29,43 @@ export class Transactions {
   /** @param {HTMLElement} panel @param {{cluster:() => any, complain:(why:string) => void, say:(text:string) => void}} does */
   constructor(panel, does) {
     this.does = does;
+    this.stand = { transactions: '', sagas: '' };
     this.state = h('p', { class: 'quiet-text', role: 'status', text: 'One moment.' });
     this.rows = h('tbody');
     this.table = h('table', { class: 'txn-table', hidden: true }, h('caption', { class: 'unseen', text: 'Open transactions' }),
       h('thead', {}, h('tr', {}, ...['transaction', 'participants', 'locks', 'age'].map((text) => h('th', { scope: 'col', text })))), this.rows);
     this.sagas = h('div', { class: 'sagas' });
     this.sagaState = h('p', { class: 'quiet-text' });
-    panel.append(h('h3', { text: 'Transactions' }), this.state, this.table, h('h3', { text: 'Sagas' }), this.sagaState, this.sagas);
+    const moves = h('section', { class: 'moves', 'aria-label': 'Transfers by hand' });
+    this.accounts = new Accounts(moves, { complain: does.complain, say: does.say, changed: () => { this.load(); } });
+    panel.append(h('h3', { text: 'Open transactions' }), this.state, this.table, h('h3', { text: 'Move money' }), moves, h('h3', { text: 'Sagas' }), this.sagaState, this.sagas);
     this.refresh = poll(panel, () => !!does.cluster(), POLL_MS, () => this.load());
     setInterval(() => { if (!panel.hidden) tick(panel); }, TICK_MS);
   }
 
-  async load() { await Promise.all([this.loadTransactions(), this.loadSagas()]); }
+  async load() { await Promise.all([this.loadSpaces(), this.loadTransactions(), this.loadSagas()]); }
+
+  /** Balances may be others once what is under way has moved on. @param {'transactions'|'sagas'} what @param {string} now */
+  note(what, now) {
+    if (this.stand[what] === now) return;
+    this.stand[what] = now;
+    this.accounts.look();
+  }
+
+  async loadSpaces() {
+    const listed = await list('/v1/keyspaces', 'keyspaces');
+    if (!listed.why) this.accounts.show(listed.items);
+  }
 
   async loadTransactions() {
     const listed = await list('/v1/transactions', 'transactions');
     const all = listed.items.slice(0, ROWS_MAX).map((/** @type {any} */ one) => /** @type {Txn} */ (one));
+    this.note('transactions', all.filter((one) => one['in-doubt']).map((one) => one.id).join());
     const doubt = all.filter((one) => one['in-doubt']).length;
     this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and hold no lock.'
       : `${all.length} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
     this.table.hidden = all.length === 0;
-    keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify({ ...one, 'age-ms': 0 }), (one) => this.row(one)));
+    keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify(one, (key, value) => (key === 'age-ms' ? 0 : value)), (one) => this.row(one)));
     all.forEach((one, i) => age(this.rows.children[i], one));
     tick(this.rows);
   }
@@ -58,6 +76,7 @@ export class Transactions {
     return h('tr', { 'data-txn': one.id, 'data-doubt': String(!!one['in-doubt']), class: one['in-doubt'] ? 'doubt' : '' },
       h('th', { scope: 'row' }, h('code', { text: one.id }), h('span', { class: 'txn-state', text: one.state, title: MEANS[one.state] ?? '' }), one.role && h('small', { text: one.role }),
         one['in-doubt'] && h('strong', { class: 'in-doubt', text: '? in doubt' }),
+        ...(one.branches ?? []).filter(({ state }) => state === 'damaged').map(({ participant, here, decided }) => h('strong', { class: 'in-doubt', title: 'it is not atomic any more: compare the data, and mend them by hand', text: `! damage: ${here} at ${participant}, ${decided} was decided` })),
         one['in-doubt'] && h('button', { type: 'button', class: 'soft violation', 'data-resolve': one.id, text: 'Resolve…', onclick: () => this.resolve(one) })),
       h('td', { 'data-label': 'participants' }, h('ul', {}, ...names.map((name) => h('li', {}, name, awaited.includes(name) && h('small', { text: ' … awaited', title: 'nothing goes on before it has answered' }))))),
       h('td', { 'data-label': 'locks' }, one.locks.length ? h('ul', {}, ...one.locks.map(({ participant, key }) => h('li', {}, h('span', { class: 'lock', 'aria-hidden': 'true' }), `${participant}: `, h('code', { text: typeof key === 'string' ? key : JSON.stringify(key) })))) : 'none'),
@@ -100,7 +119,8 @@ export class Transactions {
       const said = await askMember({ path: `/v1/sagas/${part(one.saga ?? one)}` }).catch(() => null);
       return said?.status === 200 ? said.body : { ...one, steps: [] };
     }));
-    this.sagaState.textContent = listed.why ?? (all.length ? '' : 'None has been begun.');
+    this.sagaState.textContent = listed.why ?? (all.length ? '' : 'None has been begun. A saga takes its steps one after the other, and undoes them in reverse order if one is refused: “As a saga” begins one, and synod saga run FILE another.');
+    this.note('sagas', all.map((one) => `${one.saga} ${(one.steps ?? []).map((step) => step.state).join()}`).join());
     keepFocus(this.sagas, () => keep(this.sagas, all, (one) => JSON.stringify(one), (one) => this.saga(one)));
   }
 

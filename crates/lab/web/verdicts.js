@@ -9,6 +9,7 @@ import { Trace } from './trace.js';
 
 /** @typedef {import('./histories.js').Held} Held @typedef {import('./histories.js').Operation} Operation */
 /** @typedef {{model:string, verdict:'yes'|'no'|'unknown', words:string, order?:number[], operations?:number[], minimal?:boolean, because?:{from:number, to:number, why:string}[], 'follows-from'?:string}} Finding */
+/** @typedef {{name:string, model:string, version:number, anew:string|null, blind:boolean, verdict:string, weaker:number}} Promised */
 /** @typedef {Held & {judgement:{object:string, operations:number, strongest:string[], models:Finding[]}}} Judged */
 
 const LEVELS = ['linearizable', 'sequential', 'causal', 'eventual'];
@@ -36,6 +37,7 @@ export class Verdicts {
     /** @type {string|null} whose witness or contradiction is drawn */ this.level = null;
     /** @type {number|null} */ this.selected = null;
     this.source = '';
+    /** The keyspace whose history is followed. @type {Promised|null} */ this.promise = null;
   }
 
   /** Opens what an address names: an example, a history, or a run up to a moment. @param {string} fragment */
@@ -46,7 +48,9 @@ export class Verdicts {
     this.selected = null;
     const text = told.get('d'), carried = text ? fromAddress(text) : null;
     if (text && !carried) this.does.complain('This address carries no history; here is the first example.');
+    this.promise = null;
     if (fragment.split('&').includes('live')) { await this.fromLive(ticket); return; }
+    if (told.has('live')) { await this.fromKeyspace(decodeURIComponent(told.get('live') ?? ''), ticket); return; }
     if (told.has('s')) { await this.fromRun(readAddress(fragment.replace('#verdicts', '#sim')), ticket); return; }
     const example = EXAMPLES.find((one) => one.id === told.get('e')) ?? (carried ? null : EXAMPLES[0]);
     this.example = example ?? null;
@@ -79,6 +83,92 @@ export class Verdicts {
       if (!view.growing) return;
       await new Promise((again) => { setTimeout(again, LIVE_MS); });
     }
+  }
+
+  /** What clients of a live cluster's keyspace ask and hear, as its members tell it. @param {string} name @param {number} ticket */
+  async fromKeyspace(name, ticket) {
+    this.example = null;
+    let seen = -1, said = '';
+    for (;;) {
+      const response = await fetch(`/api/history/live?keyspace=${encodeURIComponent(name)}&seen=${Math.max(0, seen)}`).catch(() => null), view = await response?.json().catch(() => null);
+      if (ticket !== this.asked || this.box.hidden) return;
+      if (!response?.ok) {
+        const why = view?.error ?? 'The laboratory does not answer. Is it still running?';
+        if (why !== said) this.does.complain(said = why);
+      } else if (view.none) {
+        if (said !== 'none') this.empty(name);
+        said = 'none';
+      } else if (!view.same) {
+        seen = view.keyspace.version;
+        said = '';
+        this.follow(view);
+      }
+      await new Promise((again) => { setTimeout(again, LIVE_MS); });
+    }
+  }
+
+  /** Shows what has come, and nothing else: who is at a button there stays at it. @param {Judged & {keyspace:Promised}} view */
+  follow(view) {
+    const { name, model, anew } = view.keyspace, first = this.promise?.name !== name || !this.bars, atEnd = !this.bars || this.bars.isAtEnd();
+    this.promise = view.keyspace;
+    const count = view.operations.filter((o) => !/^not seen/.test(o.client)).length;
+    this.source = `Keyspace ${name}, ${model}: ${count === 1 ? 'one operation' : `${count} operations`} of whoever asks it, by hand or by program${anew ? `. Begun anew: ${anew}` : ''}`;
+    this.held = view;
+    this.judged = view;
+    if (first) this.draw();
+    else {
+      const words = this.box.querySelector('.page-head p:not(.eyebrow)');
+      if (words) words.textContent = `${this.source}.`;
+      this.drawVerdicts();
+    }
+    this.drawPromise();
+    this.bars?.toEnd(first || atEnd);
+  }
+
+  /** There is nothing to be judged yet of a keyspace. @param {string} name */
+  empty(name) {
+    this.promise = null;
+    this.bars = undefined;
+    this.kept = h('nav', { class: 'kept', 'aria-label': 'What can be judged' });
+    delete this.box.dataset.judged;
+    this.box.replaceChildren(h('header', { class: 'page-head' }, h('p', { class: 'eyebrow', text: 'Consistency' }), h('h1', { text: 'Nothing was asked yet' }), h('p', { text: `Nobody has asked the keyspace ${name} anything yet. Put something and get it, by hand or by program: it comes here by itself, and is judged as it comes.` })), this.kept,
+      h('div', { class: 'verb-list' }, h('a', { class: 'verb link', href: '#live&tab=keys' }, 'to the keys of the live cluster')));
+    this.listKeyspaces();
+  }
+
+  /** Whether the keyspace has kept what its model promises. */
+  drawPromise() {
+    const one = this.promise;
+    if (!this.promised) return;
+    this.promised.hidden = !one;
+    if (!one) return;
+    this.box.dataset.promise = one.blind ? 'blind' : one.verdict;
+    const less = one.weaker ? ` (${one.weaker === 1 ? 'one read that asked for less is' : `${one.weaker} reads that asked for less are`} left out of this, and drawn below)` : '';
+    const says = one.blind ? ['?', `Transactions or sagas write to ${one.name}. What they did is not in this history, so nothing is claimed about the rest.`, 'open']
+      : one.verdict === 'yes' ? ['✓', `${one.name} promises to be ${one.model}, and has kept it${less}.`, 'good']
+        : one.verdict === 'no' ? ['✗', `${one.name} promises to be ${one.model}, and has broken it${less}: that is a bug.`, 'bad'] : ['?', `Whether ${one.name} is ${one.model} was not decided in time${less}.`, 'open'];
+    this.promised.className = `promised ${says[2]}`;
+    this.promised.replaceChildren(h('b', { 'aria-hidden': 'true', text: says[0] }), h('span', { text: says[1] }));
+  }
+
+  /** What else of the live cluster can be judged. */
+  async listKeyspaces() {
+    const box = this.kept, response = await fetch('/api/history/live/keyspaces').catch(() => null);
+    if (!box || !response?.ok) return;
+    const { keyspaces, clients } = await response.json();
+    const link = (/** @type {string} */ href, /** @type {string} */ text, /** @type {boolean} */ here) => h('a', { class: 'verb link', href, ...(here ? { 'aria-current': 'true' } : {}) }, text);
+    box.replaceChildren(...[h('span', { class: 'quiet-text', text: 'Of the live cluster:' }), clients && link('#verdicts&live', 'three clients of the store', false),
+      ...keyspaces.map((/** @type {any} */ one) => link(`#verdicts&live=${encodeURIComponent(one.name)}`, `${one.name}, ${one.model}`, this.promise?.name === one.name))].filter(Boolean));
+    box.hidden = box.children.length < 2;
+  }
+
+  /** What somebody changes is theirs, and is not written over. */
+  unfollow() {
+    if (!this.promise) return;
+    this.asked += 1;
+    this.promise = null;
+    this.drawPromise();
+    this.does.say('This is your own copy now: what the cluster does is not followed any more.');
   }
 
   /** A file that somebody dropped, in any format that the checker reads. @param {File} file */
@@ -149,6 +239,7 @@ export class Verdicts {
   edit(id, change) {
     const o = this.held?.operations.find((one) => one.id === id);
     if (!o || !this.editable) return;
+    this.unfollow();
     change(o);
     this.drawBars();
     this.judge();
@@ -186,6 +277,8 @@ export class Verdicts {
   draw() {
     this.verdicts = h('section', { class: 'levels', 'aria-label': 'Verdicts', 'aria-live': 'polite' });
     this.because = h('section', { class: 'because' });
+    this.promised = h('p', { class: 'promised', role: 'status', hidden: true });
+    this.kept = h('nav', { class: 'kept', 'aria-label': 'What can be judged', hidden: true });
     this.form = h('section', { class: 'bar-form', 'aria-label': 'The chosen operation' });
     const picture = h('section', { class: 'bar-box', 'aria-label': 'The history' });
     const drop = h('label', { class: 'drop' }, h('input', { type: 'file', class: 'unseen', onchange: (/** @type {any} */ e) => e.target.files[0] && this.file(e.target.files[0]) }),
@@ -194,7 +287,7 @@ export class Verdicts {
       h('header', { class: 'page-head' }, h('p', { class: 'eyebrow', text: 'Consistency' }), h('h1', { text: 'What did they promise, and was it kept?' }),
         h('p', { text: this.example?.about ?? (this.source ? `${this.source}.` : 'Each bar is an operation: it began when a client asked and ended when it was answered.') })),
       ...(this.example ? [h('p', { class: 'attempt' }, h('strong', { text: 'Try: ' }), this.example.attempt)] : []),
-      picture, this.form, this.verdicts, this.because,
+      this.kept, this.promised, picture, this.form, this.verdicts, this.because,
       h('section', { class: 'tables' }, h('h2', { text: 'The chapter’s examples' }),
         h('ul', { class: 'example-list' }, ...EXAMPLES.map((one) => h('li', {}, h('a', { href: `#verdicts&e=${one.id}`, 'data-example': one.id, ...(one === this.example ? { 'aria-current': 'true' } : {}) }, h('strong', { text: one.title }), h('span', { text: one.point }))))),
         drop, h('p', { class: 'quiet-text' }, 'The same in a terminal: ', h('code', { text: 'synod check FILE' }), '. How to record one: docs/history-format.md.')));
@@ -207,6 +300,7 @@ export class Verdicts {
     this.drawBars();
     this.drawForm();
     this.drawVerdicts();
+    if (/^#verdicts&live/.test(location.hash)) this.listKeyspaces();
   }
 
   drawBars() {
@@ -291,6 +385,7 @@ export class Verdicts {
   /** The same operation once more, after all others of its client. @param {Operation} o */
   copy(o) {
     if (!this.held) return;
+    this.unfollow();
     const own = this.held.operations.filter((one) => one.client === o.client), last = Math.max(...own.map((one) => one.end ?? one.start)), long = o.end === null ? 5e8 : o.end - o.start;
     const id = Math.max(...this.held.operations.map((one) => one.id)) + 1;
     this.held.operations.push({ ...structuredClone(o), id, start: last + long / 2, end: last + long * 1.5 });
@@ -301,6 +396,7 @@ export class Verdicts {
   /** @param {number} id */
   remove(id) {
     if (!this.held) return;
+    this.unfollow();
     this.held.operations = this.held.operations.filter((one) => one.id !== id);
     this.selected = null;
     this.drawBars(); this.drawForm(); this.judge(); this.remember();

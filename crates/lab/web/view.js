@@ -134,11 +134,13 @@ const KIND = {
   Notification: 'ask', LeaderInfo: 'ask', AckEpoch: 'vote', NewLeader: 'entries', Propose: 'entries', Diff: 'entries', Snap: 'entries', Trunc: 'entries', Ack: 'ack', Ping: 'beat', Pong: 'ack', UpToDate: 'beat',
   StartViewChange: 'ask', DoViewChange: 'vote', PreViewChange: 'pre-ask', PreViewChangeOk: 'pre-vote', StartView: 'entries', NewState: 'entries', PrepareOk: 'ack',
   Commit: 'beat', Chosen: 'beat', SnapshotPart: 'entries',
+  Updates: 'gossip', Part: 'gossip', Digest: 'digest', Pull: 'digest',
 };
 
 /**
  * What a message is for, which decides its shape and dash: `ask` (for a vote), `vote`, `pre-ask`,
- * `pre-vote`, `entries`, `beat` (nothing new), `ack`, `other`.
+ * `pre-vote`, `entries`, `beat` (nothing new), `ack`, of causal and eventual keyspaces `gossip` and `digest` (what has been
+ * seen), `other`.
  * @param {string} name @param {string} [detail]
  */
 export function messageKind(name, detail = '') {

@@ -177,6 +177,11 @@ function waitsForOneValue(v, n) {
   return `${n.id} has promised to accept nothing below ballot ${field(n, 'promised')}, and accepted ${field(n, 'accepted')}.`;
 }
 
+/** A key or a value as people read it. @param {any} value */
+export function valueWords(value) {
+  return value === undefined || value === null ? '' : typeof value === 'object' ? JSON.stringify(value.base64 ?? value) : String(value);
+}
+
 /** One event as a line of the table. @param {any} e @returns {{who:string, what:string, detail:string}} */
 export function eventWords(e) {
   switch (e.k) {
@@ -188,12 +193,13 @@ export function eventWords(e) {
     case 'record': return { who: e.n, what: `records ${e.name}`, detail: e.detail ?? '' };
     case 'timeout': return { who: e.n, what: 'timer runs out', detail: '' };
     case 'commit': return { who: e.n, what: 'commits', detail: e.from === e.to ? `entry ${e.to}` : `entries ${e.from} to ${e.to}` };
-    case 'op': return { who: e.c, what: `${e.f ?? ''} ${e.phase}`, detail: `${e.key ?? ''}${e.value === undefined || e.value === null ? '' : ` = ${e.value}`}${e.node ? ` at ${e.node}` : ''}` };
+    case 'op': return { who: e.c, what: `${e.f ?? ''} ${e.phase}`, detail: `${e.space ? `${e.space}/` : ''}${valueWords(e.key)}${e.value === undefined || e.value === null ? '' : ` = ${valueWords(e.value)}`}${e.error ? `, ${e.error}` : ''}${e.node ? ` at ${e.node}` : ''}` };
     case 'fault': return { who: e.a ?? '', what: 'fault', detail: e.text ?? e.what };
     case 'note': return { who: '', what: 'note', detail: e.text ?? '' };
     case 'violation': return { who: '', what: `breaks ${e.promise}`, detail: e.detail ?? '' };
     case 'process': return { who: e.n, what: e.running ? (e.stopped ? 'process stopped' : 'process runs') : 'process ended', detail: e.pid ? `pid ${e.pid}` : '' };
     case 'link': return { who: e.n, what: e.up ? 'connects' : 'loses a connection', detail: e.to ? `to ${e.to}` : '' };
+    case 'hole': return { who: e.n, what: 'not shown', detail: e.text ?? '' };
     case 'gap': return { who: '', what: 'gap', detail: `${e.missed} events were missed` };
     default: return { who: e.n ?? '', what: e.k, detail: '' };
   }

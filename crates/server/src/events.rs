@@ -4,15 +4,18 @@
 //! message has the same name `m` in its sender's `send` and its receiver's `recv`. Without a watcher nothing is
 //! composed; a watcher that does not keep up is let go.
 
+mod operations;
+
 use crate::peers::{Link, LinkFault};
 use crate::service::Service;
 use bytes::Bytes;
+use operations::Operations;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use synod_node::{Node, PeerSend, sessions};
 use synod_protocols::log::{CommittedEntry, LogStatus, Payload, ReplicatedLog, Role};
-use synod_protocols::{Describe, NodeId, Time};
+use synod_protocols::{Describe, NodeId, Time, weak};
 use tokio::sync::mpsc;
 
 /// Watchers at most.
@@ -22,6 +25,8 @@ const WAITING_MAX: usize = 4_096;
 /// Messages of one name that are shown to each peer, at most one in so long. Elections are slower than that, so all
 /// of their messages are shown; under load most of the log's are not.
 const SHOWN_EVERY: Duration = Duration::from_millis(50);
+/// The same of what weak keyspaces say all the time though nothing has happened: digests.
+const DIGEST_SHOWN_EVERY: Duration = Duration::from_millis(500);
 /// A state that only moves forward is shown this often; a change of role at once.
 const STATE_EVERY: Duration = Duration::from_millis(50);
 /// Entries at the log's end that a state shows.
@@ -37,6 +42,14 @@ pub(crate) struct Events {
     state_due: bool,
     timer: Option<(Time, Time)>,
     committed: Option<(u64, u64)>,
+    operations: Operations,
+}
+
+/// What watchers are told of a message of a weak keyspace when it is sent.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    name: &'static str,
+    detail: String,
 }
 
 impl Events {
@@ -50,6 +63,7 @@ impl Events {
             state_due: false,
             timer: None,
             committed: None,
+            operations: Operations::default(),
         }
     }
 
@@ -68,7 +82,8 @@ impl Events {
         Some(receiver)
     }
 
-    fn watched(&self) -> bool {
+    /// Whether anybody watches.
+    pub(crate) fn watched(&self) -> bool {
         !self.watchers.is_empty()
     }
 
@@ -77,7 +92,8 @@ impl Events {
         (self.watched() && self.state_due).then(|| self.state_at + STATE_EVERY)
     }
 
-    fn emit(&mut self, now: Time, mut event: Value) {
+    /// Tells all watchers.
+    pub(crate) fn emit(&mut self, now: Time, mut event: Value) {
         event["t"] = now.0.into();
         let line = Bytes::from(format!("data: {event}\n\n"));
         self.watchers.retain(|watcher| watcher.try_send(line.clone()).is_ok());
@@ -132,12 +148,52 @@ impl Events {
         if !self.watched() {
             return false;
         }
-        let (peer, name) = (sent.to, sent.message.name());
-        let last = self.shown.get(&(peer, name));
-        if last.is_some_and(|last| now.since(*last) < SHOWN_EVERY) {
+        let name = sent.message.name();
+        if !self.is_due(now, sent.to, name, SHOWN_EVERY) {
             return false;
         }
-        self.shown.insert((peer, name), now);
+        self.sent(now, link, Shown { name, detail: sent.message.detail() }, sent.early);
+        true
+    }
+
+    /// Whether a message of a weak keyspace is shown; if so, what is told of it once it is sent.
+    pub(crate) fn shows_weak(
+        &mut self,
+        now: Time,
+        to: NodeId,
+        space: &str,
+        message: &weak::Message,
+    ) -> Option<Shown> {
+        let every = match message {
+            weak::Message::Digest { .. } => DIGEST_SHOWN_EVERY,
+            _ => SHOWN_EVERY,
+        };
+        let name = message.name();
+        let is_shown = self.watched() && self.is_due(now, to, name, every);
+        is_shown.then(|| Shown { name, detail: format!("{space}: {}", message.detail()) })
+    }
+
+    /// A message of a weak keyspace goes out.
+    pub(crate) fn weak_sent(&mut self, now: Time, link: &mut Link, shown: Shown) {
+        self.sent(now, link, shown, false);
+    }
+
+    /// A message of a weak keyspace is for somebody to whom there is no connection.
+    pub(crate) fn weak_unsent(&mut self, now: Time, to: NodeId, shown: Shown) {
+        self.send(now, (to, None), shown, Some("no connection"), false);
+    }
+
+    /// Whether one of this name was not shown for so long; if so it is now.
+    fn is_due(&mut self, now: Time, peer: NodeId, name: &'static str, every: Duration) -> bool {
+        let last = self.shown.get(&(peer, name));
+        let is_due = last.is_none_or(|last| now.since(*last) >= every);
+        if is_due {
+            self.shown.insert((peer, name), now);
+        }
+        is_due
+    }
+
+    fn sent(&mut self, now: Time, link: &mut Link, shown: Shown, early: bool) {
         let key = link.connection.as_ref().map(|connection| connection.key);
         // Whether the peer is down or only out of reach a member cannot know; who watches the processes can.
         let lost = match key {
@@ -146,19 +202,24 @@ impl Events {
             Some(_) => None,
         };
         link.shown.0 += 1;
+        let m = key.map(|key| message_name(key, self.me, link.shown.0));
+        self.send(now, (link.peer, m), shown, lost, early);
+    }
+
+    fn send(
+        &mut self,
+        now: Time,
+        (to, m): (NodeId, Option<String>),
+        Shown { name, detail }: Shown,
+        lost: Option<&str>,
+        early: bool,
+    ) {
+        let from = self.me.to_string();
         let event = json!({
-            "k": "send",
-            "m": key.map(|key| message_name(key, self.me, link.shown.0)),
-            "from": self.me.to_string(),
-            "to": peer.to_string(),
-            "name": name,
-            "detail": sent.message.detail(),
-            "at": null,
-            "lost": lost,
-            "early": sent.early,
+            "k": "send", "m": m, "from": from, "to": to.to_string(), "name": name, "detail": detail, "at": null,
+            "lost": lost, "early": early,
         });
         self.emit(now, event);
-        true
     }
 
     /// A message that its sender has shown has arrived.

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 4 | length of the body, little endian, at most [`FRAME_BYTES_MAX`] |
 //! | 4 | CRC-32 of kind and body, little endian |
-//! | 1 | kind: 0 hello, 1 refusal, 2 message, 3 message that the sender showed to its watchers, 4 message of a weak keyspace |
+//! | 1 | kind: 0 hello, 1 refusal, 2 message, 3 message that the sender showed to its watchers, 4 message of a weak keyspace, 5 the same, shown |
 //! | n | body |
 //!
 //! The first frame each way is a hello, or a refusal, whose body is a line of text for the operator. A message's
@@ -43,11 +43,14 @@ pub(crate) enum Kind {
     Shown,
     /// A message of a weak keyspace.
     Weak,
+    /// The same, and the sender has shown it to those who watch it.
+    WeakShown,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown, Kind::Weak].get(usize::from(byte)).copied()
+        let all = [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown, Kind::Weak, Kind::WeakShown];
+        all.get(usize::from(byte)).copied()
     }
 }
 
@@ -333,8 +336,8 @@ mod tests {
             ]
         );
         assert_eq!(Hello::from_bytes(Bytes::copy_from_slice(&bytes[9..])), Ok(hello()));
-        let kinds = [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown, Kind::Weak];
-        assert_eq!(kinds.map(|kind| kind as u8), [0, 1, 2, 3, 4]);
+        let kinds = [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Shown, Kind::Weak, Kind::WeakShown];
+        assert_eq!(kinds.map(|kind| kind as u8), [0, 1, 2, 3, 4, 5]);
         let mut body = Vec::new();
         messages()[2].encode(&mut body);
         assert_eq!(body, [2, 1, 172, 2, 0, 3]);

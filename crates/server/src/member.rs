@@ -65,7 +65,14 @@ pub(crate) enum Event<P: ReplicatedLog, S: Service = Calls> {
     /// What is done to a link on purpose.
     Fault { peer: NodeId, change: FaultChange },
     /// A message from a peer to the replica of a weak keyspace.
-    WeakPeer { peer: NodeId, connection: u64, bytes: usize, space: SpaceId, message: weak::Message },
+    WeakPeer {
+        peer: NodeId,
+        connection: u64,
+        shown: bool,
+        bytes: usize,
+        space: SpaceId,
+        message: weak::Message,
+    },
     /// Somebody asks the replica of a weak keyspace.
     Weak { space: SpaceId, request: weak::Request },
     /// The wall clock is taken to be ahead by so many milliseconds, on purpose.
@@ -88,7 +95,7 @@ pub(crate) struct Counters {
     pub(crate) client_connections: Cell<u64>,
     pub(crate) elections: Cell<u64>,
     pub(crate) leader_changes: Cell<u64>,
-    /// Transactions that people ended otherwise than their coordinators did.
+    /// Transactions that have ended otherwise at a participant than their coordinators decided.
     pub(crate) heuristic_damage: Cell<u64>,
 }
 
@@ -369,7 +376,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         }
         self.calls.borrow_mut().expire(now);
         S::turned(self, core, now)?;
-        core.weak.flush(now)?;
+        core.weak.flush(now, &mut core.events)?;
         self.carry_out(core, now)?;
         self.applied.reach(core.node.status().applied);
         raise(&self.counters.turn_micros_max, clock::now().since(now).as_micros() as u64);
@@ -393,10 +400,15 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                     core.node.step(now, Input::Peer { from: peer, message }, &mut core.outbox);
                 }
             }
-            Event::WeakPeer { peer, connection, bytes, space, message } => {
-                if arrived(&mut core.links, peer, connection, bytes)
-                    .is_some_and(|(link, _)| !link.fault.block_in)
-                {
+            Event::WeakPeer { peer, connection, shown, bytes, space, message } => {
+                let Some((link, key)) = arrived(&mut core.links, peer, connection, bytes) else { return };
+                if shown {
+                    link.shown.1 += 1;
+                    if !link.fault.block_in {
+                        core.events.received(now, peer, key, link.shown.1);
+                    }
+                }
+                if !link.fault.block_in {
                     core.weak.message(now, peer, space, message);
                 }
             }
@@ -470,7 +482,7 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
         }
         let mut lost = Vec::new();
         for (peer, link) in &mut core.links {
-            core.weak.fill(now, link);
+            core.weak.fill(now, link, &mut core.events);
             if let Err(error) = link.flush(now, self) {
                 lost.push((*peer, error.to_string()));
             } else if core.weak.waits_for(*peer) && link.held_bytes() == 0 {

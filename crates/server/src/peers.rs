@@ -245,13 +245,14 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                 let shown = match kind {
                     Kind::Message => false,
                     Kind::Shown => true,
-                    Kind::Weak => {
+                    Kind::Weak | Kind::WeakShown => {
+                        let shown = kind == Kind::WeakShown;
                         let mut rest = Reader::new(body);
                         let decoded = SpaceId::decode(&mut rest)
                             .and_then(|space| Ok((space, weak::Message::from_bytes(rest.into_rest())?)));
                         match decoded {
                             Ok((space, message)) => {
-                                self.tell(Event::WeakPeer { peer, connection, bytes, space, message });
+                                self.tell(Event::WeakPeer { peer, connection, shown, bytes, space, message });
                             }
                             Err(error) => return Some(FrameError::Body(error).to_string()),
                         }

@@ -34,6 +34,8 @@ struct World {
     heard: Vec<String>,
     /// Members that take requests and never answer.
     mute: BTreeSet<usize>,
+    /// Members that hang up as soon as they have heard what is asked.
+    hanging_up: BTreeSet<usize>,
 }
 
 /// What one member answers.
@@ -92,7 +94,8 @@ impl Fake {
         }
     }
 
-    fn say(&self, event: Value) {
+    /// Lets something happen in the live stream.
+    pub(crate) fn say(&self, event: Value) {
         self.events.send(Arc::from(event.to_string())).expect("the laboratory listens");
     }
 
@@ -107,6 +110,10 @@ impl Fake {
         } else {
             world.mute.remove(&member)
         };
+    }
+
+    pub(crate) fn hang_up(&self, member: usize) {
+        self.world().hanging_up.insert(member);
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -135,6 +142,10 @@ impl Fake {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if self.world().mute.contains(&member) {
             std::thread::sleep(Duration::from_secs(30));
+            return;
+        }
+        if self.world().hanging_up.contains(&member) {
+            self.world().heard.push(format!("n{} {method} {path}", member + 1));
             return;
         }
         let reply = self.answer(member, &method, &path, &body, session);

@@ -68,6 +68,68 @@ fn who_does_not_answer_is_passed_over_and_who_is_none_of_ours_is_not_asked() {
     assert_eq!(Served::start().post("/api/live/member", "{}").status, 404, "no live cluster");
 }
 
+#[test]
+fn what_may_have_been_done_is_not_asked_of_another() {
+    let (lab, fake) = served();
+    fake.hang_up(0);
+    let (status, said) = ask(&lab, json!({"first": "n1", "method": "GET", "path": "/v1/keyspaces"}));
+    assert_eq!((status, &said["at"]), (200, &json!("n2")), "who only looks may look elsewhere");
+    let transfer = json!({"first": "n1", "method": "POST", "path": "/v1/transactions", "body": {}});
+    let (status, said) = ask(&lab, transfer);
+    assert_eq!(status, 502);
+    assert!(
+        said["error"].as_str().expect("why").starts_with("n1 hung up before it answered")
+            && said["error"].as_str().is_some_and(|why| why.contains("nobody knows")),
+        "{said}"
+    );
+    let heard = fake.heard();
+    assert_eq!(heard.iter().filter(|heard| heard.contains("POST")).count(), 1, "{heard:?}");
+}
+
+#[test]
+fn what_clients_of_a_keyspace_hear_is_judged_at_the_level_that_it_promises() {
+    let (lab, fake) = served();
+    let judged = |query: &str| lab.get(&format!("/api/history/live?keyspace=feed{query}")).json();
+    assert_eq!(judged("")["none"], true, "nobody has asked it anything");
+    let op = |t: u64, node: &str, more: Value| {
+        let mut event = json!({"t": t, "k": "op", "c": format!("at {node}"), "node": node, "o": 1});
+        for (name, value) in more.as_object().expect("an object") {
+            event[name] = value.clone();
+        }
+        fake.say(event);
+    };
+    let begins = |f: &str, level: &str| {
+        json!({"phase": "invoke", "f": f, "key": "x", "value": "1", "kind": "register", "space": "feed", "id": 3,
+            "model": "linearizable", "level": level})
+    };
+    op(10, "n1", begins("put", "linearizable"));
+    op(20, "n1", json!({"phase": "ok"}));
+    op(30, "n3", begins("get", "eventual"));
+    op(40, "n3", json!({"phase": "ok", "value": null}));
+    let start = Instant::now();
+    let view = loop {
+        let view = judged("");
+        if view["operations"].as_array().is_some_and(|all| all.len() == 2 && all[1]["end"] == 40) {
+            break view;
+        }
+        assert!(start.elapsed() < synod_browser::PATIENCE, "{view}");
+    };
+    let of = |view: &Value, model: &str| {
+        let models = view["judgement"]["models"].as_array().expect("models");
+        models.iter().find(|found| found["model"] == model).expect("the model")["verdict"].clone()
+    };
+    assert_eq!((of(&view, "linearizable"), of(&view, "sequential")), (json!("no"), json!("yes")));
+    let keyspace = &view["keyspace"];
+    assert_eq!((&keyspace["verdict"], &keyspace["weaker"]), (&json!("yes"), &json!(1)), "it asked for less");
+    assert_eq!(judged(&format!("&seen={}", keyspace["version"]))["same"], true);
+    let listed = lab.get("/api/history/live/keyspaces").json();
+    assert_eq!(
+        listed["keyspaces"][0],
+        json!({"name": "feed", "model": "linearizable", "operations": 2, "blind": false})
+    );
+    assert_eq!(Served::start().get("/api/history/live?keyspace=feed").status, 404, "no live cluster");
+}
+
 fn open_live(browser: &Browser, lab: &Served, tab: &str) -> Page {
     let mut page = browser.page(1440, 900);
     page.open(&format!("{}#live", lab.url));

@@ -5,7 +5,7 @@ use super::leader::redirect;
 use super::level::bad_request;
 use super::openapi::{answer as said, body, elsewhere, operation};
 use super::reply::{ApiError, Content, respond};
-use super::{Call, no_such_path};
+use super::{Call, keys, no_such_path};
 use crate::hosted;
 use crate::member::Member;
 use crate::outside::{Description, Envelope, KeyspaceThere, To, admitted};
@@ -42,6 +42,7 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
     let ends = match &to {
         To::Keyspace(there) => {
             let space = keyspace(member, own, coordinator, there).await?;
+            keys::tell_changed_otherwise(member, &there.name);
             let contact = Contact { participant, endpoints: reply };
             know(member, space, coordinator, contact, &messages).await?;
             (coordinator, NodeId(space.0))

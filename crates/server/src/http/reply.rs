@@ -75,6 +75,11 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "malformed", why)
     }
 
+    /// What programs see of it: its status and its code.
+    pub(super) fn outcome(&self) -> (StatusCode, &'static str) {
+        (self.status, self.code)
+    }
+
     pub(super) fn response(&self) -> Response<Content> {
         let value = json!({"error": {"code": self.code, "message": self.message}});
         let mut response = json_response(self.status, &value);

@@ -2,7 +2,7 @@
 
 use super::openapi::{answer as answered, body, elsewhere, finds_nothing, operation, path_parameter};
 use super::reply::{ApiError, Content, json_response};
-use super::{Call, leader, no_such_path, ops};
+use super::{Call, keys, leader, no_such_path, ops};
 use crate::hosted::check_key;
 use crate::hosted::sagas::{self, SagaAsk, SagaError, SagaSeen};
 use crate::member::Member;
@@ -162,6 +162,7 @@ fn plan<P: ReplicatedLog + 'static>(member: &Member<P>, form: SagaForm) -> Resul
     }
     let step = |step: StepForm| {
         let service = service(member, &step.service)?;
+        keys::tell_changed_otherwise(member, &step.service);
         let work = |what: &str, work: &Value| {
             let checked = service.check(work).map_err(|why| match why {
                 Wrong::Api(error) => error,

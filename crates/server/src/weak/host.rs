@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::directory::sync_directory;
 use crate::disk::FileDisk;
 use crate::error::Error;
+use crate::events::Events;
 use crate::peers::Link;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -343,7 +344,7 @@ impl Weak {
     }
 
     /// Once a turn, after all that happened: does what is due, and carries out what the replicas want.
-    pub(crate) fn flush(&mut self, now: Time) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self, now: Time, events: &mut Events) -> Result<(), Error> {
         if self.hosted.is_empty() {
             return Ok(());
         }
@@ -368,10 +369,15 @@ impl Weak {
             for command in hosted.out.disk.drain(..) {
                 disk.submit(*id, command).map_err(|error| Error::Fatal(error.to_string()))?;
             }
-            // What is said to who cannot be reached is lost, and said again by gossip.
-            for (to, message) in hosted.out.sends.drain(..).filter(|(to, _)| links.contains_key(to)) {
-                hosted.sent += 1;
-                queues.push(to, *id, &message);
+            for (to, message) in hosted.out.sends.drain(..) {
+                let shown = events.shows_weak(now, to, &hosted.space.name, &message);
+                if links.contains_key(&to) {
+                    hosted.sent += 1;
+                    queues.push(to, *id, &message, shown);
+                } else if let Some(shown) = shown {
+                    // What is said to who cannot be reached is lost, and said again by gossip.
+                    events.weak_unsent(now, to, shown);
+                }
             }
             for event in std::mem::take(&mut hosted.out.events) {
                 let refused = matches!(event, Event::Refused { .. });
@@ -405,8 +411,8 @@ impl Weak {
     }
 
     /// Puts messages on their way, as many as a link should hold. Says whether more wait.
-    pub(crate) fn fill(&mut self, now: Time, link: &mut Link) {
-        self.queues.fill(now, link);
+    pub(crate) fn fill(&mut self, now: Time, link: &mut Link, events: &mut Events) {
+        self.queues.fill(now, link, events);
     }
 
     /// Whether messages wait for a peer.

@@ -4,6 +4,7 @@
 //! log would wait on the same connection. So no more than [`WINDOW_BYTES`] of a connection's queue are filled from here,
 //! and the rest stays until the kernel has taken that.
 
+use crate::events::{Events, Shown};
 use crate::frame::{FRAME_BYTES_MAX, Kind};
 use crate::peers::Link;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +22,8 @@ const UPDATES_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug, Default)]
 struct Queue {
-    frames: VecDeque<Vec<u8>>,
+    /// With what watchers are told of it, if they are.
+    frames: VecDeque<(Vec<u8>, Option<Shown>)>,
     bytes: usize,
 }
 
@@ -35,7 +37,7 @@ pub(super) struct Queues {
 
 impl Queues {
     /// Puts a message behind those that wait.
-    pub(super) fn push(&mut self, to: NodeId, space: SpaceId, message: &Message) {
+    pub(super) fn push(&mut self, to: NodeId, space: SpaceId, message: &Message, shown: Option<Shown>) {
         let mut body = Vec::new();
         space.encode(&mut body);
         message.encode(&mut body);
@@ -49,21 +51,28 @@ impl Queues {
             return;
         }
         queue.bytes += body.len();
-        queue.frames.push_back(body);
+        queue.frames.push_back((body, shown));
     }
 
     /// Moves as much into a peer's link as it should hold.
-    pub(super) fn fill(&mut self, now: Time, link: &mut Link) {
+    pub(super) fn fill(&mut self, now: Time, link: &mut Link, events: &mut Events) {
         let Some(queue) = self.of.get_mut(&link.peer) else { return };
         if link.connection.is_none() {
             // They belong to a connection that is no more.
             *queue = Queue::default();
         }
         while link.held_bytes() < WINDOW_BYTES
-            && let Some(frame) = queue.frames.pop_front()
+            && let Some((frame, shown)) = queue.frames.pop_front()
         {
             queue.bytes -= frame.len();
-            link.send(now, Kind::Weak, |out| out.extend_from_slice(&frame));
+            let kind = match shown {
+                Some(shown) => {
+                    events.weak_sent(now, link, shown);
+                    Kind::WeakShown
+                }
+                None => Kind::Weak,
+            };
+            link.send(now, kind, |out| out.extend_from_slice(&frame));
         }
     }
 

@@ -9,6 +9,7 @@ mod document;
 mod etcd;
 mod log;
 mod schema;
+mod watched;
 mod weak;
 
 use client::{Answer, ask};

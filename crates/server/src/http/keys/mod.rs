@@ -5,6 +5,7 @@
 
 mod document;
 mod log;
+mod watched;
 mod weak;
 mod write;
 
@@ -13,6 +14,7 @@ pub(super) use document::paths;
 use super::level::{asked, bad_request};
 use super::reply::{ApiError, Content};
 use super::{Call, keyspaces, no_such_path, session_text};
+use crate::clock;
 use crate::member::Member;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
@@ -20,6 +22,7 @@ use std::rc::Rc;
 use synod_node::spaces::Space;
 use synod_protocols::log::ReplicatedLog;
 use synod_protocols::weak::Kind;
+use watched::Does;
 
 /// Bytes of a key at the most.
 pub(super) const KEY_BYTES_MAX: usize = 4 << 10;
@@ -51,19 +54,34 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
         }
         (&Method::GET, ["keys", _]) => {
             let (key, kind) = (key()?, kind(call, &space)?);
-            return match space.model.is_on_log() {
+            let watched = watched::begin(member, call, (&space, level), &Does::Read(kind, &key));
+            let answer = match space.model.is_on_log() {
                 true => log::read(member, call, &space, level, key).await,
                 false => weak::read(member, call, &space, level, kind, key).await,
             };
+            watched.end(member, &answer);
+            return answer;
         }
         (&Method::PUT, ["keys", _]) => one(write::of_put(member, call, key()?)?)?,
         (&Method::DELETE, ["keys", _]) => one(write::of_delete(call, key()?, kind(call, &space)?)?)?,
         (&Method::POST, ["batch"]) => write::of_batch(member, call)?,
         _ => return Err(no_such_path(call)),
     };
-    match space.model.is_on_log() {
+    let watched = watched::begin(member, call, (&space, level), &Does::Write(&writes));
+    let answer = match space.model.is_on_log() {
         true => log::write(member, call, &space, writes).await,
         false => weak::write(member, call, &space, level, writes).await,
+    };
+    watched.end(member, &answer);
+    answer
+}
+
+/// Tells watchers that something else than operations on keys changes a keyspace: a transaction, or a saga.
+pub(super) fn tell_changed_otherwise<P: ReplicatedLog + 'static>(member: &Member<P>, name: &str) {
+    let core = &mut *member.core.borrow_mut();
+    let space = core.node.machine().registry().space(name).map(|space| space.id.0);
+    if let Some(id) = space {
+        core.events.hole(clock::now(), Some(id), "transactions");
     }
 }
 
