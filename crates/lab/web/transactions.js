@@ -7,7 +7,7 @@ import { askMember, demandOfMember, part, poll, why } from './members.js';
 
 /**
  * @typedef {{participant:string, key:string}} Lock
- * @typedef {{id:string, state:string, role?:string, participants:string[], 'waits-for'?:string[], locks:Lock[], 'age-ms':number, 'in-doubt':boolean}} Txn
+ * @typedef {{id:string, state:string, role?:string, participants:string[], 'waits-for'?:string[], locks:Lock[], 'age-ms':number, 'in-doubt':boolean, damage?:boolean, branches?:{participant:string, state:string, here?:string, decided?:string}[]}} Txn
  * @typedef {{name:string, service:string, state:string, output?:any, attempts?:number}} Step
  * @typedef {{saga:string, name:string, state:string, why?:string, steps?:Step[]}} Saga
  */
@@ -21,6 +21,7 @@ const ROWS_MAX = 50;
 const MEANS = /** @type {Record<string, string>} */ ({
   open: 'its work is under way', preparing: 'votes are being asked for', alone: 'its one participant decides', committing: 'decided: those who must know are told',
   prepared: 'has promised, and waits for the decision',
+  'by-hand': 'a person has ended it, and its coordinator has not confirmed that', damaged: 'it has ended otherwise here than its coordinator has decided',
 });
 const SIGNS = /** @type {Record<string, string>} */ ({ pending: '·', started: '…', running: '…', done: '✓', refused: '✗', undoing: '↶', compensating: '↶', undone: '↩', compensated: '↩', paused: '‖', skipped: '–' });
 
@@ -64,7 +65,7 @@ export class Transactions {
     this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and hold no lock.'
       : `${all.length} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
     this.table.hidden = all.length === 0;
-    keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify({ ...one, 'age-ms': 0 }), (one) => this.row(one)));
+    keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify(one, (key, value) => (key === 'age-ms' ? 0 : value)), (one) => this.row(one)));
     all.forEach((one, i) => age(this.rows.children[i], one));
     tick(this.rows);
   }
@@ -75,6 +76,7 @@ export class Transactions {
     return h('tr', { 'data-txn': one.id, 'data-doubt': String(!!one['in-doubt']), class: one['in-doubt'] ? 'doubt' : '' },
       h('th', { scope: 'row' }, h('code', { text: one.id }), h('span', { class: 'txn-state', text: one.state, title: MEANS[one.state] ?? '' }), one.role && h('small', { text: one.role }),
         one['in-doubt'] && h('strong', { class: 'in-doubt', text: '? in doubt' }),
+        ...(one.branches ?? []).filter(({ state }) => state === 'damaged').map(({ participant, here, decided }) => h('strong', { class: 'in-doubt', title: 'it is not atomic any more: compare the data, and mend them by hand', text: `! damage: ${here} at ${participant}, ${decided} was decided` })),
         one['in-doubt'] && h('button', { type: 'button', class: 'soft violation', 'data-resolve': one.id, text: 'Resolve…', onclick: () => this.resolve(one) })),
       h('td', { 'data-label': 'participants' }, h('ul', {}, ...names.map((name) => h('li', {}, name, awaited.includes(name) && h('small', { text: ' … awaited', title: 'nothing goes on before it has answered' }))))),
       h('td', { 'data-label': 'locks' }, one.locks.length ? h('ul', {}, ...one.locks.map(({ participant, key }) => h('li', {}, h('span', { class: 'lock', 'aria-hidden': 'true' }), `${participant}: `, h('code', { text: typeof key === 'string' ? key : JSON.stringify(key) })))) : 'none'),

@@ -95,7 +95,7 @@ pub(crate) struct Counters {
     pub(crate) client_connections: Cell<u64>,
     pub(crate) elections: Cell<u64>,
     pub(crate) leader_changes: Cell<u64>,
-    /// Transactions that people ended otherwise than their coordinators did.
+    /// Transactions that have ended otherwise at a participant than their coordinators decided.
     pub(crate) heuristic_damage: Cell<u64>,
 }
 

@@ -16,10 +16,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use synod_protocols::commit::{
-    AbortReason, CoordinatorRecord, Decision, Message, Outcome, Refusal, Stamp, TxnId, Vote,
+    AbortReason, ByHand, CannotResolve, CoordinatorRecord, Decision, Message, Outcome, Refusal, Stamp, TxnId,
+    Vote,
 };
 use synod_protocols::{Describe, NodeId, Rng};
-use synod_server::outside::{Cannot, Postgres, Timing};
+use synod_server::outside::{Cannot, Damage, Postgres, Timing};
 use tokio_postgres::Client;
 
 const COORDINATOR: NodeId = NodeId(0x51);
@@ -444,15 +445,80 @@ fn what_was_rolled_back_by_hand_is_never_taken_for_committed() {
             assert_eq!(say(banks.one(), SAYS.decide(1, Decision::Commit)).await, None);
         }
         assert_eq!(banks.one().lost(), [SAYS.txn(1)]);
+        let news = Damage { txn: SAYS.txn(1), here: None, decided: Decision::Commit };
+        assert_eq!(banks.one().take_news(), [news], "once, although it was said twice");
         let trouble = banks.one().trouble().expect("it says so");
         assert!(trouble.contains("neither prepared nor marked") && !trouble.contains(PASSWORD), "{trouble}");
-
-        // By hand through the agent: only what is in doubt, and remembered.
-        assert!(is_yes(&say(banks.one(), SAYS.prepare(2, &add("a", -100))).await));
-        assert_eq!(banks.one().resolve(SAYS.txn(2), Decision::Abort).await, Ok(true));
-        assert_eq!(banks.one().resolve(SAYS.txn(2), Decision::Abort).await, Ok(false));
-        assert_eq!(no(say(banks.one(), SAYS.prepare(2, &add("a", -100))).await), Refusal::Over);
         assert_eq!(banks.balance(ONE, "a").await, 1_000);
+    });
+}
+
+#[test]
+fn a_guess_of_a_persons_is_kept_until_the_coordinator_confirms_it_or_it_is_damage() {
+    run(async {
+        use Decision::{Abort, Commit};
+        let Some(banks) = Banks::start().await else { return };
+        let (one, work) = (banks.one(), add("a", -100));
+        let noted = |number: u64, decision, is_damage| ByHand { txn: SAYS.txn(number), decision, is_damage };
+        let over = |decision| Ok(Err(CannotResolve::Over { decision }));
+        for (number, guess) in [(1, Commit), (2, Commit), (3, Abort), (4, Abort)] {
+            assert!(is_yes(&say(one, SAYS.prepare(number, &work)).await), "{:?}", one.trouble());
+            let in_doubt = one.in_doubt().await.expect("it answers");
+            assert_eq!((in_doubt.len(), &in_doubt[0].locks[..]), (1, &["accounts".to_owned()][..]));
+            assert_eq!(one.resolve(SAYS.txn(number), guess).await, Ok(Ok(())));
+            assert_eq!(
+                one.resolve(SAYS.txn(number), Commit).await,
+                over(guess),
+                "it is not in doubt any more"
+            );
+            // Nobody is told by a guess.
+            assert_eq!(say(one, Message::Ask { txn: SAYS.txn(number), life: 0 }).await, None);
+        }
+        assert_eq!(one.resolve(SAYS.txn(9), Abort).await, Ok(Err(CannotResolve::Unknown)));
+        assert_eq!(banks.balance(ONE, "a").await, 800);
+        let all = [
+            noted(1, Commit, false),
+            noted(2, Commit, false),
+            noted(3, Abort, false),
+            noted(4, Abort, false),
+        ];
+        // Any agent knows.
+        let another = agent(&banks.server.url("bank1"), ONE);
+        assert_eq!(another.by_hand().await.as_deref(), Ok(&all[..]));
+        // A coordinator that has not heard the vote may still commit what is committed here.
+        assert!(is_yes(&say(&another, SAYS.prepare(1, &work)).await));
+        assert_eq!(no(say(&another, SAYS.prepare(3, &work)).await), Refusal::Over);
+
+        // Two were right.
+        let ack = |number: u64| Some(Message::Ack { txn: SAYS.txn(number) });
+        assert_eq!(say(&another, SAYS.decide(1, Commit)).await, ack(1));
+        assert_eq!(say(&another, SAYS.decide(3, Abort)).await, None);
+        assert_eq!(
+            one.by_hand().await.as_deref(),
+            Ok(&[noted(2, Commit, false), noted(4, Abort, false)][..])
+        );
+        assert_eq!(another.take_news(), []);
+        // And two wrong: the commit is acknowledged, since it was heard. The abort is of a later life, whose floor has passed the mark.
+        let later = Says { epoch: 1, floor: 300 };
+        let late = Message::Decide { stamp: later.stamp(), txn: SAYS.txn(2), decision: Abort };
+        for _ in 0..2 {
+            assert_eq!(say(&another, SAYS.decide(4, Commit)).await, ack(4));
+        }
+        for _ in 0..2 {
+            assert_eq!(say(&another, late.clone()).await, None);
+        }
+        let news = |number: u64, here, decided| Damage { txn: SAYS.txn(number), here: Some(here), decided };
+        assert_eq!(another.take_news(), [news(4, Abort, Commit), news(2, Commit, Abort)]);
+        assert_eq!(one.by_hand().await.as_deref(), Ok(&[noted(2, Commit, true), noted(4, Abort, true)][..]));
+        assert_eq!((another.take_news(), banks.balance(ONE, "a").await), (Vec::new(), 800));
+
+        // With SQL there is no guess, but a mark.
+        assert!(is_yes(&say(one, later.prepare(300, &work)).await));
+        let sql = format!("COMMIT PREPARED 'synod/{:x}/1.300/1'", COORDINATOR.0);
+        banks.clients[&ONE].batch_execute(&sql).await.expect("committed");
+        assert_eq!(say(one, later.decide(300, Abort)).await, None);
+        assert_eq!(one.take_news(), [news(300, Commit, Abort)]);
+        assert_eq!(one.lost(), []);
     });
 }
 
@@ -630,7 +696,7 @@ fn a_user_without_rights_is_told_which_to_ask_for() {
         agent(&server.url("bank1"), ONE).register().await.expect("the owner may");
         let refusal = agent(&guest, ONE).register().await.expect_err("it may not write");
         assert!(matches!(&refusal, Cannot::Permission(why) if why.contains("SELECT, INSERT")), "{refusal}");
-        let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON synod_transactions, synod_coordinators TO guest";
+        let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON synod_transactions, synod_coordinators, synod_by_hand TO guest";
         client.batch_execute(grant).await.expect("granted");
         agent(&guest, ONE).register().await.expect("now it may");
     });

@@ -259,6 +259,18 @@ impl<P: ReplicatedLog> Member<P> {
     }
 }
 
+/// The whole frames in what is being appended, which may begin with a segment's header.
+pub(crate) fn frames_in(bytes: &Bytes, header: bool) -> impl Iterator<Item = (FrameKind, Bytes)> {
+    let mut at = if header { SEGMENT_HEADER_BYTES } else { 0 };
+    std::iter::from_fn(move || {
+        let rest = bytes.get(at..).filter(|rest| has_frame_magic(rest))?;
+        let header = peek_frame_header(rest).ok()?;
+        let body = at + FRAME_HEADER_BYTES;
+        at += header.frame_len();
+        Some((header.kind, bytes.slice(body..body + header.body_len)))
+    })
+}
+
 /// Reads the records in what is being appended: what the disk holds is judged by what was written
 /// to it, and not by what the member believes. Returns the last log position that they hold.
 fn last_position<P: ReplicatedLog>(
@@ -266,23 +278,16 @@ fn last_position<P: ReplicatedLog>(
     header: bool,
     mut each: impl FnMut(P::Record),
 ) -> Option<u64> {
-    let mut at = if header { SEGMENT_HEADER_BYTES } else { 0 };
     let mut last = None;
-    while let Some(header) =
-        bytes.get(at..).filter(|rest| has_frame_magic(rest)).and_then(|rest| peek_frame_header(rest).ok())
-    {
-        if header.kind == FrameKind::Records {
-            let start = at + FRAME_HEADER_BYTES;
-            let mut reader = Reader::new(bytes.slice(start..start + header.body_len));
-            while reader.remaining() > 0 {
-                let record = P::Record::decode(&mut reader).expect("a node writes whole records");
-                if let Some((_, end)) = P::span(&record) {
-                    last = Some(end.0);
-                }
-                each(record);
+    for (_, body) in frames_in(bytes, header).filter(|(kind, _)| *kind == FrameKind::Records) {
+        let mut reader = Reader::new(body);
+        while reader.remaining() > 0 {
+            let record = P::Record::decode(&mut reader).expect("a node writes whole records");
+            if let Some((_, end)) = P::span(&record) {
+                last = Some(end.0);
             }
+            each(record);
         }
-        at += header.frame_len();
     }
     last
 }

@@ -3,6 +3,9 @@
 // Nothing of a binary is reachable from outside: `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+#[macro_use]
+mod out;
+
 mod api;
 mod bank;
 mod bank_demo;

@@ -134,16 +134,22 @@ fn list(options: &TxnList) -> Done {
 
 fn table(answer: &Value) -> String {
     let all = answer["transactions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.is_empty() {
-        return "no transaction is under way\n".into();
-    }
-    let mut out = format!(
-        "{:<28} {:<12} {:<12} {:>9}  {:<8} participants\n",
-        "transaction", "role", "state", "age", "doubt"
-    );
+    let mut out = match all {
+        [] => "no transaction is under way\n".into(),
+        _ => format!(
+            "{:<28} {:<12} {:<12} {:>9}  {:<8} participants\n",
+            "transaction", "role", "state", "age", "doubt"
+        ),
+    };
     for one in all {
         let text = |field: &str| one[field].as_str().unwrap_or("?");
-        let doubt = if one["in-doubt"] == true { "IN DOUBT" } else { "" };
+        let doubt = match (one["damage"] == true, one["in-doubt"] == true) {
+            (true, _) => "DAMAGE",
+            (false, true) => "IN DOUBT",
+            (false, false) => "",
+        };
+        let participants: Vec<String> =
+            names(one).map(|name| format!("{name}{}", noted(one, name))).collect();
         let _ = writeln!(
             out,
             "{:<28} {:<12} {:<12} {:>9}  {doubt:<8} {}",
@@ -151,23 +157,65 @@ fn table(answer: &Value) -> String {
             text("role"),
             text("state"),
             age(one),
-            names(one).join(", ")
+            participants.join(", ")
+        );
+    }
+    for one in answer["not-asked"].as_array().into_iter().flatten() {
+        let text = |field: &str| one[field].as_str().unwrap_or("?");
+        let _ = writeln!(
+            out,
+            "{} could not be asked what is in doubt there: {}",
+            text("participant"),
+            text("why")
         );
     }
     out
 }
 
-fn names(one: &Value) -> Vec<&str> {
-    one["participants"].as_array().into_iter().flatten().filter_map(participant_name).collect()
+fn names(one: &Value) -> impl Iterator<Item = &str> {
+    one["participants"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// A participant is told by its name, or by an object that also holds its state.
-fn participant_name(one: &Value) -> Option<&str> {
-    one.as_str().or_else(|| one["name"].as_str()).or_else(|| one["participant"].as_str())
+/// What is known of a transaction at a participant.
+fn branches_at<'a>(one: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    one["branches"].as_array().into_iter().flatten().filter(move |branch| branch["participant"] == name)
 }
 
+/// Where a transaction is in doubt.
+fn in_doubt_at(one: &Value) -> Vec<&str> {
+    names(one).filter(|name| branches_at(one, name).any(|branch| branch["state"] == "prepared")).collect()
+}
+
+/// The same in brackets, as far as it is worth a word in a list.
+fn noted(one: &Value, name: &str) -> String {
+    let is_noted = |branch: &&Value| one["in-doubt"] == true || branch["state"] != "prepared";
+    let words: Vec<String> =
+        branches_at(one, name).filter(is_noted).map(|branch| standing(one, branch)).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join("; ")) }
+}
+
+/// How a transaction stands at a participant.
+fn standing(one: &Value, branch: &Value) -> String {
+    let here = match branch["here"].as_str() {
+        Some("commit") => "committed",
+        Some("abort") => "aborted",
+        _ => "lost",
+    };
+    match branch["state"].as_str() {
+        Some("prepared") if one["in-doubt"] == true => format!("in doubt for {}", age(branch)),
+        Some("prepared") => format!("prepared for {}", age(branch)),
+        Some("by-hand") => format!("{here} by hand, not confirmed"),
+        Some("damaged") => {
+            format!("DAMAGE: {here}, and {} was decided", branch["decided"].as_str().unwrap_or("?"))
+        }
+        other => other.unwrap_or("?").to_owned(),
+    }
+}
+
+/// For how long a transaction, or a branch of it, waits; nothing of what does not.
 fn age(one: &Value) -> String {
     match one["age-ms"].as_u64() {
+        _ if matches!(one["state"].as_str(), Some("by-hand" | "damaged")) => String::new(),
         Some(ms @ ..10_000) => format!("{ms} ms"),
         Some(ms @ ..600_000) => format!("{:.1} s", ms as f64 / 1e3),
         Some(ms) => format!("{} min", ms / 60_000),
@@ -192,20 +240,27 @@ fn show(options: &TxnName) -> Done {
 /// The transaction as a tree: who coordinates, who takes part, what each holds locked.
 fn drawn(one: &Value) -> String {
     let text = |field: &str| one[field].as_str().unwrap_or("?");
-    let mut out = format!("{}   {}, for {}\n", text("id"), text("state"), age(one));
-    let who = match text("role") {
-        "participant" => "a coordinator elsewhere",
-        _ => "coordinator: this cluster",
+    let mut out = match age(one).as_str() {
+        "" => format!("{}   {}\n", text("id"), text("state")),
+        age => format!("{}   {}, for {age}\n", text("id"), text("state")),
     };
-    let _ = writeln!(out, "  {who}");
-    let participants = one["participants"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for (place, participant) in participants.iter().enumerate() {
-        let name = participant_name(participant).unwrap_or("?");
+    let at: Vec<&str> =
+        one["coordinator-at"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let _ = match (text("role"), at.is_empty()) {
+        ("participant", true) => writeln!(out, "  a coordinator elsewhere"),
+        ("participant", false) => {
+            writeln!(out, "  a coordinator elsewhere, last reached at {}", at.join(", "))
+        }
+        _ => writeln!(out, "  coordinator: this cluster"),
+    };
+    let participants: Vec<&str> = names(one).collect();
+    for (place, name) in participants.iter().enumerate() {
         let is_last = place + 1 == participants.len();
-        let state = participant["state"].as_str().map_or(String::new(), |state| format!("  {state}"));
-        let _ = writeln!(out, "  {}─ {name}{state}", if is_last { '└' } else { '├' });
+        let known: Vec<String> = branches_at(one, name).map(|branch| standing(one, branch)).collect();
+        let known = if known.is_empty() { String::new() } else { format!("  {}", known.join("; ")) };
+        let _ = writeln!(out, "  {}─ {name}{known}", if is_last { '└' } else { '├' });
         let locks = one["locks"].as_array().into_iter().flatten();
-        for lock in locks.filter(|lock| lock["participant"] == name) {
+        for lock in locks.filter(|lock| lock["participant"] == **name) {
             let key = ops::value(&lock["key"]);
             let _ = writeln!(out, "  {}    locks {key}", if is_last { ' ' } else { '│' });
         }
@@ -215,12 +270,18 @@ fn drawn(one: &Value) -> String {
     if !waits.is_empty() {
         let _ = writeln!(out, "  waits for {}", waits.join(", "));
     }
-    if let Some(decision) = one["decision"].as_str() {
-        let _ = writeln!(out, "  decided: {decision}");
+    if one["damage"] == true {
+        out.push_str(
+            "  DAMAGE: it has ended otherwise at a participant than its coordinator has decided, and is not atomic any more.\n  \
+             Compare the data of its participants, and mend them by hand.\n",
+        );
     }
-    out.push_str(match one["in-doubt"] == true {
-        true => "  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n",
-        false => "  not in doubt\n",
+    out.push_str(match (one["in-doubt"] == true, text("state")) {
+        (true, _) => {
+            "  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n"
+        }
+        (false, "by-hand") => "  ended by hand: whether its coordinator decides the same is not known yet\n",
+        (false, _) => "  not in doubt\n",
     });
     out
 }
@@ -228,12 +289,8 @@ fn drawn(one: &Value) -> String {
 fn resolve(options: &TxnResolve) -> Done {
     let decision = if options.commit { "commit" } else { "abort" };
     let one = fetch(&options.cluster, &options.id)?;
-    if one["in-doubt"] != true {
-        let state = one["state"].as_str().unwrap_or("over");
-        return Err(Failure::No(format!(
-            "{} is not in doubt, it is {state}: it ends by itself, and nothing was done",
-            options.id
-        )));
+    if let Some(why) = not_to_be_resolved(&one, &options.participant) {
+        return Err(Failure::No(format!("{} {why}; nothing was done", options.id)));
     }
     eprint!("{}", drawn(&one));
     eprintln!(
@@ -259,6 +316,17 @@ fn resolve(options: &TxnResolve) -> Done {
         }
     }
     Ok(())
+}
+
+/// Why nobody may end a transaction at this participant.
+fn not_to_be_resolved(one: &Value, participant: &str) -> Option<String> {
+    let doubtful = in_doubt_at(one);
+    match (one["in-doubt"] == true, one["state"].as_str().unwrap_or("over")) {
+        (true, _) if doubtful.contains(&participant) => None,
+        (true, _) => Some(format!("is in doubt at {}, and not at {participant}", doubtful.join(", "))),
+        (false, "by-hand" | "damaged") => Some("was ended by hand already".into()),
+        (false, state) => Some(format!("is not in doubt, it is {state}: it ends by itself")),
+    }
 }
 
 /// Has the person at the terminal write the transaction's name. Errors: there is nobody, or something else is written.
@@ -318,25 +386,65 @@ mod tests {
     }
 
     fn in_doubt() -> Value {
-        json!({"id": "1.2.3", "state": "prepared", "role": "participant", "participants": ["bank1", "bank2"],
-            "locks": [{"participant": "bank1", "key": "a"}, {"participant": "bank2", "key": "b"}],
-            "waits-for": ["n5"], "age-ms": 12_345, "in-doubt": true})
+        json!({"id": "n9.2.3", "state": "prepared", "role": "participant", "participants": ["bank1", "ledger"],
+            "locks": [{"participant": "bank1", "key": "a"}, {"participant": "ledger", "key": "rows of accounts"}],
+            "waits-for": ["n9"], "coordinator-at": ["http://h:1"], "age-ms": 12_345, "in-doubt": true, "damage": false,
+            "branches": [{"participant": "bank1", "state": "prepared", "age-ms": 12_345},
+                {"participant": "ledger", "state": "prepared", "age-ms": 700}]})
+    }
+
+    /// A person has committed it at one of two participants, and its coordinator has aborted it.
+    fn damaged() -> Value {
+        json!({"id": "n9.2.4", "state": "damaged", "role": "participant", "participants": ["bank1", "ledger"],
+            "locks": [], "waits-for": [], "age-ms": 0, "in-doubt": false, "damage": true,
+            "branches": [{"participant": "bank1", "state": "damaged", "here": "commit", "decided": "abort"},
+                {"participant": "ledger", "state": "by-hand", "here": "abort"}]})
     }
 
     #[test]
     fn a_transaction_is_drawn_as_a_tree_with_its_locks() {
         assert_eq!(
             drawn(&in_doubt()),
-            "1.2.3   prepared, for 12.3 s\n  a coordinator elsewhere\n  ├─ bank1\n  │    locks a\n  └─ bank2\n       \
-             locks b\n  waits for n5\n  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n"
+            "n9.2.3   prepared, for 12.3 s\n  a coordinator elsewhere, last reached at http://h:1\n  \
+             ├─ bank1  in doubt for 12.3 s\n  │    locks a\n  └─ ledger  in doubt for 700 ms\n       locks \"rows of accounts\"\n  \
+             waits for n9\n  IN DOUBT: it has promised, and its coordinator has not said how it ends. Its locks stay until then.\n"
         );
     }
 
     #[test]
-    fn a_list_has_a_line_for_each() {
-        let text = table(&json!({"transactions": [in_doubt()]}));
-        assert_eq!(text.lines().count(), 2);
-        assert!(text.contains("IN DOUBT bank1, bank2"), "{text}");
+    fn damage_is_drawn_where_it_is() {
+        assert_eq!(
+            drawn(&damaged()),
+            "n9.2.4   damaged\n  a coordinator elsewhere\n  ├─ bank1  DAMAGE: committed, and abort was decided\n  \
+             └─ ledger  aborted by hand, not confirmed\n  \
+             DAMAGE: it has ended otherwise at a participant than its coordinator has decided, and is not atomic any more.\n  \
+             Compare the data of its participants, and mend them by hand.\n  not in doubt\n"
+        );
+    }
+
+    #[test]
+    fn a_list_has_a_line_for_each_and_for_who_could_not_be_asked() {
+        let text = table(&json!({"transactions": [in_doubt(), damaged()],
+            "not-asked": [{"participant": "ledger", "why": "no answer"}]}));
+        assert_eq!(text.lines().count(), 4);
+        assert!(
+            text.contains("IN DOUBT bank1 (in doubt for 12.3 s), ledger (in doubt for 700 ms)\n"),
+            "{text}"
+        );
+        let damage = "DAMAGE   bank1 (DAMAGE: committed, and abort was decided), ledger (aborted by hand, not confirmed)\n";
+        assert!(text.contains(damage), "{text}");
+        assert!(text.ends_with("ledger could not be asked what is in doubt there: no answer\n"), "{text}");
         assert_eq!(table(&json!({"transactions": []})), "no transaction is under way\n");
+    }
+
+    #[test]
+    fn only_what_is_in_doubt_is_resolved_and_only_where_it_is() {
+        assert_eq!(not_to_be_resolved(&in_doubt(), "ledger"), None);
+        let elsewhere = not_to_be_resolved(&in_doubt(), "bank2").expect("refused");
+        assert_eq!(elsewhere, "is in doubt at bank1, ledger, and not at bank2");
+        assert!(not_to_be_resolved(&damaged(), "bank1").is_some_and(|why| why.contains("by hand already")));
+        let committing = json!({"state": "committing", "in-doubt": false, "participants": ["bank1"],
+            "branches": [{"participant": "bank1", "state": "prepared", "age-ms": 1}]});
+        assert!(not_to_be_resolved(&committing, "bank1").is_some_and(|why| why.contains("ends by itself")));
     }
 }

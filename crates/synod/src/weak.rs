@@ -1,14 +1,20 @@
 //! `synod sim weak` and `synod sim cap`: four levels of consistency under the same faults, and under one partition.
 
-use crate::cli::{CapOptions, Weak};
+use crate::cli::{CapOptions, Form, Weak};
 use crate::sim::save;
 use crate::{Done, Failure};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::io::Write;
-use synod_sim::weak::{Cap, CapScenario, Level, Outcome, Scenario, Side, cap, run as play, separate, watch};
+use synod_sim::weak::{
+    Cap, CapScenario, Cell, Fault, Level, Matrix, Outcome, Scenario, Side, cap, run as play, separate, watch,
+};
 
 pub fn run(options: &Weak) -> Done {
     if options.separate {
         return separations(options);
+    }
+    if options.matrix {
+        return matrix(options);
     }
     match options.seeds {
         Some(count) => campaign(options, count),
@@ -65,12 +71,70 @@ fn campaign(options: &Weak, count: u64) -> Done {
         None => println!("  verdict    every promise was kept"),
         Some((seed, violation)) => {
             println!("  verdict    BROKEN in {} seeds, first in seed {seed}: {violation}", broken.len());
-            println!(
-                "  again      synod sim weak --level {level} --kind {kind} --members {members} --faults {faults} --seed {seed}"
-            );
+            println!("  again      {}", scenario(options, *seed).command());
         }
     }
     verdict(broken.is_empty())
+}
+
+/// Seeds in a cell, if nothing else is said.
+const SEEDS: u64 = 40;
+
+fn matrix(options: &Weak) -> Done {
+    let matrix = Matrix {
+        levels: Level::ALL.to_vec(),
+        faults: Fault::ALL.to_vec(),
+        seeds: options.seeds.unwrap_or(SEEDS),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let cells = matrix.run(&|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    match options.form.or(options.json.then_some(Form::Json)) {
+        Some(Form::Markdown) => print!("{}", matrix.markdown(&cells)),
+        Some(Form::Json) => {
+            println!("{}", serde_json::to_string_pretty(&cells).map_err(|e| Failure::No(e.to_string()))?);
+        }
+        None => print_matrix(&matrix, &cells),
+    }
+    match cells.iter().filter(|cell| !cell.as_expected).count() {
+        0 => Ok(()),
+        count => Err(Failure::No(format!("{count} cells are not what they must be"))),
+    }
+}
+
+fn print_matrix(matrix: &Matrix, cells: &[Cell]) {
+    println!(
+        "{} seeds each: the verdict; what went wrong; requests that were not answered; the longest time until all were the same\n",
+        matrix.seeds
+    );
+    print!("{:<16}", "");
+    matrix.levels.iter().for_each(|level| print!("{level:<30}"));
+    println!();
+    for (fault, row) in matrix.faults.iter().zip(cells.chunks(matrix.levels.len())) {
+        print!("{fault:<16}");
+        row.iter().for_each(|cell| print!("{cell:<30}"));
+        println!();
+    }
+    let sum = |of: fn(&Cell) -> u64| cells.iter().map(of).sum::<u64>();
+    println!(
+        "\n{} runs, {} things went wrong; {} requests answered, {} refused, {} not answered",
+        sum(|cell| cell.runs),
+        sum(|cell| cell.faults),
+        sum(|cell| cell.answered),
+        sum(|cell| cell.refused),
+        sum(|cell| cell.unanswered)
+    );
+    let pairs =
+        matrix.faults.iter().flat_map(|fault| matrix.levels.iter().map(move |level| (*level, *fault)));
+    for (cell, (level, fault)) in cells.iter().zip(pairs) {
+        if let Some((seed, why)) = &cell.example {
+            println!("{level} under {fault}: {why}\n    {}", Matrix::scenario(level, fault, *seed).command());
+        }
+    }
 }
 
 /// For each level a history that has it and not the next stronger one.
@@ -121,6 +185,11 @@ fn table(all: &[Cap], what: &CapScenario) {
     println!(
         "{} members, messages of {:?}, syncs of {:?}; after {:?} one member is cut off for {:?}; seed {}",
         what.members, what.delay, what.sync, what.calm, what.partition, what.seed
+    );
+    let timing = what.timing();
+    println!(
+        "the replicated log: heartbeats every {:?}, election timeout {:?}",
+        timing.heartbeat, timing.election
     );
     println!(
         "{:<13} {:<9} {:>6} {:>8} {:>6} {:>6} {:>8} {:>8} {:>8} {:>8}",

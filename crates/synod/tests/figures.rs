@@ -49,6 +49,27 @@ fn failovers_are_told_as_a_distribution_with_the_slowest_run() {
 }
 
 #[test]
+fn the_matrix_of_levels_and_faults_has_a_cell_for_each() {
+    // Its status says whether a lying disk was seen to break something, for which one seed may be too few.
+    let found = synod(&["weak", "--matrix", "--seeds", "1", "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).expect("it is JSON");
+    let cells = found.as_array().expect("cells");
+    let named = |name: &str| cells.iter().filter(|cell| cell["fault"] == name).count();
+    for name in ["none", "pause", "torn-write", "disk-full", "failed-sync", "rot", "clocks-apart", "all"] {
+        assert_eq!(named(name), 4, "{name}");
+    }
+    for cell in cells {
+        let is_borne = cell["fault"] != "lying-disk";
+        assert!(!is_borne || (cell["broken"] == 0 && cell["as_expected"] == true), "{cell}");
+        assert!(cell["runs"] == 0 || cell["answered"].as_u64() > Some(0), "{cell}");
+    }
+    let output = synod(&["weak", "--faults", "gremlins"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("no fault `gremlins`") && said.contains("clocks-apart"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     for arguments in [
         ["costs", "--protocols", "gossip"],

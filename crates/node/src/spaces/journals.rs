@@ -50,6 +50,20 @@ impl Wire for ProcessId {
     }
 }
 
+/// Whether somebody waits for a process although nobody asks anything of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody does.
+    #[default]
+    Settled,
+    /// It has promised something that is not decided: it must live, and its keyspace may not be dropped.
+    InDoubt,
+    /// A person has ended something by hand that its coordinator has not confirmed: it should live, to hear of that.
+    ByHand,
+}
+
+wire_format!(enum Standing { 0 => Settled, 1 => InDoubt, 2 => ByHand });
+
 /// An entry of the log about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -59,16 +73,16 @@ pub struct Step {
     pub entry: Entry,
     /// Values of the process's keyspace which are written if the entry counts; none deletes.
     pub writes: Vec<(String, Option<Bytes>)>,
-    /// Whether the process has promised something that is not decided, from here on.
-    pub is_in_doubt: bool,
+    /// Whether the process is waited for, from here on.
+    pub standing: Standing,
 }
 
-wire_format!(struct Step { process, entry, writes, is_in_doubt });
+wire_format!(struct Step { process, entry, writes, standing });
 
 impl Step {
     /// An entry which changes no values.
     pub fn new(process: ProcessId, entry: Entry) -> Step {
-        Step { process, entry, writes: Vec::new(), is_in_doubt: false }
+        Step { process, entry, writes: Vec::new(), standing: Standing::Settled }
     }
 
     /// The same, which changes these.
@@ -82,10 +96,10 @@ impl Step {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Head {
     journal: Journal,
-    is_in_doubt: bool,
+    standing: Standing,
 }
 
-wire_format!(struct Head { journal, is_in_doubt });
+wire_format!(struct Head { journal, standing });
 
 fn head_key(process: ProcessId) -> Vec<u8> {
     let mut key = vec![b'j'];
@@ -131,12 +145,12 @@ where
         }
     }
 
-    /// Whether a keyspace has promised something that is not decided.
+    /// Whether a keyspace's participant of transactions is waited for.
     ///
     /// # Errors
     /// The map's.
-    pub fn is_in_doubt(&self, space: SpaceId) -> Result<bool, Error<M::Error>> {
-        Ok(self.head(ProcessId::Keyspace(space))?.is_in_doubt)
+    pub fn standing(&self, space: SpaceId) -> Result<Standing, Error<M::Error>> {
+        Ok(self.head(ProcessId::Keyspace(space))?.standing)
     }
 
     fn head(&self, process: ProcessId) -> Result<Head, Error<M::Error>> {
@@ -147,7 +161,7 @@ where
 
     /// Takes an entry about a process: all members decide alike whether it counts.
     pub(super) fn take_step(&mut self, index: Index, step: Step) -> Result<Verdict, Error<M::Error>> {
-        let Step { process, entry, writes, is_in_doubt } = step;
+        let Step { process, entry, writes, standing } = step;
         if let ProcessId::Keyspace(space) = process
             && !self.registry().spaces().any(|known| known.id == space && known.model.is_on_log())
         {
@@ -168,7 +182,7 @@ where
                     self.put_value(space, key.as_bytes(), value);
                 }
             }
-            head.is_in_doubt = is_in_doubt;
+            head.standing = standing;
         }
         if matches!(verdict, Verdict::Began | Verdict::Accepted) {
             self.kv.store_mut().node_put(&head_key(process), head.to_bytes());

@@ -20,7 +20,7 @@ mod journals;
 mod registry;
 
 pub use contacts::{CONTACT_ENDPOINT_BYTES_MAX, CONTACT_ENDPOINTS_MAX, CONTACTS_MAX, Contact};
-pub use journals::{ProcessId, Step};
+pub use journals::{ProcessId, Standing, Step};
 
 pub use registry::{
     KEYSPACES_MAX, Model, NAME_BYTES_MAX, OUTSIDE_BYTES_MAX, OUTSIDE_MAX, Outside, Refusal, Registry, Secret,
@@ -288,7 +288,7 @@ where
             && let Some(space) = self.registry.space(name)
         {
             let id = space.id;
-            if self.is_in_doubt(id)? {
+            if self.standing(id)? == Standing::InDoubt {
                 return Ok(Err(Refusal::InTransaction(name.clone())));
             }
             if !force && !self.values(id, b"", b"", 1)?.is_empty() {

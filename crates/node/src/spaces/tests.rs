@@ -159,7 +159,7 @@ fn values_are_written_with_the_records_that_count_and_with_no_others() {
     let put = |machine: &mut SpacesMachine<TestMap>, index, life, sequence, value: &'static str| {
         let writes = vec![("k".to_owned(), Some(Bytes::from(value)))];
         let entry = records(life, sequence, false, &["r"]);
-        step(machine, index, Step { process, entry, writes, is_in_doubt: true })
+        step(machine, index, Step { process, entry, writes, standing: Standing::InDoubt })
     };
     begin(&mut machine, 2, process);
     assert_eq!(put(&mut machine, 3, 2, 0, "one"), Verdict::Accepted);
@@ -169,8 +169,10 @@ fn values_are_written_with_the_records_that_count_and_with_no_others() {
     let drop = Command::Drop { name: "bank".into(), force: true };
     assert_eq!(apply(&mut machine, 6, &drop), Err(Refusal::InTransaction("bank".into())));
     let entry = records(4, 0, true, &["s"]);
-    step(&mut machine, 7, Step { process, entry, writes: Vec::new(), is_in_doubt: false });
-    assert!(apply(&mut machine, 8, &drop).is_ok());
+    step(&mut machine, 7, Step { process, entry, writes: Vec::new(), standing: Standing::ByHand });
+    assert_eq!(machine.standing(space), Ok(Standing::ByHand));
+    assert!(apply(&mut machine, 8, &drop).is_ok(), "what a person has ended does not keep it");
+    assert_eq!(machine.standing(space), Ok(Standing::Settled));
     assert_eq!(machine.value(space, b"k"), Ok(None));
     assert_eq!(texts(&machine, process), [""; 0]);
     assert_eq!(put(&mut machine, 9, 4, 1, "late"), Verdict::Stale, "the keyspace is gone");

@@ -12,7 +12,7 @@
 //! | `deliver n1 n2 [Updates]`, `drop n1 n2 [Updates]`, `repeat n1 n2 [Updates]` | the oldest message (of that kind) arrives, is lost, or arrives and stays in flight |
 //! | `run`, `timeout n1`, `pass 300ms` | all messages arrive; a deadline comes; time goes by with all that is due |
 //! | `down n1 n2`, `up n1 n2` | the connection is lost, and is there again |
-//! | `disk n1 slow`, `disk n1 quick`, `sync n1`, `crash n1 [durable]`, `restart n1`, `damage n1 3`, `full n1`, `compact n1` | the disks; damage: record 3, from 0, is lost |
+//! | `disk n1 slow`, `disk n1 quick`, `sync n1`, `crash n1 [durable]`, `restart n1`, `damage n1 3`, `full n1`, `room n1`, `compact n1` | the disks; damage: record 3, from 0, is lost |
 //! | `clock n1 -5000ms`, `clock n1 5000ms` | the wall clock is set, relative to the true time |
 //! | `join n4`, `add n4 at n1`, `remove n3 at n1` | members |
 //! | `expect …` | see [`Runner::expect`] |
@@ -106,6 +106,7 @@ impl<P: WeakReplica> Runner<P> {
             ["restart", id] => world.start(node(id)?),
             ["damage", id, record] => world.start_damaged(node(id)?, number(record)? as usize),
             ["full", id] => world.step(node(id)?, Input::StorageFault(StorageFault::Full)),
+            ["room", id] => world.step(node(id)?, Input::StorageFault(StorageFault::Cleared)),
             ["compact", id] => world.step(node(id)?, Input::Request(Request::Compact)),
             ["clock", id, ahead] => {
                 let wall = match ahead.strip_prefix('-') {

@@ -1,11 +1,13 @@
 //! What people decide about promises whose coordinator does not come back.
 
 use super::HostedError;
-use super::host::Host;
+use super::{host::Host, inspector};
+use crate::member::add;
+use crate::outside::Damage;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use synod_node::spaces::SpaceId;
-use synod_protocols::commit::{Decision, ParticipantEvent, ParticipantRequest, TxnId};
+use synod_protocols::commit::{Coordinator, Decision, ParticipantEvent, ParticipantRequest, TxnId};
 use synod_protocols::log::{ReplicatedLog, Ticket};
 use synod_protocols::{Input, NodeId, Time};
 use tokio::sync::oneshot;
@@ -59,6 +61,15 @@ impl<P: ReplicatedLog + 'static> Host<P> {
             let _ = answer.send(Err(HostedError::NotLeader));
             return;
         }
+        let open = self.coordinator.running().into_iter().flat_map(Coordinator::transactions);
+        if let Some(open) = open.into_iter().find(|open| open.txn == txn) {
+            let phase = inspector::state(open.phase);
+            let why = format!(
+                "{txn}: its coordinator is here and at work on it ({phase}), so that nobody has to guess"
+            );
+            let _ = answer.send(Err(refused(why)));
+            return;
+        }
         let space = SpaceId(participant.0);
         if self.is_keyspace(space) {
             let ticket = self.rulings.take(answer);
@@ -76,11 +87,11 @@ impl<P: ReplicatedLog + 'static> Host<P> {
         };
         tokio::task::spawn_local(async move {
             let outcome = match database.resolve(txn, decision).await {
-                Ok(true) => {
+                Ok(Ok(())) => {
                     member.log(&format!("{txn} was ended in {} by hand: {decision}", database.url()));
                     Ok(())
                 }
-                Ok(false) => Err(refused(format!("{txn} is not in doubt in this database"))),
+                Ok(Err(why)) => Err(refused(format!("{txn}: {why}"))),
                 Err(why) => Err(HostedError::Refused { code: "cannot-take-part", why }),
             };
             let _ = answer.send(outcome);
@@ -103,15 +114,24 @@ impl<P: ReplicatedLog + 'static> Host<P> {
                 self.rulings.answer(ticket, Err(refused(format!("{txn}: {why}"))));
             }
             ParticipantEvent::HeuristicDamage { txn, here, decided } => {
-                let damage = &self.member.counters.heuristic_damage;
-                damage.set(damage.get() + 1);
-                self.member.log(&format!(
-                    "HEURISTIC DAMAGE: {} was ended by hand ({here}), and its coordinator has decided {decided}: it is not \
-                     atomic any more. Compare the data of its participants, and mend them by hand",
-                    name(txn)
-                ));
+                self.on_damage(NodeId(space.0), Damage { txn, here: Some(here), decided });
             }
             ParticipantEvent::Prepared { .. } | ParticipantEvent::Ended { .. } => {}
         }
+    }
+
+    /// A transaction has ended otherwise at a participant than its coordinator has decided.
+    pub(super) fn on_damage(&mut self, participant: NodeId, damage: Damage) {
+        let Damage { txn, here, decided } = damage;
+        add(&self.member.counters.heuristic_damage, 1);
+        let place = self.names().get(&participant).cloned().unwrap_or_else(|| participant.to_string());
+        let how = match here {
+            Some(here) => format!("was ended otherwise at `{place}` ({here})"),
+            None => format!("is neither prepared nor marked at `{place}`"),
+        };
+        self.member.log(&format!(
+            "HEURISTIC DAMAGE: {txn} {how}, and its coordinator has decided {decided}: it is not atomic any more. Compare the \
+             data of its participants, and mend them by hand"
+        ));
     }
 }

@@ -26,15 +26,18 @@
 //!
 //! # Where it runs
 //!
-//! All of it is one task on the member's thread (`host`). It hears from the node's answers, from clients and
+//! All of it is one task on the member's thread (`host`; `coordinating` and `participants` are its processes). It hears from the node's answers, from clients and
 //! from its clock through one queue, and changes nothing outside itself but by proposals and answers.
 
 mod by_hand;
 mod clients;
+mod coordinating;
 mod elsewhere;
 mod host;
+mod inspector;
 mod life;
 mod outside;
+mod participants;
 mod plan;
 pub(crate) mod sagas;
 mod service;
@@ -43,8 +46,9 @@ mod ways;
 
 pub(crate) use elsewhere::{endpoints, exchange};
 pub(crate) use host::{Happened, Mailbox, Proposed, spawn};
+pub(crate) use inspector::{BranchState, Picture, STATES, Seen, SeenBranch};
 pub(crate) use plan::{Asked, Branch, Route, Work, check_key, takes_keys};
-pub(crate) use show::{Seen, label};
+pub(crate) use show::label;
 
 use crate::member::Member;
 use bytes::Bytes;
@@ -152,11 +156,9 @@ pub(crate) async fn resolve<P: ReplicatedLog + 'static>(
     ended.map_err(|_| HostedError::UnknownOutcome)?.unwrap_or(Err(HostedError::Stopping))
 }
 
-/// Transactions that are not over, as this member knows them: those that it coordinates, and those that keyspaces here
-/// have promised. Only on the leader.
-pub(crate) async fn look<P: ReplicatedLog + 'static>(
-    member: &Rc<Member<P>>,
-) -> Result<Vec<Seen>, HostedError> {
+/// Transactions that are not over, or that people have ended, as this member knows them: those that it coordinates, and those that
+/// keyspaces here and databases have promised. Only on the leader.
+pub(crate) async fn look<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>) -> Result<Picture, HostedError> {
     let (answer, seen) = oneshot::channel();
     let mailbox = member.calls.borrow().host.clone();
     mailbox.tell(Happened::Look(answer));

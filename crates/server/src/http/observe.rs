@@ -140,7 +140,7 @@ pub(super) fn metrics<P: ReplicatedLog + 'static>(member: &Member<P>) -> String 
     figure(
         "heuristic_damage_total",
         "counter",
-        "Transactions that people ended otherwise than their coordinators did.",
+        "Branches of transactions that have ended otherwise than their coordinators decided.",
         counters.heuristic_damage.get(),
     );
     figure("client_connections", "gauge", "Connections of clients.", counters.client_connections.get());

@@ -6,7 +6,7 @@ use super::level::bad_request;
 use super::openapi::{answer as said, body, operation, path_parameter};
 use super::reply::{ApiError, Content, json_response};
 use super::{Call, no_such_path};
-use crate::hosted;
+use crate::hosted::{self, Seen};
 use crate::member::Member;
 use crate::outside::{Description, ENDPOINTS_MAX, Found, KeyspaceThere, Postgres, Timing, find_keyspace};
 use http::{Method, Response, StatusCode};
@@ -127,8 +127,8 @@ async fn check_is_free<P: ReplicatedLog + 'static>(
     outside: &Outside,
 ) -> Result<(), ApiError> {
     let conflict = |why: String| Err(ApiError::new(StatusCode::CONFLICT, "participant-in-transaction", why));
-    let open = hosted::look(member).await?;
-    if let Some(open) = open.iter().find(|open| open.participants.contains(&outside.name)) {
+    let mut seen = hosted::look(member).await?.transactions.into_iter().filter(Seen::is_open);
+    if let Some(open) = seen.find(|open| open.participants.contains(&outside.name)) {
         return conflict(format!("{} takes part in {}: wait until that is over", outside.name, open.txn));
     }
     let Ok(Description::Postgres { url }) = Description::parse(&outside.description) else { return Ok(()) };
@@ -205,8 +205,8 @@ pub(super) fn paths() -> Value {
         "/v1/participants/{participant}": {
             "put": body(operation(
                 "Make a participant known",
-                "A PostgreSQL database, or a keyspace of another Synod cluster, takes part in transactions. A database is asked whether it can promise to commit, and gets two tables, \
-                 `synod_transactions` and `synod_coordinators`. The other cluster must have the keyspace on its log. A service behind HTTP takes part in sagas. The leader does this: other \
+                "A PostgreSQL database, or a keyspace of another Synod cluster, takes part in transactions. A database is asked whether it can promise to commit, and gets three tables, \
+                 `synod_transactions`, `synod_coordinators` and `synod_by_hand`. The other cluster must have the keyspace on its log. A service behind HTTP takes part in sagas. The leader does this: other \
                  members redirect.",
                 [participant()],
                 [

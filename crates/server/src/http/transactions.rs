@@ -5,7 +5,9 @@ use super::openapi::{
 };
 use super::reply::{ApiError, Content, json_response};
 use super::{Call, leader, no_such_path, ops};
-use crate::hosted::{self, Asked, Branch, Ended, Seen, TIMEOUT_MAX, Work};
+use crate::hosted::{
+    self, Asked, Branch, BranchState, Ended, Picture, STATES, Seen, SeenBranch, TIMEOUT_MAX, Work,
+};
 use crate::member::Member;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
@@ -26,7 +28,7 @@ const RESOLVE_FORM: &str =
 
 /// What is said to who ended something by hand.
 const WARNING: &str = "if the coordinator decides otherwise, one participant has done what another has not, and nothing repairs that \
-     by itself: the log and /metrics (heuristic_damage) tell, compare the data then";
+     by itself: the transaction is shown as damaged then, the log and /metrics (heuristic_damage) tell too. Compare the data then";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -82,26 +84,49 @@ pub(super) async fn answer<P: ReplicatedLog + 'static>(
             Ok(json_response(StatusCode::OK, &shown(&ended)))
         }
         (&Method::GET, []) => {
-            let seen = hosted::look(member).await?;
-            let transactions: Vec<Value> = seen.iter().map(open).collect();
-            Ok(json_response(StatusCode::OK, &json!({"transactions": transactions})))
+            let is_wanted = wanted(call)?;
+            let Picture { transactions, not_asked } = hosted::look(member).await?;
+            let transactions: Vec<Value> =
+                transactions.iter().filter(|seen| is_wanted(seen)).map(inspected).collect();
+            let mut list = json!({"transactions": transactions});
+            if !not_asked.is_empty() {
+                let why = |(name, why): &(String, String)| json!({"participant": name, "why": why});
+                list["not-asked"] = not_asked.iter().map(why).collect();
+            }
+            Ok(json_response(StatusCode::OK, &list))
         }
         (&Method::GET, [id]) => {
             let txn = named(id)?;
-            let seen = hosted::look(member).await?;
-            let found = seen.iter().find(|seen| seen.txn == txn);
-            let found = found.ok_or_else(|| {
-                ApiError::new(
-                    StatusCode::NOT_FOUND,
-                    "transaction-unknown",
-                    format!("no transaction {txn} is open here: it is over, or there was none of this name"),
-                )
-            })?;
-            Ok(json_response(StatusCode::OK, &open(found)))
+            let Picture { transactions, not_asked } = hosted::look(member).await?;
+            let found = transactions.iter().find(|seen| seen.txn == txn);
+            let found = found.ok_or_else(|| unknown(txn, &not_asked))?;
+            Ok(json_response(StatusCode::OK, &inspected(found)))
         }
         (&Method::POST, [id, "resolve"]) => resolve(member, named(id)?, call.json(RESOLVE_FORM)?).await,
         _ => Err(no_such_path(call)),
     }
+}
+
+/// Which transactions are asked for.
+fn wanted(call: &Call) -> Result<fn(&Seen) -> bool, ApiError> {
+    match call.query("state") {
+        None => Ok(|_| true),
+        Some("open") => Ok(Seen::is_open),
+        Some(other) => {
+            let other: String = other.chars().take(80).collect();
+            Err(ApiError::malformed(format!(
+                "there is no state {other:?} to ask for: say `open`, or nothing for all"
+            )))
+        }
+    }
+}
+
+fn unknown(txn: TxnId, not_asked: &[(String, String)]) -> ApiError {
+    let mut why = format!("no transaction {txn} is open here: it is over, or there was none of this name");
+    for (name, reason) in not_asked {
+        why.push_str(&format!(". It may be in doubt at {name}, which could not be asked: {reason}"));
+    }
+    ApiError::new(StatusCode::NOT_FOUND, "transaction-unknown", why)
 }
 
 async fn run<P: ReplicatedLog + 'static>(member: &Rc<Member<P>>, form: Run) -> Result<Ended, ApiError> {
@@ -162,19 +187,45 @@ fn shown(ended: &Ended) -> Value {
     shown
 }
 
-/// A transaction that is not over.
-fn open(seen: &Seen) -> Value {
+/// A transaction, as the inspector sees it.
+fn inspected(seen: &Seen) -> Value {
     let locks = seen.locks.iter().map(|(participant, key)| json!({"participant": participant, "key": key}));
-    json!({
+    let mut shown = json!({
         "id": seen.txn.to_string(),
         "state": seen.state,
         "role": seen.role,
         "participants": seen.participants,
         "waits-for": seen.waits_for,
         "locks": locks.collect::<Vec<Value>>(),
-        "age-ms": u64::try_from(seen.age.as_millis()).unwrap_or(u64::MAX),
+        "age-ms": millis(seen.age),
         "in-doubt": seen.is_in_doubt,
-    })
+        "damage": seen.is_damaged(),
+        "branches": seen.branches.iter().map(branch).collect::<Vec<Value>>(),
+    });
+    if !seen.coordinator_at.is_empty() {
+        shown["coordinator-at"] = json!(seen.coordinator_at);
+    }
+    shown
+}
+
+fn branch(branch: &SeenBranch) -> Value {
+    let name = &branch.participant;
+    match branch.state {
+        BranchState::Prepared { age } => {
+            json!({"participant": name, "state": "prepared", "age-ms": millis(age)})
+        }
+        BranchState::ByHand { here } => {
+            json!({"participant": name, "state": "by-hand", "here": here.to_string()})
+        }
+        BranchState::Damaged { here, decided } => {
+            let here = here.map_or_else(|| "lost".to_owned(), |here| here.to_string());
+            json!({"participant": name, "state": "damaged", "here": here, "decided": decided.to_string()})
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A transaction's name, as it is shown.
@@ -226,7 +277,16 @@ pub(super) fn paths() -> Value {
     let transaction = || json!({"$ref": "#/components/schemas/Transaction"});
     let list = json!({
         "type": "object", "required": ["transactions"], "additionalProperties": false,
-        "properties": {"transactions": {"type": "array", "items": transaction()}}
+        "properties": {
+            "transactions": {"type": "array", "items": transaction()},
+            "not-asked": {
+                "description": "Databases that could not be asked what is in doubt there. Not there if all were.",
+                "type": "array", "items": {
+                    "type": "object", "required": ["participant", "why"], "additionalProperties": false,
+                    "properties": {"participant": {"type": "string"}, "why": {"type": "string"}}
+                }
+            }
+        }
     });
     let resolve = json!({
         "type": "object", "additionalProperties": false,
@@ -260,9 +320,10 @@ pub(super) fn paths() -> Value {
                 serde_json::from_str(FORM).unwrap_or_default(),
             )),
             "get": operation(
-                "List transactions that are not over",
-                "As the leader knows them: those that it coordinates, and those that keyspaces here have promised.",
-                [query_parameter("state", "All that are shown are open.", json!({"enum": ["open"]}), json!("open"))],
+                "List transactions that are not over, and those that people have ended",
+                "As the leader knows them: those that it coordinates, those that keyspaces here and registered databases have promised, whoever \
+                 coordinates them, and those that people have ended there and their coordinator has not confirmed, or has decided otherwise.",
+                [query_parameter("state", "Only those that are not over.", json!({"enum": ["open"]}), json!("open"))],
                 [answered(200, "The transactions.", list), elsewhere()],
             )
         },
@@ -280,7 +341,7 @@ pub(super) fn paths() -> Value {
         },
         "/v1/transactions/{id}": {
             "get": finds_nothing(operation(
-                "Show a transaction that is not over", "", [id],
+                "Show a transaction that is not over, or that a person has ended", "", [id],
                 [answered(200, "The transaction.", transaction()), elsewhere()],
             ))
         }
@@ -294,19 +355,53 @@ pub(super) fn schemas() -> Value {
         "Operation": ops::schema(),
         "Transaction": {
             "type": "object", "additionalProperties": false,
-            "required": ["id", "state", "role", "participants", "waits-for", "locks", "age-ms", "in-doubt"],
+            "required": [
+                "id", "state", "role", "participants", "waits-for", "locks", "age-ms", "in-doubt", "damage", "branches"
+            ],
             "properties": {
                 "id": {"type": "string"},
-                "state": {"type": "string", "enum": ["open", "preparing", "alone", "committing", "prepared"]},
+                "state": {
+                    "type": "string", "enum": STATES,
+                    "description": "How far the coordinator is, if that is here. Otherwise `prepared`: it is promised; `by-hand`: a person has \
+                        ended it, and its coordinator has not confirmed that; `damaged`: its coordinator has decided otherwise."
+                },
                 "role": {"type": "string", "enum": ["coordinator", "participant"]},
                 "participants": texts(),
                 "waits-for": texts(),
+                "coordinator-at": {
+                    "type": "array", "items": {"type": "string"},
+                    "description": "Endpoints of the cluster that coordinates it, if that is another one and they are known here."
+                },
                 "locks": {"type": "array", "items": {
                     "type": "object", "required": ["participant", "key"], "additionalProperties": false,
-                    "properties": {"participant": {"type": "string"}, "key": {"type": "string"}}
+                    "properties": {
+                        "participant": {"type": "string"},
+                        "key": {"type": "string", "description": "At a database a table: which of its rows the database does not list."}
+                    }
                 }},
-                "age-ms": {"type": "integer", "description": "Since this member knows of it."},
-                "in-doubt": {"type": "boolean", "description": "Whether a promise waits for a decision that is not known here."}
+                "age-ms": {"type": "integer", "description": "Since this member knows of it, or since a database promised."},
+                "in-doubt": {"type": "boolean", "description": "Whether a promise waits for a decision that is not known here."},
+                "damage": {"type": "boolean", "description": "Whether it has ended otherwise at a participant than its coordinator has decided."},
+                "branches": {
+                    "description": "What is known of its branches.",
+                    "type": "array", "items": {
+                        "type": "object", "required": ["participant", "state"], "additionalProperties": false,
+                        "properties": {
+                            "participant": {"type": "string"},
+                            "state": {
+                                "type": "string", "enum": ["prepared", "by-hand", "damaged"],
+                                "description": "It has promised; or a person has ended it, and nobody has confirmed that; or it has ended \
+                                    otherwise than its coordinator has decided."
+                            },
+                            "age-ms": {"type": "integer", "description": "For how long it is promised, as far as this member knows."},
+                            "here": {
+                                "type": "string", "enum": ["commit", "abort", "lost"],
+                                "description": "How it has ended there. `lost`: it is not in the database any more, and not committed."
+                            },
+                            "decided": {"type": "string", "enum": ["commit", "abort"]}
+                        }
+                    }
+                }
             }
         }
     })

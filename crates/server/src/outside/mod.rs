@@ -30,7 +30,7 @@ pub use cluster::{
     MESSAGES_PATH, PeerError, To,
 };
 pub use http::BadUrl;
-pub use postgres::{Cannot, CannotUrl, InDoubt, Postgres, Timing};
+pub use postgres::{Cannot, CannotUrl, Damage, InDoubt, Postgres, Timing};
 pub use service::{HttpService, OUTPUT_BYTES_MAX};
 
 use base64::Engine;

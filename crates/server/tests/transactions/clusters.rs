@@ -10,7 +10,7 @@ use synod_protocols::{NodeId, Wire};
 use synod_server::outside::{Envelope, KeyspaceThere, MESSAGES_PATH, To};
 
 /// A cluster of this name.
-fn named(name: &str, count: usize) -> (Cluster, Vec<String>) {
+pub(super) fn named(name: &str, count: usize) -> (Cluster, Vec<String>) {
     let mut cluster = Cluster::stopped(count);
     cluster.configs.iter_mut().for_each(|config| config.cluster = name.to_owned());
     (0..count).for_each(|i| cluster.up(i));
@@ -19,17 +19,17 @@ fn named(name: &str, count: usize) -> (Cluster, Vec<String>) {
     (cluster, endpoints)
 }
 
-fn urls(endpoints: &[String]) -> Vec<String> {
+pub(super) fn urls(endpoints: &[String]) -> Vec<String> {
     endpoints.iter().map(|endpoint| format!("http://{endpoint}")).collect()
 }
 
-fn register(endpoint: &str, name: &str, there: &[String], keyspace: &str) -> Answer {
+pub(super) fn register(endpoint: &str, name: &str, there: &[String], keyspace: &str) -> Answer {
     let form = json!({"kind": "cluster", "endpoints": there, "keyspace": keyspace});
     surely(endpoint, "PUT", &format!("/v1/participants/{name}"), &form)
 }
 
 /// Accounts of 100: x in `bank1` of the one cluster, y in `bank2` of the other, which takes part as `far`.
-fn banks(here: &str, there: &[String], by: &[String]) {
+pub(super) fn banks(here: &str, there: &[String], by: &[String]) {
     bank(here, "bank1", &["x"]);
     bank(&there[0], "bank2", &["y"]);
     let made = register(here, "far", by, "bank2");
@@ -37,7 +37,7 @@ fn banks(here: &str, there: &[String], by: &[String]) {
 }
 
 /// From x to y.
-fn payment(amount: i64) -> Value {
+pub(super) fn payment(amount: i64) -> Value {
     json!({"branches": [
         {"participant": "bank1", "work": [add("x", -amount)]},
         {"participant": "far", "work": [add("y", amount)]},
@@ -60,6 +60,34 @@ fn audit(endpoint: &str) -> Option<(i64, i64)> {
 fn open(endpoint: &str) -> Vec<Value> {
     let open = surely(endpoint, "GET", "/v1/transactions", &Value::Null).json();
     open["transactions"].as_array().expect("a list").clone()
+}
+
+/// A coordinator whose messages are made up, and how `bank2` is to call itself to it.
+pub(super) struct Orders {
+    pub(super) coordinator: NodeId,
+    pub(super) participant: NodeId,
+    pub(super) reply: String,
+}
+
+impl Orders {
+    /// What `bank2` of a cluster answers to a message.
+    pub(super) fn post(&self, there: &str, message: Message) -> Vec<Message> {
+        let id = surely(there, "GET", "/v1/keyspaces/bank2", &Value::Null).json()["id"].as_u64();
+        let id = NodeId(id.expect("a number"));
+        let to = To::Keyspace(KeyspaceThere { cluster: coordinator(there), id, name: "bank2".into() });
+        let Orders { coordinator, participant, reply } = self;
+        let reply = vec![reply.clone()];
+        let envelope = Envelope {
+            coordinator: *coordinator,
+            participant: *participant,
+            to,
+            reply,
+            messages: vec![message],
+        };
+        let answered = post(there, &envelope);
+        assert_eq!(answered.status, 200, "{answered:?}");
+        Envelope::decode(answered.text.as_bytes()).expect("an envelope").messages
+    }
 }
 
 fn nothing_is_open(endpoint: &str) {
@@ -174,14 +202,14 @@ fn what_cannot_take_part_is_refused_with_the_reason() {
 }
 
 /// The number of the cluster's coordinator.
-fn coordinator(endpoint: &str) -> NodeId {
+pub(super) fn coordinator(endpoint: &str) -> NodeId {
     let status = surely(endpoint, "GET", "/status", &Value::Null).json();
     let id = u64::from_str_radix(status["cluster-id"].as_str().expect("a number"), 16).expect("a number");
     NodeId(id & (u64::MAX >> 1))
 }
 
 /// An order to promise ten more to y, of a life of a coordinator that has long been replaced, or is to come.
-fn prepare(coordinator: NodeId, epoch: u64, number: u64) -> Message {
+pub(super) fn prepare(coordinator: NodeId, epoch: u64, number: u64) -> Message {
     let txn = TxnId { coordinator, epoch, number };
     let stamp = Stamp { epoch, floor: TxnId { number: 1, ..txn } };
     let work = vec![KeyOp::Add { key: "y".into(), by: 10, at_least: None }].to_bytes();
@@ -189,7 +217,7 @@ fn prepare(coordinator: NodeId, epoch: u64, number: u64) -> Message {
 }
 
 /// The message in an envelope from the coordinator of one cluster to `bank2` of another.
-fn order(here: &str, there: &str, message: Message) -> Envelope {
+pub(super) fn order(here: &str, there: &str, message: Message) -> Envelope {
     let id =
         surely(there, "GET", "/v1/keyspaces/bank2", &Value::Null).json()["id"].as_u64().expect("a number");
     let known = surely(here, "GET", "/v1/participants/far", &Value::Null).json()["id"].as_u64();
@@ -202,7 +230,7 @@ fn order(here: &str, there: &str, message: Message) -> Envelope {
     }
 }
 
-fn post(endpoint: &str, envelope: &Envelope) -> Answer {
+pub(super) fn post(endpoint: &str, envelope: &Envelope) -> Answer {
     let body = serde_json::from_slice(&envelope.encode()).expect("JSON");
     surely(endpoint, "POST", MESSAGES_PATH, &body)
 }

@@ -5,34 +5,46 @@ use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A database with an account of 1,000, registered as `ledger`, and a runtime to look into it.
-struct Ledger {
-    server: Server,
-    runtime: tokio::runtime::Runtime,
+pub(super) struct Ledger {
+    pub(super) server: Server,
+    pub(super) runtime: tokio::runtime::Runtime,
 }
 
 impl Ledger {
-    fn open() -> Option<Ledger> {
+    pub(super) fn open() -> Option<Ledger> {
         let server = Server::start(&["max_prepared_transactions=64"])?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(server.create_bank("bank", &[("a", 1_000)]));
         Some(Ledger { server, runtime })
     }
 
-    fn number(&self, sql: &str) -> i64 {
+    pub(super) fn number(&self, sql: &str) -> i64 {
         self.runtime.block_on(async {
             self.server.connect("bank").await.query_one(sql, &[]).await.expect("a row").get(0)
         })
     }
 
-    fn balance(&self) -> i64 {
+    pub(super) fn text(&self, sql: &str) -> Option<String> {
+        self.runtime.block_on(async {
+            self.server.connect("bank").await.query_one(sql, &[]).await.expect("a row").get(0)
+        })
+    }
+
+    pub(super) fn execute(&self, sql: &str) {
+        let done =
+            self.runtime.block_on(async { self.server.connect("bank").await.batch_execute(sql).await });
+        done.expect("done");
+    }
+
+    pub(super) fn balance(&self) -> i64 {
         self.number("SELECT balance FROM accounts WHERE name = 'a'")
     }
 
-    fn in_doubt(&self) -> i64 {
+    pub(super) fn in_doubt(&self) -> i64 {
         self.number("SELECT count(*) FROM pg_prepared_xacts")
     }
 
-    fn register(&self, endpoint: &str) -> Answer {
+    pub(super) fn register(&self, endpoint: &str) -> Answer {
         let form = json!({"kind": "postgres", "url": self.server.url("bank")});
         surely(endpoint, "PUT", "/v1/participants/ledger", &form)
     }

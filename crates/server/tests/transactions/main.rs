@@ -14,6 +14,7 @@ mod database;
 #[path = "../outside/web.rs"]
 mod web;
 
+mod by_hand;
 mod clusters;
 mod databases;
 mod keyspaces;

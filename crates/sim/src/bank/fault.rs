@@ -1,6 +1,7 @@
 //! What goes wrong between banks, by name, and what each protocol promises under it.
 
 use super::Protocol;
+use crate::small::Hazard;
 use std::fmt;
 use std::str::FromStr;
 
@@ -113,29 +114,37 @@ impl Fault {
 
     /// Its name on command lines; where the replicated logs have such a fault, that one's.
     pub const fn name(self) -> &'static str {
-        match self {
-            Fault::None => "none",
-            Fault::Crash => "crash",
-            Fault::CrashCoordinator => "crash-coordinator",
-            Fault::CrashBank => "crash-bank",
-            Fault::PowerLoss => "power-loss",
-            Fault::Tear => "torn-write",
-            Fault::Pause => "pause",
-            Fault::Cut => "cut",
-            Fault::OneWayCut => "one-way-cut",
-            Fault::Isolate => "isolate",
-            Fault::Partition => "partition",
-            Fault::Loss => "loss",
-            Fault::Duplicate => "duplicate",
-            Fault::Reorder => "reorder",
-            Fault::Late => "late",
-            Fault::ClockRate => "clock-rate",
-            Fault::Slow => "disk-slow",
-            Fault::Stall => "disk-stall",
-            Fault::Full => "disk-full",
-            Fault::Rot => "rot",
-            Fault::All => "all",
+        match (self.hazard(), self) {
+            (Some(hazard), _) => hazard.name(),
+            (None, Fault::CrashCoordinator) => "crash-coordinator",
+            (None, Fault::CrashBank) => "crash-bank",
+            (None, Fault::All) => "all",
+            (None, _) => "none",
         }
+    }
+
+    /// What strikes; none if it is not one thing that strikes anywhere.
+    pub(super) const fn hazard(self) -> Option<Hazard> {
+        Some(match self {
+            Fault::None | Fault::CrashCoordinator | Fault::CrashBank | Fault::All => return None,
+            Fault::Crash => Hazard::Crash,
+            Fault::PowerLoss => Hazard::PowerLoss,
+            Fault::Tear => Hazard::Tear,
+            Fault::Pause => Hazard::Pause,
+            Fault::Cut => Hazard::Cut,
+            Fault::OneWayCut => Hazard::OneWayCut,
+            Fault::Isolate => Hazard::Isolate,
+            Fault::Partition => Hazard::Partition,
+            Fault::Loss => Hazard::Loss,
+            Fault::Duplicate => Hazard::Duplicate,
+            Fault::Reorder => Hazard::Reorder,
+            Fault::Late => Hazard::Late,
+            Fault::ClockRate => Hazard::ClockRate,
+            Fault::Slow => Hazard::Slow,
+            Fault::Stall => Hazard::Stall,
+            Fault::Full => Hazard::Full,
+            Fault::Rot => Hazard::Rot,
+        })
     }
 
     /// What a protocol promises under it.

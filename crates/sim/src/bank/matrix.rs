@@ -1,10 +1,10 @@
 //! Every way to commit under every fault: a campaign in each cell.
 
 use super::{Expected, Fault, Log, Protocol, Scenario, run};
+use crate::small::each_seed;
 use serde::Serialize;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -55,44 +55,31 @@ impl Matrix {
     }
 
     fn cell(&self, protocol: Protocol, fault: Fault, watch: &(dyn Fn() + Sync)) -> Cell {
-        let cell = Mutex::new(Cell {
+        let mut cell = Cell {
             protocol: protocol.to_string(),
             fault: fault.to_string(),
-            runs: 0,
+            runs: self.seeds,
             broken: 0,
             stalled: 0,
             transfers: 0,
             waits: 0,
             as_expected: true,
             example: None,
+        };
+        let played = each_seed(self.seeds, self.threads, |seed| {
+            let outcome = run(&scenario(protocol, fault, self.log, seed), false);
+            watch();
+            let failure = outcome.first_failure().map(|why| (seed, why.to_owned()));
+            let (is_broken, is_stalled) = (!outcome.violations.is_empty(), !outcome.stalls.is_empty());
+            (is_broken, is_stalled, outcome.committed, outcome.waits, failure)
         });
-        let next = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..self.threads.max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= self.seeds {
-                            return;
-                        }
-                        let outcome = run(&scenario(protocol, fault, self.log, seed), false);
-                        let mut cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
-                        cell.runs += 1;
-                        cell.broken += u64::from(!outcome.violations.is_empty());
-                        cell.stalled += u64::from(!outcome.stalls.is_empty());
-                        cell.transfers += outcome.committed;
-                        cell.waits += outcome.waits;
-                        let is_first = cell.example.as_ref().is_none_or(|(first, _)| seed < *first);
-                        if let Some(why) = outcome.first_failure().filter(|_| is_first) {
-                            cell.example = Some((seed, why.to_owned()));
-                        }
-                        drop(cell);
-                        watch();
-                    }
-                });
-            }
-        });
-        let mut cell = cell.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (is_broken, is_stalled, committed, waits, failure) in played {
+            cell.broken += u64::from(is_broken);
+            cell.stalled += u64::from(is_stalled);
+            cell.transfers += committed;
+            cell.waits += waits;
+            cell.example = cell.example.or(failure);
+        }
         cell.as_expected = match fault.expected(protocol) {
             // Where a machine abstains an end is owed only of what can be helped, and then it counts as stalled, too.
             Expected::Kept | Expected::Safe => cell.broken == 0 && cell.stalled == 0,

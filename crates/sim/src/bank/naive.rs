@@ -8,7 +8,7 @@ use synod_protocols::commit::Decision;
 use synod_protocols::log::Ticket;
 use synod_protocols::saga::{Message, SagaId};
 use synod_protocols::types::{NodeId, Time};
-use synod_protocols::{Describe, Wire};
+use synod_protocols::{Describe, Rng, Wire};
 
 /// What it still has to do of each transfer, in memory only. If it dies, or a bank says no in the middle, or a
 /// message is lost, nobody knows any more that something is half done.
@@ -47,8 +47,9 @@ impl Machine for Naive {
         self.is_up = true;
     }
 
-    fn crash(&mut self, _: usize) {
+    fn crash(&mut self, _: bool, _: &mut Rng) -> Option<String> {
         *self = Naive::new();
+        None
     }
 
     fn is_up(&self) -> bool {
@@ -71,13 +72,13 @@ impl Machine for Naive {
 
     // It writes nothing down.
 
-    fn synced(&mut self) {}
+    fn synced(&mut self, _: Time, _: &mut Vec<Effect<Told>>) {}
 
-    fn unsynced(&self) -> usize {
-        0
+    fn rot(&mut self, _: &mut Rng) -> bool {
+        false
     }
 
-    fn rot(&mut self, _: u64) -> bool {
+    fn wipe(&mut self) -> bool {
         false
     }
 

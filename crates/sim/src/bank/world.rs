@@ -1,12 +1,12 @@
 //! The world: clients that transfer and read, a person, and whoever looks.
 
 use super::actor::{Actor, Asked, Branches, Told};
-use super::faults::{Point, Strike, weather};
+use super::faults::{Point, weather};
 use super::note::Note;
 use super::outcome::{Outcome, verdicts};
 use super::stage::{COORDINATOR, machines};
 use super::{BALANCE, Protocol, Scenario, account};
-use crate::small::{Happened, Next, Seen, Stage, told};
+use crate::small::{Happened, Next, Seen, Stage, Strike, told};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub(super) enum Alarm {
         step: String,
     },
     Strike(Strike),
+    /// All faults end.
+    Recover,
 }
 
 /// The machines of the banks' world.
@@ -164,6 +166,7 @@ impl World {
                 });
             }
             Next::Alarm(Alarm::Strike(strike)) => self.strike(strike),
+            Next::Alarm(Alarm::Recover) => self.recover(),
         }
         self.listen();
         self.strike_if_due();
@@ -179,10 +182,7 @@ impl World {
     /// Nobody hears it, and it hears nobody.
     pub(super) fn cut(&mut self, id: NodeId) {
         self.note(|| Note::CutOff(id));
-        for other in self.stage.ids() {
-            self.stage.cut(id, other);
-            self.stage.cut(other, id);
-        }
+        self.stage.isolate(id);
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::collections::VecDeque;
 use synod_protocols::types::{LinkSession, NodeId, Time};
-use synod_protocols::{Describe, Effects, Input, Process, Recovery, Release, StorageFault, Wire};
+use synod_protocols::{Describe, Effects, Input, Process, Recovery, Release, Rng, StorageFault, Wire};
 
 /// One thing that a step wants done, in order.
 #[derive(Debug)]
@@ -41,17 +41,28 @@ pub(crate) trait Machine {
 
     /// A life begins, with what the disk holds.
     fn start(&mut self, now: Time, out: &mut Vec<Effect<Self::Event>>);
-    /// A life ends. Of the steps whose records were not durable the disk has kept the first `kept`.
-    fn crash(&mut self, kept: usize);
+    /// A life ends. What was not durable is lost; of a torn disk some of it is kept, and what is in words.
+    fn crash(&mut self, is_torn: bool, rng: &mut Rng) -> Option<String>;
     fn is_up(&self) -> bool;
     fn step(&mut self, now: Time, happens: Happens, out: &mut Vec<Effect<Self::Event>>);
-    /// The oldest step's records are durable.
-    fn synced(&mut self);
-    /// Steps whose records are not durable.
-    fn unsynced(&self) -> usize;
+    /// The oldest sync has ended.
+    fn synced(&mut self, now: Time, out: &mut Vec<Effect<Self::Event>>);
+    /// The oldest sync has failed, and the machine is about to be stopped.
+    fn sync_failed(&mut self, _now: Time, _out: &mut Vec<Effect<Self::Event>>) {}
+    /// Its disk is full, or has room again. Says whether it finds that out by itself, with each write; otherwise its syncs
+    /// wait for room.
+    fn fill(&mut self, _is_full: bool) -> bool {
+        false
+    }
     fn deadline(&self) -> Option<Time>;
-    /// A durable record, chosen by any number, cannot be read from the next life on. False if there is none.
-    fn rot(&mut self, place: u64) -> bool;
+    /// Something durable cannot be read from the next life on. False if there is nothing.
+    fn rot(&mut self, rng: &mut Rng) -> bool;
+    /// All that was durable is gone. False if there was nothing.
+    fn wipe(&mut self) -> bool;
+    /// Until it crashes its disk says that it has synced, and has not. False if it has no such disk.
+    fn lie(&mut self) -> bool {
+        false
+    }
     /// From now on effects say what they hold.
     fn watch(&mut self);
 }
@@ -164,10 +175,14 @@ impl<P: Process<Base = ()>, E, V> Machine for Host<P, E, V> {
         self.take(effects, out);
     }
 
-    fn crash(&mut self, kept: usize) {
+    fn crash(&mut self, is_torn: bool, rng: &mut Rng) -> Option<String> {
         self.process = None;
         let unsynced = std::mem::take(&mut self.unsynced);
+        let count = unsynced.len();
+        // Steps are kept in order, and whole.
+        let kept = if is_torn { rng.below(count as u64 + 1) as usize } else { 0 };
         self.disk.extend(unsynced.into_iter().take(kept).flatten().map(Some));
+        is_torn.then(|| format!("{kept} of {count} steps that were not synced survive"))
     }
 
     fn is_up(&self) -> bool {
@@ -194,22 +209,25 @@ impl<P: Process<Base = ()>, E, V> Machine for Host<P, E, V> {
         self.input(now, input, out);
     }
 
-    fn synced(&mut self) {
+    fn synced(&mut self, _now: Time, _out: &mut Vec<Effect<E>>) {
         let oldest = self.unsynced.pop_front().expect("a sync ends for each that began");
         self.disk.extend(oldest.into_iter().map(Some));
-    }
-
-    fn unsynced(&self) -> usize {
-        self.unsynced.len()
     }
 
     fn deadline(&self) -> Option<Time> {
         self.process.as_ref()?.deadline()
     }
 
-    fn rot(&mut self, place: u64) -> bool {
-        let place = (place as usize).checked_rem(self.disk.len());
+    fn rot(&mut self, rng: &mut Rng) -> bool {
+        let place = (rng.next() as usize).checked_rem(self.disk.len());
         place.is_some_and(|place| self.disk[place].take().is_some())
+    }
+
+    fn wipe(&mut self) -> bool {
+        // A blank disk of one who has lived: what was on it is missing.
+        let had = !self.disk.is_empty();
+        self.disk = if had { vec![None] } else { Vec::new() };
+        had
     }
 
     fn watch(&mut self) {

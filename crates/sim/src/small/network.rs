@@ -41,11 +41,13 @@ pub(crate) struct Network {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// When the last message between two machines arrives: they keep their order, as on one connection.
     last_arrival: BTreeMap<(NodeId, NodeId), Time>,
+    /// Messages that were lost, came twice, lingered, or overtook another.
+    pub(crate) harmed: u64,
 }
 
 impl Network {
     pub(crate) fn new(weather: Weather) -> Network {
-        Network { weather, cut: BTreeSet::new(), last_arrival: BTreeMap::new() }
+        Network { weather, cut: BTreeSet::new(), last_arrival: BTreeMap::new(), harmed: 0 }
     }
 
     /// A message leaves: its copies, and what becomes of each.
@@ -56,18 +58,24 @@ impl Network {
         for _ in 0..times {
             let delay = rng.between(fast.as_nanos() as u64, slow.as_nanos() as u64);
             let mut at = now + Duration::from_nanos(delay);
+            let is_copy = !copies.is_empty();
+            let last = self.last_arrival.entry((from, to)).or_default();
+            let (mut is_late, mut is_overtaking) = (false, false);
             if late > 0 && rng.chance(late, 1_000) {
                 // It overtakes nobody, and nobody waits for it.
                 at = at + Duration::from_nanos(rng.below(LATE_MAX.as_nanos() as u64));
-            } else if !is_disordered {
-                let last = self.last_arrival.entry((from, to)).or_default();
-                at = at.max(*last);
-                *last = at;
+                is_late = true;
+            } else {
+                is_overtaking = is_disordered && at < *last;
+                at = if is_disordered { at } else { at.max(*last) };
+                *last = at.max(*last);
             }
             let doom = match self.is_cut(from, to) {
                 true => Some("cut"),
                 false => rng.chance(lost, 1_000).then_some("loss"),
             };
+            let is_harmed = is_copy || is_late || is_overtaking || doom == Some("loss");
+            self.harmed += u64::from(is_harmed);
             copies.push(Copy { at, doom });
         }
         copies

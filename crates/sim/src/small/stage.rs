@@ -26,6 +26,10 @@ struct Seat<M: Machine + ?Sized> {
     slow_until: Time,
     /// While its disk is full: how many syncs wait for room.
     full: Option<u64>,
+    /// It finds out by itself that its disk is full, so that nothing waits.
+    finds_out: bool,
+    /// Its next sync fails.
+    is_failing: bool,
     /// While it is stopped, as under SIGSTOP: what it will find when it goes on.
     missed: Option<Vec<Waiting>>,
     steps: u64,
@@ -71,6 +75,8 @@ pub(crate) struct Stage<M: Machine + ?Sized, A, N> {
     numbered: u64,
     /// Messages sent.
     pub(crate) messages: u64,
+    /// Faults of machines, links and disks that struck.
+    blows: u64,
     /// What machines have told, for the world to take.
     pub(crate) told: VecDeque<(NodeId, M::Event)>,
     /// What happened, if somebody watches.
@@ -90,6 +96,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
             connections: 0,
             numbered: 0,
             messages: 0,
+            blows: 0,
             told: VecDeque::new(),
             seen: is_watched.then(Vec::new),
         }
@@ -108,6 +115,8 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
             disk_free: Time::ZERO,
             slow_until: Time::ZERO,
             full: None,
+            finds_out: false,
+            is_failing: false,
             missed: None,
             steps: 0,
         };
@@ -135,9 +144,19 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         self.seats.get(&id).is_some_and(|seat| seat.machine.is_up() && seat.missed.is_none())
     }
 
+    /// Whether it runs, though it may be stopped.
+    pub(crate) fn is_up(&self, id: NodeId) -> bool {
+        self.seats.get(&id).is_some_and(|seat| seat.machine.is_up())
+    }
+
     /// How often something has come to it: messages, the ends of its syncs, timeouts, requests.
     pub(crate) fn steps(&self, id: NodeId) -> u64 {
         self.seats.get(&id).map_or(0, |seat| seat.steps)
+    }
+
+    /// How often something went wrong: blows, and messages that were harmed.
+    pub(crate) fn faults(&self) -> u64 {
+        self.blows + self.network.harmed
     }
 
     pub(crate) fn weather(&mut self) -> &mut Weather {
@@ -223,7 +242,11 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         seat.steps += 1;
         let mut out = Vec::new();
         step(&mut seat.machine, seat.clock.at(self.now.0), &mut out);
-        for effect in out {
+        self.carry_out(id, out);
+    }
+
+    fn carry_out(&mut self, id: NodeId, effects: Vec<Effect<M::Event>>) {
+        for effect in effects {
             let is_early = match effect {
                 Effect::Sync(records) => {
                     self.begin_sync(id, records);
@@ -288,7 +311,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         let seat = self.seats.get_mut(&id).expect("it took a step");
         seat.held.push_back(None);
         match &mut seat.full {
-            Some(waiting) => {
+            Some(waiting) if !seat.finds_out => {
                 *waiting += 1;
                 // Said once, when it is first found out.
                 if *waiting == 1 {
@@ -296,7 +319,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
                     self.schedule(self.now, Happening::To(id, full));
                 }
             }
-            None => self.end_sync_later(id),
+            _ => self.end_sync_later(id),
         }
     }
 
@@ -310,18 +333,27 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
 
     fn synced(&mut self, id: NodeId, life: u64) {
         let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.life == life) else { return };
+        if std::mem::take(&mut seat.is_failing) {
+            return self.sync_failed(id);
+        }
         seat.steps += 1;
-        seat.machine.synced();
+        let mut out = Vec::new();
+        seat.machine.synced(seat.clock.at(self.now.0), &mut out);
         assert!(seat.held.pop_front().is_some_and(|first| first.is_none()), "syncs end in order");
         self.note(|| Happened::Synced(id));
-        loop {
-            let seat = self.seats.get_mut(&id).expect("it has just synced");
-            if !seat.held.front().is_some_and(Option::is_some) {
-                return;
-            }
-            let effect = seat.held.pop_front().flatten();
+        while let Some(effect) =
+            self.seats.get_mut(&id).and_then(|seat| seat.held.pop_front_if(|next| next.is_some()))
+        {
             effect.into_iter().for_each(|effect| self.let_out(id, effect));
         }
+        self.carry_out(id, out);
+    }
+
+    /// What the sync covered is unknown, so the machine stops.
+    fn sync_failed(&mut self, id: NodeId) {
+        self.fault("disk", id, |id| format!("a sync of the disk of {id} fails"));
+        self.with(id, |machine, now, out| machine.sync_failed(now, out));
+        self.crash(id, true);
     }
 
     /// The disk is slow for so long.
@@ -341,50 +373,72 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
     /// There is no room for more records.
     pub(crate) fn fill_disk(&mut self, id: NodeId) {
         self.fault("disk", id, |id| format!("the disk of {id} is full"));
-        self.seats.get_mut(&id).into_iter().for_each(|seat| seat.full = seat.full.or(Some(0)));
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.finds_out = seat.machine.fill(true);
+            seat.full = seat.full.or(Some(0));
+        }
     }
 
     /// There is room again: what waited for it is written.
     pub(crate) fn clear_disk(&mut self, id: NodeId) {
-        let Some(waiting) = self.seats.get_mut(&id).and_then(|seat| seat.full.take()) else { return };
-        self.fault("disk", id, |id| format!("the disk of {id} has room again"));
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let Some(waiting) = seat.full.take() else { return };
+        seat.machine.fill(false);
+        self.end("disk", id, |id| format!("the disk of {id} has room again"));
         (0..waiting).for_each(|_| self.end_sync_later(id));
         if waiting > 0 {
             self.step(id, Happens::Storage(StorageFault::Cleared));
         }
     }
 
-    /// A record on the disk cannot be read any more; its machine learns of it when it starts. False if there is none.
+    /// The next sync fails, if there is one before the machine is started.
+    pub(crate) fn fail_sync(&mut self, id: NodeId) {
+        self.seats.get_mut(&id).into_iter().for_each(|seat| seat.is_failing = true);
+    }
+
+    /// Something on the disk cannot be read any more; its machine learns of it when it starts. False if there is
+    /// nothing.
     pub(crate) fn rot(&mut self, id: NodeId) -> bool {
-        let place = self.rng.next();
-        self.fault("disk", id, |id| format!("a record on the disk of {id} rots"));
-        self.seats.get_mut(&id).is_some_and(|seat| seat.machine.rot(place))
+        self.fault("disk", id, |id| format!("something on the disk of {id} rots"));
+        self.seats.get_mut(&id).is_some_and(|seat| seat.machine.rot(&mut self.rng))
+    }
+
+    /// Until the machine crashes its disk says that it has synced, and has not. False if there is no such disk.
+    pub(crate) fn lie(&mut self, id: NodeId) -> bool {
+        self.fault("disk", id, |id| format!("the disk of {id} syncs no more, and says that it does"));
+        self.seats.get_mut(&id).is_some_and(|seat| seat.machine.lie())
+    }
+
+    /// All that was on the disk of a machine, which is down, is gone. False if there was nothing.
+    pub(crate) fn wipe(&mut self, id: NodeId) -> bool {
+        self.fault("disk", id, |id| format!("the disk of {id} is lost"));
+        self.seats.get_mut(&id).is_some_and(|seat| seat.machine.wipe())
     }
 }
 
 /// Machines and links.
 impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
     pub(crate) fn start(&mut self, id: NodeId) {
-        let is_down = self.seats.get(&id).is_some_and(|seat| !seat.machine.is_up());
-        if is_down {
-            self.fault("restart", id, |id| format!("{id} starts"));
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        seat.is_failing = false;
+        if !seat.machine.is_up() {
+            self.end("restart", id, |id| format!("{id} starts"));
             self.with(id, |machine, now, out| machine.start(now, out));
         }
     }
 
-    /// What was not synced is lost; of a torn disk a first part of it is kept, as chance has it.
+    /// What was not synced is lost; of a torn disk some of it is kept, as chance has it.
     pub(crate) fn crash(&mut self, id: NodeId, is_torn: bool) {
         let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.machine.is_up()) else { return };
-        let unsynced = seat.machine.unsynced() as u64;
-        let kept = if is_torn { self.rng.below(unsynced + 1) } else { 0 };
-        seat.machine.crash(kept as usize);
+        let kept = seat.machine.crash(is_torn, &mut self.rng);
         seat.held.clear();
         seat.life += 1;
         seat.missed = None;
         seat.full = seat.full.map(|_| 0);
-        self.fault("crash", id, |id| match is_torn {
-            true => format!("{id} crashes, and {kept} of {unsynced} steps that were not synced survive"),
-            false => format!("{id} crashes"),
+        seat.is_failing = false;
+        self.fault("crash", id, |id| match kept {
+            Some(kept) => format!("{id} crashes, and {kept}"),
+            None => format!("{id} crashes"),
         });
     }
 
@@ -399,7 +453,7 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
     /// It goes on, and finds what has come meanwhile.
     pub(crate) fn resume(&mut self, id: NodeId) {
         let Some(missed) = self.seats.get_mut(&id).and_then(|seat| seat.missed.take()) else { return };
-        self.fault("resume", id, |id| format!("{id} goes on"));
+        self.end("resume", id, |id| format!("{id} goes on"));
         missed.into_iter().for_each(|waiting| self.meet(id, waiting));
     }
 
@@ -415,10 +469,19 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         if from == to || !self.network.cut(from, to) {
             return;
         }
+        self.blows += 1;
         self.between("cut", Some(from), Some(to), || format!("nothing gets from {from} to {to}"));
         if self.network.is_cut(to, from) {
             self.link(from, to, None);
             self.link(to, from, None);
+        }
+    }
+
+    /// Nothing gets to it or from it.
+    pub(crate) fn isolate(&mut self, id: NodeId) {
+        for other in self.ids() {
+            self.cut(id, other);
+            self.cut(other, id);
         }
     }
 
@@ -460,6 +523,12 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
 
     /// A fault, in the words of `docs/scripts.md`.
     pub(crate) fn fault(&mut self, what: &'static str, who: NodeId, text: impl FnOnce(NodeId) -> String) {
+        self.blows += 1;
+        self.between(what, Some(who), None, || text(who));
+    }
+
+    /// The end of one.
+    fn end(&mut self, what: &'static str, who: NodeId, text: impl FnOnce(NodeId) -> String) {
         self.between(what, Some(who), None, || text(who));
     }
 

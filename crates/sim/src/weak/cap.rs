@@ -7,10 +7,12 @@
 use super::faults::Alarm;
 use super::world::run_with;
 use super::{Fault, Level, Scenario};
+use crate::small::Strike;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use synod_check::history::{History, Operation, Outcome};
+use synod_protocols::log::Timing;
 use synod_protocols::types::{NodeId, Time};
 
 /// What is measured.
@@ -127,8 +129,28 @@ pub struct CapFilm {
     pub slices: Vec<Slice>,
 }
 
-/// When the first session asks: by then there is a leader, where there is one.
-const BEGIN: Duration = Duration::from_millis(500);
+/// Messages that take no longer suit the timeouts of a replicated log as they are by default.
+const DELAY_USUAL: Duration = Duration::from_millis(10);
+
+impl CapScenario {
+    /// The timeouts of the two strong levels. A read at a member that does not lead may take twelve delays: its way to the
+    /// leader, a round that is under way, one of its own, the way back, and all of that once more for the reads before
+    /// it. So an election timeout is at least twenty delays, and a heartbeat five, which is longer than a round trip.
+    pub fn timing(&self) -> Timing {
+        let Timing { heartbeat, election } = Timing::default();
+        let longer = |usual: Duration| {
+            let nanos = usual.as_nanos().saturating_mul(self.delay.max(DELAY_USUAL).as_nanos());
+            let nanos = u64::try_from(nanos / DELAY_USUAL.as_nanos()).unwrap_or(u64::MAX);
+            Duration::from_nanos(nanos)
+        };
+        Timing { heartbeat: longer(heartbeat), election: longer(election) }
+    }
+
+    /// When the first session asks: by then there is a leader, where there is one.
+    fn begin(&self) -> Duration {
+        self.timing().election.saturating_mul(5) / 2
+    }
+}
 
 /// The shortest slice of a film.
 pub const SLICE_MIN: Duration = Duration::from_millis(10);
@@ -145,7 +167,7 @@ pub fn cap_film(level: Level, what: &CapScenario, slice: Duration) -> CapFilm {
     let span = what.calm + what.partition;
     let mut slices = vec![Slice::default(); span.as_nanos().div_ceil(slice.as_nanos()) as usize];
     for one in seen {
-        let at = one.at.saturating_sub(BEGIN).as_nanos() / slice.as_nanos();
+        let at = one.at.saturating_sub(what.begin()).as_nanos() / slice.as_nanos();
         let Some(slice) = slices.get_mut(at as usize) else { continue };
         let side = if one.is_alone { &mut slice.alone } else { &mut slice.others };
         side.count(&one);
@@ -161,22 +183,22 @@ pub fn cap_film(level: Level, what: &CapScenario, slice: Duration) -> CapFilm {
 
 /// The sums, and every request of a session.
 fn measure(level: Level, what: &CapScenario) -> (Cap, Vec<Seen>) {
-    let split = BEGIN + what.calm;
+    let split = what.begin() + what.calm;
     let end = split + what.partition;
     let scenario = Scenario {
         sessions: 2 * what.members,
         roams: false,
         give_up: Duration::from_secs(1),
         think: Duration::from_millis(40),
+        begin: what.begin(),
         span: end,
+        timing: what.timing(),
         latency: (what.delay, what.delay),
         sync: what.sync,
         ..Scenario::new(level, what.members, what.seed, Fault::None)
     };
     let (alone, at) = (NodeId(1), Time::ZERO + split);
-    let others = (2..=what.members).map(NodeId);
-    let plan: Vec<(Time, Alarm)> =
-        others.flat_map(|other| [(at, Alarm::Cut(alone, other)), (at, Alarm::Cut(other, alone))]).collect();
+    let plan = [(at, Alarm::Strike(Strike::Isolate(alone)))];
     let outcome = run_with(&scenario, &plan, false);
     let seen = seen(&outcome.history, scenario.give_up);
     let between = |from: Duration, to: Duration| seen.iter().filter(move |one| one.at >= from && one.at < to);

@@ -14,7 +14,7 @@
 
 use super::Level;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use synod_check::history::Call;
 use synod_protocols::Rng;
 use synod_protocols::types::{NodeId, Time};
@@ -162,8 +162,13 @@ impl Ledger {
     }
 
     /// What all members show in the end. `forgotten`: who was removed, whose last writes may be lost.
-    pub(super) fn at_rest(&mut self, key: &str, content: &Content, forgotten: Option<NodeId>) -> Vec<String> {
-        for written in self.written.iter_mut().filter(|written| Some(written.at) == forgotten) {
+    pub(super) fn at_rest(
+        &mut self,
+        key: &str,
+        content: &Content,
+        forgotten: &BTreeSet<NodeId>,
+    ) -> Vec<String> {
+        for written in self.written.iter_mut().filter(|written| forgotten.contains(&written.at)) {
             written.fate = if written.fate == Fate::Done { Fate::Unknown } else { written.fate };
         }
         let mut wrong = Vec::new();

@@ -2,24 +2,34 @@
 //!
 //! [`run`] is a pure function of a [`Scenario`]: members of one level, sessions that put and get and now and then
 //! change members, and faults drawn from the seed. Causal and eventual members are the processes of
-//! `synod_protocols::weak`; linearizable and sequential ones are Raft with a map above it (`ordered.rs`), whose
+//! `synod_protocols::weak` on the server's own node and a disk of bytes (`hosted.rs`); linearizable and sequential ones are Raft with a map above it (`ordered.rs`), whose
 //! reads are confirmed by a quorum, or local with the session's token. At the end all faults stop, the members must
-//! come to show the same, and the checker judges what the sessions saw at the level's own model.
+//! come to show the same and to take writes, and the checker judges what the sessions saw at the level's own model.
+//!
+//! Faults are those of the banks ([`Hazard`]), with clocks and members beside them ([`Fault`]); [`Matrix`] plays every level
+//! under every one. An operator replaces members whose disks are damaged, as the documents tell people to
+//! (`operator.rs`).
 //!
 //! [`separate`] looks for a history that has a level and not the next stronger one, and makes it small. [`cap`] measures what
 //! one partition does to each level.
 
 mod cap;
+mod fault;
 mod faults;
+mod hosted;
 mod kinds;
+mod matrix;
 mod member;
 mod note;
+mod operator;
 mod ordered;
 mod outcome;
 mod separate;
 mod world;
 
 pub use cap::{Cap, CapFilm, CapScenario, SLICE_MIN, Side, Slice, Tally, cap, cap_film};
+pub use fault::{Fault, Hazard};
+pub use matrix::{Cell, Matrix};
 pub use note::Story;
 pub use outcome::Outcome;
 pub use separate::{Separation, judged, separate};
@@ -30,6 +40,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use synod_check::judge::Consistency;
+use synod_protocols::log::Timing;
 use synod_protocols::weak::Kind;
 
 /// Members of one scenario at the most.
@@ -69,6 +80,11 @@ impl Level {
             ],
             Level::Eventual => &[Eventual],
         }
+    }
+
+    /// Whether it takes a replicated log.
+    pub fn is_strong(self) -> bool {
+        matches!(self, Level::Linearizable | Level::Sequential)
     }
 
     /// Whether sessions carry a token.
@@ -118,74 +134,6 @@ impl FromStr for Holds {
     }
 }
 
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing.
-    None,
-    /// Messages are lost.
-    Loss,
-    /// Messages are repeated, and overtake each other.
-    Disorder,
-    /// Members are cut off from each other, also in one direction.
-    Partitions,
-    /// Members crash, lose what was not synced, and come back.
-    Crashes,
-    /// Disks are slow now and then.
-    Disks,
-    /// Wall clocks jump, by as much as clocks may be apart and more.
-    Clocks,
-    /// A member joins, and one is removed. Of the weaker levels only.
-    Members,
-    /// All of these.
-    All,
-}
-
-impl Fault {
-    /// Every one.
-    pub const ALL: [Fault; 9] = [
-        Fault::None,
-        Fault::Loss,
-        Fault::Disorder,
-        Fault::Partitions,
-        Fault::Crashes,
-        Fault::Disks,
-        Fault::Clocks,
-        Fault::Members,
-        Fault::All,
-    ];
-
-    fn has(self, other: Fault) -> bool {
-        self == other || self == Fault::All
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Fault::None => "none",
-            Fault::Loss => "loss",
-            Fault::Disorder => "disorder",
-            Fault::Partitions => "partitions",
-            Fault::Crashes => "crashes",
-            Fault::Disks => "disks",
-            Fault::Clocks => "clocks",
-            Fault::Members => "members",
-            Fault::All => "all",
-        })
-    }
-}
-
-impl FromStr for Fault {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Fault, String> {
-        let found = Fault::ALL.into_iter().find(|fault| fault.to_string() == name);
-        let names = Fault::ALL.map(|fault| fault.to_string()).join(", ");
-        found.ok_or_else(|| format!("there is no fault `{name}`; there is: {names}"))
-    }
-}
-
 /// What is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
@@ -209,12 +157,16 @@ pub struct Scenario {
     pub give_up: Duration,
     /// What a session waits at most between an answer and its next request.
     pub think: Duration,
-    /// How long there is load, and trouble.
+    /// When the first session asks: by then there is a leader, where there is one.
+    pub begin: Duration,
+    /// Until when there is load, and trouble.
     pub span: Duration,
     /// The fastest and the slowest message.
     pub latency: (Duration, Duration),
     /// How long a sync takes.
     pub sync: Duration,
+    /// The timeouts of the two strong levels.
+    pub timing: Timing,
 }
 
 impl Scenario {
@@ -232,9 +184,19 @@ impl Scenario {
             roams: true,
             give_up: Duration::from_secs(3),
             think: Duration::from_millis(120),
+            begin: Duration::from_millis(500),
             span: Duration::from_secs(3),
             latency: (Duration::from_millis(1), Duration::from_millis(20)),
             sync: Duration::from_millis(2),
+            timing: Timing::default(),
         }
+    }
+
+    /// The command that plays it again, where the rest is by default.
+    pub fn command(&self) -> String {
+        let Scenario { level, kind, members, fault, seed, .. } = self;
+        format!(
+            "synod sim weak --level {level} --kind {kind} --members {members} --faults {fault} --seed {seed}"
+        )
     }
 }

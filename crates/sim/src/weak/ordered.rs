@@ -6,11 +6,15 @@
 //! not come is the client's to wait for.
 
 use super::Level;
-use super::member::{Member, Start};
+use super::hosted::Hosted;
+use super::member::{Home, Member, Start};
+use crate::small::{Effect, Host};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use synod_protocols::log::{Index, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog, Ticket};
+use synod_protocols::log::{
+    Index, LogBase, LogConfig, LogEvent, LogRequest, Payload, ReplicatedLog, Role, Ticket,
+};
 use synod_protocols::raft::Raft;
 use synod_protocols::types::{NodeId, Time};
 use synod_protocols::weak::{
@@ -241,20 +245,53 @@ impl Ordered {
     }
 }
 
-impl Member for Ordered {
-    fn configured(start: Start) -> Config {
-        Config {
-            log: LogConfig::new(start.id, start.founders, start.seed),
+impl Home for Host<Ordered> {
+    type Process = Ordered;
+
+    fn new(start: Start, joins: bool) -> Host<Ordered> {
+        let seed = start.seed.wrapping_mul(1_000_003) ^ (start.id.0 << 32);
+        let config = move |life| Config {
+            log: LogConfig {
+                timing: start.timing,
+                ..LogConfig::new(start.id, start.founders.clone(), seed ^ life)
+            },
             is_linearizable: start.level == Level::Linearizable,
-        }
+        };
+        let host = Host::new((), |event| event, Box::new(config));
+        if joins { host.joining() } else { host }
     }
+
+    fn process(&self) -> Option<&Ordered> {
+        Host::process(self)
+    }
+
+    fn request(&mut self, now: Time, request: Request, out: &mut Vec<Effect<Event>>) {
+        Host::request(self, now, request, out);
+    }
+
+    /// Nothing here rests on a wall clock.
+    fn set_clock(&mut self, _wall_at_zero: u64) {}
+
+    /// What it has lost it gets from the others.
+    fn is_damaged(&self) -> bool {
+        false
+    }
+
+    fn failure(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Member for Ordered {
+    type Home = Host<Ordered>;
 
     fn content(&self, name: &Name) -> Content {
         Content::Value(self.map.get(&name.key).cloned())
     }
 
+    /// Who may have lost a vote abstains for ever.
     fn counts(&self) -> bool {
-        true
+        self.raft.status().role != Role::Abstaining
     }
 
     fn agrees_with(&self, other: &Ordered) -> bool {
@@ -263,12 +300,7 @@ impl Member for Ordered {
 }
 
 impl<P: WeakReplica + 'static> Member for P {
-    fn configured(start: Start) -> Self::Config {
-        let mut config = synod_protocols::weak::Config::new(start.id, start.founders);
-        config.incarnation = synod_protocols::types::Incarnation(start.life);
-        config.wall_at_zero = synod_protocols::weak::WallTime(start.wall_at_zero);
-        config
-    }
+    type Home = Hosted<P>;
 
     fn content(&self, name: &Name) -> Content {
         self.replica().store().read(name)

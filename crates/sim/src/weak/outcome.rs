@@ -24,6 +24,8 @@ pub struct Outcome {
     pub unanswered: u64,
     /// Messages sent.
     pub messages: u64,
+    /// How often something went wrong: blows on machines, links, clocks and disks, and messages that were harmed.
+    pub faults: u64,
     /// How long after the last fault the members showed the same; none if never.
     pub convergence: Option<Duration>,
     /// Promises that were broken.
@@ -47,7 +49,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "{level}, {kind}, {members} members, faults: {fault}, seed {seed}")?;
         let (answered, refused, unanswered) = (self.answered, self.refused, self.unanswered);
         writeln!(f, "  requests   {answered} answered, {refused} refused, {unanswered} not answered")?;
-        writeln!(f, "  messages   {}", self.messages)?;
+        writeln!(f, "  messages   {}; things that went wrong: {}", self.messages, self.faults)?;
         match self.convergence {
             Some(span) => writeln!(f, "  the same   {} ms after the last fault", span.as_millis())?,
             None => writeln!(f, "  the same   never")?,

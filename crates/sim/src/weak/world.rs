@@ -2,11 +2,12 @@
 
 use super::faults::{Alarm, weather};
 use super::kinds::{self, Fate, Ledger};
-use super::member::{Member, Members, Start, TODAY, host};
+use super::member::{Home, Member, Members, Start, TODAY};
 use super::note::{Note, Story};
+use super::operator::Operator;
 use super::ordered::Ordered;
 use super::outcome::{Outcome, broken};
-use super::{Fault, Level, Scenario};
+use super::{Level, Scenario};
 use crate::small::{Happened, Next, Stage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use synod_check::history::{Call, Handle, Header, Nanos, Outcome as Ended, Record
 use synod_protocols::Rng;
 use synod_protocols::log::Ticket;
 use synod_protocols::types::{NodeId, Time};
-use synod_protocols::weak::{Causal, Content, Event, Eventual, Kind, Name, Request, Write};
+use synod_protocols::weak::{Causal, Content, Event, Eventual, Kind, Name, Refusal, Request, Write};
 
 /// After the trouble the members must come to show the same within this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,6 +68,11 @@ pub(super) struct World<P: Member> {
     recorder: Recorder,
     sessions: BTreeMap<u64, Session>,
     ledger: Ledger,
+    pub(super) operator: Operator,
+    /// What came for members that are stopped: they find it when they go on.
+    late: BTreeMap<NodeId, Vec<Request>>,
+    /// At the end: who has not yet said that it has taken a write.
+    untold: BTreeMap<Ticket, NodeId>,
     tickets: u64,
     /// Requests answered, refused, and not answered.
     counts: (u64, u64, u64),
@@ -87,6 +93,9 @@ impl<P: Member> World<P> {
             recorder: Recorder::new(Header::new(kinds::object(kind))),
             sessions: (0..scenario.sessions).map(session).collect(),
             ledger: Ledger::new(kind, level),
+            operator: Operator::default(),
+            late: BTreeMap::new(),
+            untold: BTreeMap::new(),
             tickets: 0,
             counts: (0, 0, 0),
             violations: Vec::new(),
@@ -98,30 +107,27 @@ impl<P: Member> World<P> {
 
     /// A machine with a blank disk, which is not started.
     pub(super) fn seat(&mut self, id: NodeId, joins: bool) {
-        let host = host::<P>(self.start_of(id, TODAY));
-        self.stage.add(id, Box::new(if joins { host.joining() } else { host }));
-    }
-
-    pub(super) fn start_of(&self, id: NodeId, wall_at_zero: u64) -> Start {
-        let Scenario { level, members, seed, .. } = self.scenario;
-        Start { level, id, founders: (1..=members).map(NodeId).collect(), life: 0, seed, wall_at_zero }
+        let Scenario { level, members, seed, timing, .. } = self.scenario;
+        let founders = (1..=members).map(NodeId).collect();
+        let start = Start { level, id, founders, life: 0, seed, wall_at_zero: TODAY, timing };
+        self.stage.add(id, Box::new(P::Home::new(start, joins)));
     }
 
     fn play(mut self, plan: &[(Time, Alarm)]) -> Outcome {
         let end = Time::ZERO + self.scenario.span;
-        // A leader first, where there is one.
         for session in 0..self.scenario.sessions {
-            let at = Time::from_millis(500) + self.think();
+            let at = Time::ZERO + self.scenario.begin + self.think();
             self.stage.alarm(at, Alarm::Ask(session));
         }
         self.plan_faults();
         plan.iter().for_each(|(at, alarm)| self.stage.alarm(*at, *alarm));
         self.advance(end);
+        let faults = self.stage.faults();
         self.restore();
         let healed = self.stage.now;
         let mut convergence = None;
         while self.stage.now < healed + PATIENCE {
-            match self.is_at_rest() {
+            match self.is_at_rest() && self.are_newcomers_in() {
                 true => drop(convergence.get_or_insert(self.stage.now.since(healed))),
                 false => convergence = None,
             }
@@ -134,10 +140,10 @@ impl<P: Member> World<P> {
         if convergence.is_none() {
             self.complain(format!("{PATIENCE:?} after the last fault the members still differ"));
         }
-        if matches!(self.scenario.level, Level::Causal | Level::Eventual) {
+        if !self.scenario.level.is_strong() {
             self.read_at_rest();
         }
-        self.finish(convergence)
+        self.finish(convergence, faults)
     }
 
     fn think(&mut self) -> Duration {
@@ -151,15 +157,15 @@ impl<P: Member> World<P> {
                 Next::Moved => {}
                 Next::Alarm(alarm) => self.on_alarm(alarm),
             }
-            while let Some((_, event)) = self.stage.told.pop_front() {
-                self.hear(event);
+            while let Some((id, event)) = self.stage.told.pop_front() {
+                self.hear(id, event);
             }
         }
     }
 
     /// Whether all that are up and count have nothing more to tell each other.
     fn is_at_rest(&self) -> bool {
-        let processes = self.stage.machines().filter_map(|(_, host)| host.process());
+        let processes = self.stage.machines().filter_map(|(_, home)| home.process());
         let mut all = processes.filter(|process| process.counts());
         all.next().is_none_or(|first| all.all(|other| first.agrees_with(other)))
     }
@@ -170,7 +176,30 @@ impl<P: Member> World<P> {
     }
 
     pub(super) fn request(&mut self, id: NodeId, request: Request) {
-        self.stage.with(id, |host, now, out| host.request(now, request, out));
+        match self.stage.is_up(id) && !self.stage.is_there(id) {
+            true => self.late.entry(id).or_default().push(request),
+            false => self.stage.with(id, |home, now, out| home.request(now, request, out)),
+        }
+    }
+
+    /// Who goes on finds what came meanwhile; who died will not.
+    pub(super) fn hand_over_late(&mut self) {
+        for id in self.late.keys().copied().collect::<Vec<NodeId>>() {
+            if self.stage.is_there(id) || !self.stage.is_up(id) {
+                let requests = self.late.remove(&id).into_iter().flatten();
+                requests
+                    .filter(|_| self.stage.is_up(id))
+                    .collect::<Vec<Request>>()
+                    .into_iter()
+                    .for_each(|request| self.request(id, request));
+            }
+        }
+    }
+
+    /// The clients of one member go to another from now on.
+    pub(super) fn move_sessions(&mut self, from: NodeId, to: NodeId) {
+        let of_it = self.sessions.values_mut().filter(|session| session.home == from);
+        of_it.for_each(|session| session.home = to);
     }
 
     fn complain(&mut self, what: String) {
@@ -206,9 +235,9 @@ impl<P: Member> World<P> {
             }
         };
         let handle = self.recorder.invoke_on(Nanos(now.0), &session.name, &at.to_string(), call.clone());
-        note(&mut self.stage, &session.name, ticket, &call, at, None);
+        note::<P>(&mut self.stage, &session.name, ticket, &call, at, None);
         session.asked = Some(Asked { ticket, handle, call, key, at, write });
-        match self.stage.is_there(at) {
+        match self.stage.is_up(at) {
             true => {
                 self.stage.alarm(now + self.scenario.give_up, Alarm::GiveUp(number, ticket));
                 self.request(at, request);
@@ -221,14 +250,27 @@ impl<P: Member> World<P> {
         if self.sessions[&number].asked.as_ref().is_some_and(|asked| asked.ticket == ticket) {
             self.counts.2 += 1;
             self.answer(number, Ended::unknown("no answer"), None);
-            // Whoever does not know what became of it goes on as somebody else.
-            let session = self.sessions.get_mut(&number).expect("it is there");
-            session.name.push('\'');
-            session.token = None;
+            self.begin_anew(number);
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    /// Whoever does not know what became of it, or has seen what is lost for ever, goes on as somebody else.
+    fn begin_anew(&mut self, number: u64) {
+        let session = self.sessions.get_mut(&number).expect("it is there");
+        session.name.push('\'');
+        session.token = None;
+    }
+
+    fn hear(&mut self, id: NodeId, event: Event) {
+        self.operator.hear(&event);
+        if let Event::Written { ticket, .. } = event {
+            self.untold.remove(&ticket);
+        }
+        let is_served = matches!(event, Event::Written { .. } | Event::Read { .. });
+        if is_served && self.stage.machine(id).is_some_and(Home::is_damaged) {
+            self.complain(format!("{id} serves, though its disk has lost what it may have acknowledged"));
+        }
+        let is_behind = matches!(event, Event::Refused { why: Refusal::Behind { .. }, .. });
         let (ticket, outcome, token, content) = match event {
             Event::Written { ticket, token } => (ticket, Ended::Ok(Reply::none()), token, None),
             Event::Read { ticket, mut contents, token } => {
@@ -246,6 +288,9 @@ impl<P: Member> World<P> {
         let wrong = content.and_then(|content| self.ledger.read(&session.name, &asked.key, &content));
         wrong.into_iter().for_each(|what| self.complain(what));
         self.answer(number, outcome, token);
+        if is_behind && !self.operator.removed.is_empty() {
+            self.begin_anew(number);
+        }
     }
 
     fn answer(&mut self, number: u64, outcome: Ended, token: Option<Bytes>) {
@@ -269,7 +314,7 @@ impl<P: Member> World<P> {
         }
         let Some(Asked { ticket, handle, call, at, write, .. }) = session.asked.take() else { return };
         write.into_iter().for_each(|write| self.ledger.ended(write, now, fate));
-        note(&mut self.stage, &session.name, ticket, &call, at, Some(&outcome));
+        note::<P>(&mut self.stage, &session.name, ticket, &call, at, Some(&outcome));
         self.recorder.complete(Nanos(now.0), handle, outcome);
     }
 }
@@ -290,32 +335,49 @@ fn note<P: Member>(
 
 /// The end.
 impl<P: Member> World<P> {
-    fn members_at_rest(&self) -> Vec<NodeId> {
-        let counts =
-            |id: &NodeId| self.stage.machine(*id).and_then(|host| host.process()).is_some_and(P::counts);
+    pub(super) fn members_at_rest(&self) -> Vec<NodeId> {
+        let counts = |id: &NodeId| self.stage.machine(*id).and_then(Home::process).is_some_and(P::counts);
         self.stage.ids().into_iter().filter(counts).collect()
     }
 
-    /// Everybody looks at every key; at registers after one more write that is everywhere, for what was read on the
-    /// way is no last read.
+    /// Whoever was struck, all is well now: everybody takes a write, of a key that nobody is asked about.
+    fn write_at_rest(&mut self) {
+        for id in self.members_at_rest() {
+            let ticket = self.ticket();
+            let write = Write::Put { key: "at rest".into(), value: id.to_string().into() };
+            self.untold.insert(ticket, id);
+            self.request(id, Request::Write { ticket, token: None, writes: vec![write] });
+        }
+    }
+
+    /// Everybody looks at every key, after one more write that is everywhere: what was read on the way is no last read.
     fn read_at_rest(&mut self) {
+        // A disk that was full is tried again after half a second.
+        self.advance(self.stage.now + Duration::from_secs(1));
         let Some(first) = self.members_at_rest().first().copied() else { return };
         let kind = self.scenario.kind;
-        if kind == Kind::Register {
+        self.write_at_rest();
+        let handle = (kind == Kind::Register).then(|| {
             let handle = self.recorder.invoke(Nanos(self.stage.now.0), "the last", Call::put("k0", "last"));
             let write = Write::Put { key: "k0".into(), value: "last".into() };
             let ticket = self.ticket();
             self.request(first, Request::Write { ticket, token: None, writes: vec![write] });
-            self.advance(self.stage.now + Duration::from_secs(2));
+            handle
+        });
+        self.advance(self.stage.now + Duration::from_secs(1));
+        if let Some(handle) = handle {
             self.recorder.complete(Nanos(self.stage.now.0), handle, Ended::Ok(Reply::none()));
         }
-        let forgotten = self.removed();
+        for id in std::mem::take(&mut self.untold).into_values() {
+            self.complain(format!("{id} takes no write, though all faults are over"));
+        }
+        let forgotten = self.operator.removed.clone();
         for key in (0..self.scenario.keys).map(|key| format!("k{key}")) {
             let name = Name { kind, key: key.clone().into() };
             let mut shown: Option<Content> = None;
             // One that was removed may have learnt of it only now.
             for id in self.members_at_rest() {
-                let process = self.stage.machine(id).and_then(|host| host.process()).expect("it counts");
+                let process = self.stage.machine(id).and_then(Home::process).expect("it counts");
                 let content = process.content(&name);
                 let (now, call) = (Nanos(self.stage.now.0), kinds::read(kind, &key));
                 let handle = self.recorder.invoke_on(now, &format!("at {id}"), &id.to_string(), call);
@@ -324,18 +386,17 @@ impl<P: Member> World<P> {
                     self.complain(format!("{id} shows another {key} than the others"));
                 }
             }
-            let wrong = shown.map(|content| self.ledger.at_rest(&key, &content, forgotten));
+            let wrong = shown.map(|content| self.ledger.at_rest(&key, &content, &forgotten));
             wrong.into_iter().flatten().for_each(|what| self.complain(what));
         }
     }
 
-    /// Who was removed: what it had taken and not sent is lost.
-    fn removed(&self) -> Option<NodeId> {
-        let Scenario { fault, members, .. } = self.scenario;
-        (fault.has(Fault::Members) && members > 2).then_some(NodeId(members))
-    }
-
-    fn finish(mut self, convergence: Option<Duration>) -> Outcome {
+    fn finish(mut self, convergence: Option<Duration>, faults: u64) -> Outcome {
+        let failures = self
+            .stage
+            .machines()
+            .filter_map(|(id, home)| Some(format!("{id} cannot be started: {}", home.failure()?)));
+        failures.collect::<Vec<String>>().into_iter().for_each(|what| self.complain(what));
         let Scenario { level, kind, .. } = self.scenario;
         let recorder = std::mem::replace(&mut self.recorder, Recorder::new(Header::new("kv")));
         let history = recorder.finish();
@@ -352,6 +413,7 @@ impl<P: Member> World<P> {
             refused,
             unanswered,
             messages: self.stage.messages,
+            faults,
             convergence,
             violations: self.violations,
             history,

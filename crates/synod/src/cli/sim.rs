@@ -81,7 +81,9 @@ pub enum SimCommand {
     #[command(after_help = FAILOVER_EXAMPLE)]
     Failover(Elections),
     /// Four levels of consistency, from linearizable to eventual, under faults: the checker judges each at its own model
-    #[command(after_help = "Example:\n  synod sim weak --level causal --seeds 100")]
+    #[command(
+        after_help = "Examples:\n  synod sim weak --level causal --seeds 100\n  synod sim weak --matrix"
+    )]
     Weak(Weak),
     /// CAP, measured: one partition, one workload, each level in turn
     #[command(after_help = "Example:\n  synod sim cap --json")]
@@ -143,8 +145,7 @@ pub struct Weak {
     /// Run so many seeds from this one on, and say what came of all
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
-    /// What goes wrong: none, loss, disorder, partitions, crashes, disks, clocks, members, or all
-    #[arg(long, default_value = "all")]
+    #[arg(long, default_value = "all", help = level_faults())]
     pub faults: LevelFault,
     /// What keys hold, at the causal and the eventual level: register, siblings, counter or set
     #[arg(long, default_value = "register")]
@@ -161,6 +162,20 @@ pub struct Weak {
     /// For each level look for a history that has it and not the next stronger one, and make it small
     #[arg(long)]
     pub separate: bool,
+    /// Play every level under every fault instead, so many seeds each as --seeds says [default: 40]
+    #[arg(long, conflicts_with_all = ["separate", "trace", "story", "history"])]
+    pub matrix: bool,
+    /// Print the matrix as Markdown, or as JSON
+    #[arg(long, value_name = "FORM", requires = "matrix")]
+    pub form: Option<Form>,
+    /// The same as --form json
+    #[arg(long, requires = "matrix", conflicts_with = "form")]
+    pub json: bool,
+}
+
+/// Every fault by name: the rows of the matrix.
+fn level_faults() -> String {
+    format!("What goes wrong: {}", LevelFault::ALL.map(LevelFault::name).join(", "))
 }
 
 /// What the partition is like.

@@ -84,6 +84,18 @@ impl Demo {
         (output.status.code().expect("an exit code"), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The same, with what it said on standard error.
+    pub fn synod_said(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_synod"))
+            .args(arguments)
+            .env("SYNOD_ENDPOINTS", &self.endpoints)
+            .stdin(Stdio::null())
+            .output()
+            .expect("synod runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+    }
+
     /// Makes keyspaces on the cluster's log.
     pub fn make_keyspaces(&self, names: &[&str]) {
         for name in names {

@@ -16,41 +16,57 @@ impl Postgres {
         if decision == Decision::Abort {
             self.memory().open.remove(&txn);
         }
-        let is_below_floor = match self.admit(order).await {
-            Ok(Admission::Yes(_)) => false,
+        let (standing, is_below_floor) = match self.admit(order).await {
+            Ok(Admission::Yes(standing)) => (standing, false),
             // What an earlier life has left behind is below the floor of a later one.
-            Ok(Admission::BelowFloor) => true,
+            Ok(Admission::BelowFloor(standing)) => (standing, true),
             other => return self.not_admitted(txn, other, false),
         };
         let was_prepared = self.end(txn, name, decision).await?;
+        let here = standing.by_hand.or(standing.mark.as_ref().map(Mark::decision));
         match decision {
-            // The rollback may have overtaken `Prepare`, which must find the transaction over.
-            Decision::Abort if is_below_floor => Ok(None),
-            Decision::Abort => {
-                self.remember_abort(name, &Refusal::Over).await;
+            Decision::Abort if !was_prepared && here == Some(Decision::Commit) => {
+                self.contradict(txn, name, Decision::Commit).await?;
                 Ok(None)
             }
+            Decision::Abort => {
+                if standing.by_hand.is_some() {
+                    self.confirm(name).await?;
+                }
+                // The rollback may have overtaken `Prepare`, which must find the transaction over.
+                if !is_below_floor {
+                    self.remember_abort(name, &Refusal::Over).await;
+                }
+                Ok(None)
+            }
+            Decision::Commit if was_prepared => Ok(Some(self.acknowledge(txn))),
             // Below the floor the mark is forgotten, but a commit that is said again was carried out.
-            Decision::Commit if was_prepared || is_below_floor => Ok(Some(self.acknowledge(txn))),
+            Decision::Commit if is_below_floor && standing.by_hand.is_none() => {
+                Ok(Some(self.acknowledge(txn)))
+            }
             Decision::Commit => self.acknowledge_mark(txn, name).await,
         }
     }
 
-    /// What is not prepared was committed before if there is its mark, and only then.
+    /// What is not prepared was committed before if there is its mark, and only then. What a person has ended otherwise is acknowledged
+    /// too: the coordinator may forget its decision, since it was heard, and the damage is durable.
     async fn acknowledge_mark(&self, txn: TxnId, name: Name) -> Answer {
         let standing = self.look_up(txn, name).await?;
-        match standing.mark {
-            Some(Mark::Committed { .. }) => Ok(Some(self.acknowledge(txn))),
-            None if standing.is_prepared => Ok(None),
-            _ => {
-                self.memory().lost.insert(txn);
-                Err(Failure::Declined(format!(
+        match (standing.by_hand, standing.mark) {
+            (Some(Decision::Commit), _) => self.confirm(name).await?,
+            (Some(Decision::Abort), _) => self.contradict(txn, name, Decision::Abort).await?,
+            (None, Some(Mark::Committed { .. })) => {}
+            (None, None) if standing.is_prepared => return Ok(None),
+            (None, _) => {
+                self.lose(txn);
+                return Err(Failure::Declined(format!(
                     "{txn} was committed, and is neither prepared nor marked in {}: it was ended by hand, or this is \
                      another database. Nothing is acknowledged: compare the data, and mend them by hand",
                     self.url
-                )))
+                )));
             }
         }
+        Ok(Some(self.acknowledge(txn)))
     }
 
     fn acknowledge(&self, txn: TxnId) -> Message {
@@ -108,7 +124,9 @@ impl Postgres {
         let standing = self.look_up(txn, name).await?;
         let is_below_floor = standing.fence.is_some_and(|fence| txn < fence.floor);
         let may_be_forgotten = is_below_floor || life != 0 && life != self.life;
-        if standing.is_prepared || standing.mark.is_none() && may_be_forgotten {
+        // What a person has decided here is a guess, and no answer.
+        let is_unknown = standing.is_prepared || standing.by_hand.is_some();
+        if is_unknown || standing.mark.is_none() && may_be_forgotten {
             return Ok(None);
         }
         let mark = match standing.mark {

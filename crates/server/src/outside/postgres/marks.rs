@@ -4,12 +4,14 @@
 //! and only if the transaction committed. Its key keeps out whoever does the same work at the same time, a session that was given up
 //! for lost included: PostgreSQL lets the second wait for the end of the first. A mark of an abort is written after it.
 //!
+//! A **note** is a row of `synod_by_hand`: a person has ended the transaction, and it is not known yet that its coordinator did so too.
+//!
 //! A **fence** is a row of `synod_coordinators`: the coordinator's latest life, and its floor.
 
 use super::session::{Failure, Session};
 use bytes::Bytes;
 use synod_protocols::NodeId;
-use synod_protocols::commit::{Refusal, Stamp, TxnId};
+use synod_protocols::commit::{ByHand, Decision, Refusal, Stamp, TxnId};
 use synod_protocols::wire::Wire;
 use tokio_postgres::Row;
 
@@ -20,15 +22,19 @@ CREATE TABLE IF NOT EXISTS synod_coordinators (
   PRIMARY KEY (coordinator, participant));
 CREATE TABLE IF NOT EXISTS synod_transactions (
   coordinator bigint, participant bigint, epoch bigint, number bigint, committed boolean NOT NULL, detail bytea NOT NULL,
-  ended timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (coordinator, participant, epoch, number));";
+  ended timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (coordinator, participant, epoch, number));
+CREATE TABLE IF NOT EXISTS synod_by_hand (
+  coordinator bigint, participant bigint, epoch bigint, number bigint, committed boolean NOT NULL, contradicted boolean NOT NULL,
+  noted timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (coordinator, participant, epoch, number));";
 
-/// All of it in one question: the fence, the mark, and whether the transaction is prepared. The last is looked up live, the
-/// others in a snapshot: of a transaction that ends meanwhile all three may be missing, so that says nothing.
+/// All of it in one question: the fence, the mark, the note, and whether the transaction is prepared. The last is looked up live, the
+/// others in a snapshot: of a transaction that ends meanwhile all of them may be missing, so that says nothing.
 const LOOK_UP: &str = "\
-SELECT c.epoch, c.floor_epoch, c.floor_number, t.committed, t.detail, p.gid IS NOT NULL
+SELECT c.epoch, c.floor_epoch, c.floor_number, t.committed, t.detail, p.gid IS NOT NULL, n.committed
 FROM (VALUES (1)) AS one
 LEFT JOIN synod_coordinators c ON c.coordinator = $1 AND c.participant = $2
 LEFT JOIN synod_transactions t ON t.coordinator = $1 AND t.participant = $2 AND t.epoch = $3 AND t.number = $4
+LEFT JOIN synod_by_hand n ON n.coordinator = $1 AND n.participant = $2 AND n.epoch = $3 AND n.number = $4
 LEFT JOIN pg_prepared_xacts p ON p.gid = $5 AND p.database = current_database()";
 
 /// Raises the fence, and forgets the marks that the new floor has passed, together.
@@ -63,6 +69,18 @@ const MARK_ABORT_SOON: &str = "\
 INSERT INTO synod_transactions
 SELECT $1, $2, $3, $4, false, $5 WHERE set_config('synchronous_commit', 'off', true) IS NOT NULL
 ON CONFLICT DO NOTHING";
+
+/// Gives a row if it says something new.
+const NOTE: &str = "\
+INSERT INTO synod_by_hand AS n VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (coordinator, participant, epoch, number) DO UPDATE SET contradicted = true
+  WHERE excluded.contradicted AND NOT n.contradicted
+RETURNING contradicted";
+const FORGET_NOTE: &str = "\
+DELETE FROM synod_by_hand
+WHERE coordinator = $1 AND participant = $2 AND epoch = $3 AND number = $4 AND NOT contradicted";
+const NOTES: &str = "\
+SELECT coordinator, epoch, number, committed, contradicted FROM synod_by_hand WHERE participant = $1 ORDER BY noted LIMIT 1000";
 
 /// A transaction's branch at this participant, as the database knows it.
 #[derive(Clone, Copy, Debug)]
@@ -114,12 +132,27 @@ pub(super) enum Mark {
     Aborted { why: Refusal },
 }
 
+impl Mark {
+    pub(super) fn decision(&self) -> Decision {
+        match self {
+            Mark::Committed { .. } => Decision::Commit,
+            Mark::Aborted { .. } => Decision::Abort,
+        }
+    }
+}
+
 /// What the database knows of a transaction.
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) fence: Option<Stamp>,
     pub(super) mark: Option<Mark>,
     pub(super) is_prepared: bool,
+    /// How a person has ended it, if it is not known that its coordinator did so too.
+    pub(super) by_hand: Option<Decision>,
+}
+
+fn decision(committed: bool) -> Decision {
+    if committed { Decision::Commit } else { Decision::Abort }
 }
 
 fn fence(row: &Row, coordinator: NodeId) -> Option<Stamp> {
@@ -139,8 +172,10 @@ pub(super) async fn look_up(session: &mut Session, txn: TxnId, name: Name) -> Re
         true => Mark::Committed { answer: detail },
         false => Mark::Aborted { why: Refusal::from_bytes(detail).unwrap_or(Refusal::Over) },
     });
-    let is_prepared = row.try_get(5).map_err(read)?;
-    Ok(Standing { fence: fence(&row, txn.coordinator), mark, is_prepared })
+    let (is_prepared, noted) =
+        (row.try_get(5).map_err(read)?, row.try_get::<_, Option<bool>>(6).map_err(read)?);
+    let by_hand = noted.map(decision);
+    Ok(Standing { fence: fence(&row, txn.coordinator), mark, is_prepared, by_hand })
 }
 
 /// Makes the fence durable, and returns what it is then.
@@ -194,4 +229,35 @@ async fn write_abort(
     let Name { coordinator, participant, epoch, number } = name;
     let why = why.to_bytes();
     session.ask(sql, &[&coordinator, &participant, &epoch, &number, &&why[..]]).await.map(drop)
+}
+
+/// Notes, durably, that a transaction was ended by hand, or that its coordinator has decided otherwise. Returns whether that is news.
+pub(super) async fn note(
+    session: &mut Session,
+    name: Name,
+    committed: bool,
+    contradicted: bool,
+) -> Result<bool, Failure> {
+    let Name { coordinator, participant, epoch, number } = name;
+    let row =
+        session.ask(NOTE, &[&coordinator, &participant, &epoch, &number, &committed, &contradicted]).await?;
+    Ok(row.is_some())
+}
+
+/// Its coordinator has decided so too. What was contradicted stays.
+pub(super) async fn forget_note(session: &mut Session, name: Name) -> Result<(), Failure> {
+    let Name { coordinator, participant, epoch, number } = name;
+    session.ask(FORGET_NOTE, &[&coordinator, &participant, &epoch, &number]).await.map(drop)
+}
+
+/// All notes of a participant.
+pub(super) async fn notes(session: &Session, participant: NodeId) -> Result<Vec<ByHand>, Failure> {
+    let participant = i64::try_from(participant.0).unwrap_or(i64::MAX);
+    let rows = session.within(session.client().query(NOTES, &[&participant])).await?;
+    let noted = |row: &Row| {
+        let number = |place: usize| row.try_get::<_, i64>(place).ok().map(|value| value as u64);
+        let txn = TxnId { coordinator: NodeId(number(0)?), epoch: number(1)?, number: number(2)? };
+        Some(ByHand { txn, decision: decision(row.try_get(3).ok()?), is_damage: row.try_get(4).ok()? })
+    };
+    Ok(rows.iter().filter_map(noted).collect())
 }

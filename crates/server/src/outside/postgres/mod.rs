@@ -7,7 +7,8 @@
 //!
 //! 1. *What became of it.* Once ended, a prepared transaction leaves nothing behind: "not found" may mean committed or rolled back. So a
 //!    **mark** is written inside the transaction, which is there if and only if it committed. Where there is neither a
-//!    prepared transaction nor a mark, nothing is acknowledged, and [`Postgres::lost`] says so.
+//!    prepared transaction nor a mark, nothing is acknowledged, and [`Postgres::lost`] says so. What people end is noted
+//!    (`by_hand`).
 //! 2. *Nothing happens twice.* The mark's key is the transaction's name, and it is written first. Whoever comes later, or at the same
 //!    time on a connection that was given up for lost, meets it: so a late or repeated `Prepare` finds the transaction over.
 //! 3. *One coordinator.* Its latest life is a **fence** in the database too, with its floor: marks below that are forgotten.
@@ -34,6 +35,7 @@
 //! Encrypted connections; waiting for locks beyond the timeout; databases whose standby takes over without all that the
 //! primary had promised (replicate them synchronously).
 
+mod by_hand;
 mod ending;
 mod marks;
 mod register;
@@ -41,6 +43,7 @@ mod session;
 mod voting;
 mod work;
 
+pub use by_hand::Damage;
 pub use register::{Cannot, CannotUrl};
 
 use bytes::Bytes;
@@ -51,7 +54,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use synod_protocols::NodeId;
-use synod_protocols::commit::{Decision, Message, Peer, Refusal, Stamp, TxnId, Vote};
+use synod_protocols::commit::{Message, Peer, Refusal, Stamp, TxnId, Vote};
 
 /// Transactions whose work is done piece by piece, each of which keeps a session; more are refused as busy.
 const OPEN_MAX: usize = 8;
@@ -85,12 +88,14 @@ impl Default for Timing {
 }
 
 /// A transaction that is prepared in the database: it holds its locks until it is told how it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InDoubt {
     /// Which.
     pub txn: TxnId,
     /// For how long, by the database's clock.
     pub age: Duration,
+    /// Tables of which it holds rows, or more, locked; some 100 at the most. Which rows PostgreSQL does not list.
+    pub locks: Vec<String>,
 }
 
 /// The agent of one database.
@@ -114,6 +119,8 @@ struct Memory {
     promises: BTreeMap<TxnId, Promise>,
     read_only: BTreeSet<TxnId>,
     lost: BTreeSet<TxnId>,
+    /// Damage of which nobody was told yet.
+    news: Vec<Damage>,
     trouble: Option<String>,
 }
 
@@ -150,8 +157,8 @@ enum Admission {
     Yes(Standing),
     /// There is a later life of the coordinator.
     Fenced(u64),
-    /// The transaction is over, and forgotten.
-    BelowFloor,
+    /// The transaction is over, and forgotten but for what people have done.
+    BelowFloor(Standing),
 }
 
 type Answer = Result<Option<Message>, Failure>;
@@ -210,9 +217,7 @@ impl Postgres {
     pub async fn in_doubt(&self) -> Result<Vec<InDoubt>, String> {
         let found = async {
             let session = self.sessions.to_decide().await?;
-            let sql = "SELECT gid, extract(epoch FROM now() - prepared)::float8 FROM pg_prepared_xacts \
-                       WHERE database = current_database() AND gid LIKE 'synod/%' ORDER BY prepared";
-            let rows = session.within(session.client().query(sql, &[])).await?;
+            let rows = session.within(session.client().query(PREPARED, &[])).await?;
             self.sessions.give_back(session);
             Ok(rows)
         };
@@ -220,16 +225,11 @@ impl Postgres {
         let in_doubt = |row: tokio_postgres::Row| {
             let txn = Name::parse(row.try_get(0).ok()?, self.participant)?;
             let seconds: f64 = row.try_get(1).ok()?;
-            Some(InDoubt { txn, age: Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default() })
+            let age = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+            Some(InDoubt { txn, age, locks: row.try_get(2).ok()? })
         };
         let found: Vec<InDoubt> = rows.into_iter().filter_map(in_doubt).collect();
         Ok(found)
-    }
-
-    /// Transactions that their coordinator has committed, and that are neither prepared nor marked here: somebody has rolled them back by
-    /// hand, or this is not the database that promised. Their atomicity is broken, and only people can mend it.
-    pub fn lost(&self) -> Vec<TxnId> {
-        self.memory().lost.iter().copied().collect()
     }
 
     /// Why the database could not be asked the last time, if it could not.
@@ -245,21 +245,6 @@ impl Postgres {
     /// The agent's life, which goes with work that is done piece by piece.
     pub fn life(&self) -> u64 {
         self.life
-    }
-
-    /// Ends by hand what is in doubt: if its coordinator decides otherwise, atomicity is broken. Returns whether it was in doubt.
-    ///
-    /// # Errors
-    /// Why it is not known to have ended, for people.
-    pub async fn resolve(&self, txn: TxnId, decision: Decision) -> Result<bool, String> {
-        let Some(name) = Name::of(txn, self.participant) else { return Ok(false) };
-        let busy = || format!("{txn} is being handled: try again");
-        let _turn = Turn::take(self, txn).ok_or_else(busy)?;
-        let was_prepared = self.end(txn, name, decision).await.map_err(words)?;
-        if was_prepared && decision == Decision::Abort {
-            self.abort(txn, name, &Refusal::Over).await.map_err(words)?;
-        }
-        Ok(was_prepared)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -295,7 +280,7 @@ impl Postgres {
         Ok(if fence.epoch > stamp.epoch {
             Admission::Fenced(fence.epoch)
         } else if txn < fence.floor.max(stamp.floor) {
-            Admission::BelowFloor
+            Admission::BelowFloor(standing)
         } else {
             Admission::Yes(standing)
         })
@@ -334,6 +319,19 @@ impl Postgres {
         Err(Failure::Unreachable("PostgreSQL cannot be reached: connections are lost at once".into()))
     }
 }
+
+/// What is prepared, for how long, and of which tables it holds rows. Its locks are those of whoever holds that of its number without being a
+/// session. Plain reads, and what only serializable transactions look at, are in nobody's way.
+const PREPARED: &str = "\
+SELECT p.gid, extract(epoch FROM now() - p.prepared)::float8, array(
+  SELECT DISTINCT l.relation::regclass::text FROM pg_locks holder
+  JOIN pg_locks l ON l.virtualtransaction = holder.virtualtransaction AND l.pid IS NULL
+  JOIN pg_class c ON c.oid = l.relation
+  WHERE holder.transactionid = p.transaction AND holder.granted AND holder.pid IS NULL AND l.locktype = 'relation'
+    AND l.mode NOT IN ('AccessShareLock', 'SIReadLock') AND c.relkind IN ('r', 'p')
+    AND c.relname NOT IN ('synod_transactions', 'synod_coordinators', 'synod_by_hand')
+  ORDER BY 1 LIMIT 100)
+FROM pg_prepared_xacts p WHERE p.database = current_database() AND p.gid LIKE 'synod/%' ORDER BY p.prepared";
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE";
 

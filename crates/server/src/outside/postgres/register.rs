@@ -125,7 +125,7 @@ impl Postgres {
         };
         tried.await.map(drop).map_err(|failure| match failure {
             failure if failure.is(&SqlState::INSUFFICIENT_PRIVILEGE) => Cannot::Permission(format!(
-                "{}. Give this user SELECT, INSERT, UPDATE and DELETE on synod_transactions and synod_coordinators",
+                "{}. Give this user SELECT, INSERT, UPDATE and DELETE on synod_transactions, synod_coordinators and synod_by_hand",
                 words(failure)
             )),
             failure => Cannot::Prepare(words(failure)),
@@ -162,7 +162,8 @@ async fn check_server(session: &Session) -> Result<(), Cannot> {
 }
 
 async fn make_tables(session: &Session) -> Result<(), Cannot> {
-    let sql = "SELECT to_regclass('synod_transactions') IS NOT NULL AND to_regclass('synod_coordinators') IS NOT NULL";
+    let sql = "SELECT to_regclass('synod_transactions') IS NOT NULL AND to_regclass('synod_coordinators') IS NOT NULL \
+               AND to_regclass('synod_by_hand') IS NOT NULL";
     let row = session.within(session.client().query_one(sql, &[])).await;
     let are_there = row.and_then(|row| row.try_get::<_, bool>(0).map_err(|error| Failure::of(&error)));
     if are_there.map_err(|failure| Cannot::Reach(words(failure)))? {

@@ -6,7 +6,7 @@ use super::work::{self, Sql};
 use super::{Admission, Answer, BEGIN, OPEN_MAX, Open, Order, Postgres, Promise, REMEMBERED_MAX, no};
 use bytes::Bytes;
 use std::time::Instant;
-use synod_protocols::commit::{Message, Outcome, Peer, Refusal, Stamp, TxnId, Vote};
+use synod_protocols::commit::{Decision, Message, Outcome, Peer, Refusal, Stamp, TxnId, Vote};
 use tokio_postgres::error::SqlState;
 
 /// What the coordinator says before it decides.
@@ -82,7 +82,8 @@ impl Postgres {
             Ok(Admission::Yes(standing)) => standing,
             other => return self.not_admitted(txn, other, !may_be_prepared),
         };
-        if standing.is_prepared {
+        // Whoever lost the yes of what a person has committed here may still commit, and a no would make that sure to be damage.
+        if standing.is_prepared || standing.by_hand == Some(Decision::Commit) {
             return Ok(Some(self.yes(txn)));
         }
         if self.memory().read_only.contains(&txn) {
