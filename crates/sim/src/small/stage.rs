@@ -341,9 +341,12 @@ impl<M: Machine + ?Sized, A, N> Stage<M, A, N> {
         seat.machine.synced(seat.clock.at(self.now.0), &mut out);
         assert!(seat.held.pop_front().is_some_and(|first| first.is_none()), "syncs end in order");
         self.note(|| Happened::Synced(id));
-        while let Some(effect) =
-            self.seats.get_mut(&id).and_then(|seat| seat.held.pop_front_if(|next| next.is_some()))
-        {
+        loop {
+            let seat = self.seats.get_mut(&id).expect("it has just synced");
+            if !seat.held.front().is_some_and(Option::is_some) {
+                break;
+            }
+            let effect = seat.held.pop_front().flatten();
             effect.into_iter().for_each(|effect| self.let_out(id, effect));
         }
         self.carry_out(id, out);
