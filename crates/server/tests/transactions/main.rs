@@ -17,8 +17,8 @@ mod proxy;
 #[path = "../outside/web.rs"]
 mod web;
 
-mod by_hand;
 mod between;
+mod by_hand;
 mod clusters;
 mod database_steps;
 mod databases;
