@@ -61,9 +61,9 @@ export class Transactions {
     const listed = await list('/v1/transactions', 'transactions');
     const all = listed.items.slice(0, ROWS_MAX).map((/** @type {any} */ one) => /** @type {Txn} */ (one));
     this.note('transactions', all.filter((one) => one['in-doubt']).map((one) => one.id).join());
-    const doubt = all.filter((one) => one['in-doubt']).length;
+    const doubt = all.filter((one) => one['in-doubt']).length, byHand = all.filter(({ state }) => state === 'by-hand' || state === 'damaged').length;
     this.state.textContent = listed.why ?? (all.length === 0 ? 'None is open: all have committed or aborted, and hold no lock.'
-      : `${all.length} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
+      : `${all.length - byHand} open${doubt ? `, ${doubt} in doubt: its locks stay held until it learns the decision` : ''}${byHand ? `; ${byHand} ended by hand` : ''}${listed.items.length > all.length ? `; the first ${all.length} are shown` : ''}.`);
     this.table.hidden = all.length === 0;
     keepFocus(this.rows, () => keep(this.rows, all, (one) => JSON.stringify(one, (key, value) => (key === 'age-ms' ? 0 : value)), (one) => this.row(one)));
     all.forEach((one, i) => age(this.rows.children[i], one));
@@ -103,7 +103,7 @@ export class Transactions {
     const says = h('p', { class: 'warning', role: 'alert', hidden: true });
     dialog.replaceChildren(h('h2', { id: 'resolve-title', text: `Resolve ${one.id} by hand?` }),
       h('p', {}, 'A participant in doubt has promised to commit and has not heard the decision. It keeps its locks, and may not decide alone: the coordinator may have decided, and told others.'),
-      h('p', { class: 'warning' }, h('strong', { text: 'What can break: ' }), 'if you abort what others have committed, or commit what they have aborted, one half of the transaction happens and the other does not. Money is lost or made. Nothing repairs it by itself, and the protocol does not notice.'),
+      h('p', { class: 'warning' }, h('strong', { text: 'What can break: ' }), 'if you abort what others have committed, or commit what they have aborted, one half of the transaction happens and the other does not. Money is lost or made. Nothing repairs it by itself: if the coordinator is heard of later and has decided otherwise, the damage is shown here, logged and counted, and that is all.'),
       h('p', {}, 'Better: bring back whom it waits for. A member that is killed comes back with what it had promised, and the doubt ends by itself. Decide by hand only if the coordinator is gone for good, and do what it decided if anybody can tell.'),
       h('label', { class: 'field' }, 'Participant', who),
       h('div', { class: 'decisions', role: 'radiogroup', 'aria-label': 'Decision' }, choice('commit', 'commit'), choice('abort', 'abort')),
