@@ -295,9 +295,23 @@ impl<M: OrderedMap> Store<M> {
         prefix: &[u8],
         visit: &mut dyn FnMut(Bytes, &Bytes) -> ControlFlow<()>,
     ) -> Result<(), M::Error> {
-        let from = node_key(prefix);
+        self.node_scan_from(prefix, prefix, visit)
+    }
+
+    /// The same from the key `from` on; what comes before it is not looked at.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn node_scan_from(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut dyn FnMut(Bytes, &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), M::Error> {
+        let prefix = node_key(prefix);
+        let from = node_key(from).max(prefix.clone());
         self.map.scan(&from, Some(&[NODE + 1]), &mut |key, value| {
-            if !key.starts_with(&from) {
+            if !key.starts_with(&prefix) {
                 return ControlFlow::Break(());
             }
             visit(key.slice(1..), value)

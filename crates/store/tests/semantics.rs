@@ -610,6 +610,14 @@ fn the_nodes_keys_are_scanned_by_prefix_and_never_seen_by_clients() {
         })
         .unwrap();
     assert_eq!(seen, [("session/2".into(), "b".into()), (Bytes::from("session/3"), Bytes::from("d"))]);
+    let mut later = vec![];
+    store
+        .node_scan_from(b"session/", b"session/2x", &mut |key, _| {
+            later.push(key);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(later, ["session/3"], "what comes before is not looked at");
     assert_eq!(keys(&do_range(&store, range("\0", "\0"))), ["session"]);
 }
 

@@ -246,9 +246,6 @@ where
         let mut found = Vec::new();
         let mut visit = |stored: Bytes, value: &Bytes| {
             let key = stored.slice(VALUE_PREFIX_BYTES..);
-            if key.first() == Some(&0) && prefix.first() != Some(&0) {
-                return ControlFlow::Continue(());
-            }
             if found.len() == max {
                 return ControlFlow::Break(());
             }
@@ -257,7 +254,10 @@ where
             }
             ControlFlow::Continue(())
         };
-        self.kv.store().node_scan(&value_key(space, prefix), &mut visit).map_err(Error::Map)?;
+        // The host's own keys begin with 0, and come first.
+        let first = [u8::from(prefix.first() != Some(&0))];
+        let (prefix, from) = (value_key(space, prefix), value_key(space, after.max(&first[..])));
+        self.kv.store().node_scan_from(&prefix, &from, &mut visit).map_err(Error::Map)?;
         Ok(found)
     }
 
