@@ -21,7 +21,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use synod_protocols::rng::Rng;
 use tokio::task::LocalSet;
 
@@ -82,9 +82,11 @@ async fn measure(options: &BenchTransfers) -> Done {
 
 /// Starts two clusters, and stops them whatever happens.
 async fn clusters(options: &BenchTransfers, folder: &Path) -> Done {
+    // A database remembers coordinators by their clusters' names, and takes a new one of an old name for the old one.
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let start = |name: &'static str| {
-        let folder = folder.join(name);
-        async move { Supervisor::start_named(name, &folder, &options.protocol, 3, Ports::Any).await }
+        let (folder, name) = (folder.join(name), format!("{name}-{since_1970:x}"));
+        async move { Supervisor::start_unwatched(&name, &folder, &options.protocol, 3, Ports::Any).await }
     };
     let here = start("bench-1").await.map_err(Failure::Storage)?;
     let outcome = match start("bench-2").await {
