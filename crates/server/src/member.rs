@@ -389,26 +389,12 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
                 core.node.step(now, Input::Client { ticket, request }, &mut core.outbox);
             }
             Event::Peer { peer, connection, shown, bytes, message } => {
-                let Some((link, key)) = arrived(&mut core.links, peer, connection, bytes) else { return };
-                if shown {
-                    link.shown.1 += 1;
-                    if !link.fault.block_in {
-                        core.events.received(now, peer, key, link.shown.1);
-                    }
-                }
-                if !link.fault.block_in {
+                if arrives(core, now, (peer, connection), shown, bytes) {
                     core.node.step(now, Input::Peer { from: peer, message }, &mut core.outbox);
                 }
             }
             Event::WeakPeer { peer, connection, shown, bytes, space, message } => {
-                let Some((link, key)) = arrived(&mut core.links, peer, connection, bytes) else { return };
-                if shown {
-                    link.shown.1 += 1;
-                    if !link.fault.block_in {
-                        core.events.received(now, peer, key, link.shown.1);
-                    }
-                }
-                if !link.fault.block_in {
+                if arrives(core, now, (peer, connection), shown, bytes) {
                     core.weak.message(now, peer, space, message);
                 }
             }
@@ -590,16 +576,24 @@ impl<P: ReplicatedLog + 'static, S: Service> Member<P, S> {
     }
 }
 
-/// The link by which something has arrived, and its connection's name to watchers; none if that came by a connection which
-/// is no more.
-fn arrived(
-    links: &mut BTreeMap<NodeId, Link>,
-    peer: NodeId,
-    connection: u64,
+/// Whether what a peer has sent is heard: not by a connection that is no more, nor by a link that is blocked. Watchers are told of
+/// what is `shown`, and its bytes are counted.
+fn arrives<P: ReplicatedLog + 'static, S: Service>(
+    core: &mut Core<P, S>,
+    now: Time,
+    (peer, connection): (NodeId, u64),
+    shown: bool,
     bytes: usize,
-) -> Option<(&mut Link, u64)> {
-    let link = links.get_mut(&peer)?;
-    let key = link.connection.as_ref().filter(|current| current.number == connection)?.key;
+) -> bool {
+    let Some(link) = core.links.get_mut(&peer) else { return false };
+    let Some(current) = link.connection.as_ref().filter(|current| current.number == connection) else {
+        return false;
+    };
+    let (key, is_heard) = (current.key, !link.fault.block_in);
     link.bytes_received += bytes as u64;
-    Some((link, key))
+    link.shown.1 += u64::from(shown);
+    if shown && is_heard {
+        core.events.received(now, peer, key, link.shown.1);
+    }
+    is_heard
 }

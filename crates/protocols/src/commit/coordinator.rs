@@ -1,4 +1,7 @@
 //! The coordinator of two-phase commit.
+//!
+//! One file, since it is one state machine: a third of it is what hosts ask and are told, the rest the phases of a transaction, in
+//! the order in which it goes through them.
 
 use super::message::{CoordinatorRecord as Record, Message, Outcome, Peer, Stamp, Vote};
 use super::resource::Refusal;

@@ -1,4 +1,7 @@
 //! The participant of two-phase commit.
+//!
+//! One file, since it is one state machine: what hosts ask, recovery, who is obeyed, and then the phases of a transaction, in the
+//! order in which it goes through them. What people end by hand is beside it.
 
 mod by_hand;
 
